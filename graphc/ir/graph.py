@@ -1,0 +1,326 @@
+"""The graph: immutable, interned nodes. What a program computes, never how.
+
+`make` is the only way to a node. It infers the result types, so an ill-typed node cannot exist, and it interns:
+the same operation on the same operands *is* the same node, which makes common-subexpression elimination free and
+lets a pass say "nothing changed" by returning the same object.
+
+A node's source location is kept beside it, not in it: two equal nodes from two places are one node.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+import numpy as np
+
+from graphc.errors import GraphcError, GraphTypeError
+from graphc.ir.dtypes import DType, dtype_of
+from graphc.ir.types import TensorType, Type
+
+if TYPE_CHECKING:
+    from graphc.ops.spec import OpSpec
+
+__all__ = ["Graph", "Literal", "Node", "Value", "constant", "input_value", "location", "location_of", "make"]
+
+
+class Value(NamedTuple):
+    """One result of a node."""
+
+    node: Node
+    index: int
+
+    @property
+    def type(self) -> Type:
+        return self.node.types[self.index]
+
+    # Most values are tensors; these three spare the reader a cast at every use.
+    @property
+    def tensor(self) -> TensorType:
+        """The type, which must be a tensor's. Raises GraphTypeError when the value is a sequence or an optional."""
+        t = self.type
+        if not isinstance(t, TensorType):
+            raise GraphTypeError(f"{self.node.op.name} gives {t} where a tensor is needed{describe_location(self.node)}")
+        return t
+
+    @property
+    def dtype(self) -> DType:
+        return self.tensor.dtype
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        return self.tensor.shape
+
+    @property
+    def rank(self) -> int:
+        return len(self.tensor.shape)
+
+    @property
+    def literal(self) -> np.ndarray | None:
+        """The array when this is a constant, else None."""
+        return self.node.attrs["data"].array if self.node.op.name == "constant" else None
+
+    def __repr__(self) -> str:
+        return f"<{self.node.op.name}#{self.index}: {self.type}>"
+
+
+class Node:
+    """An operation applied to values. Made by `make`; equality is identity."""
+
+    __slots__ = ("__weakref__", "attrs", "inputs", "op", "types")
+    op: OpSpec
+    inputs: tuple[Value, ...]
+    attrs: Mapping[str, Any]
+    types: tuple[Type, ...]
+
+    def __init__(self, op: OpSpec, inputs: tuple[Value, ...], attrs: Mapping[str, Any], types: tuple[Type, ...]) -> None:
+        self.op, self.inputs, self.attrs, self.types = op, inputs, attrs, types
+
+    @property
+    def outputs(self) -> tuple[Value, ...]:
+        return tuple(Value(self, i) for i in range(len(self.types)))
+
+    @property
+    def bodies(self) -> tuple[Graph, ...]:
+        """The graphs among the attributes (control flow, fusions), in the attributes' order."""
+        return tuple(v for v in self.attrs.values() if isinstance(v, Graph))
+
+    def __repr__(self) -> str:
+        return f"<{self.op.name} -> {', '.join(map(str, self.types))}>"
+
+
+class Literal:
+    """A constant's array, held beside the graph.
+
+    Arrays of up to 256 elements compare by content, so equal small constants are one node; a larger array is equal
+    only to itself. The array is made read-only. `name` is what to call it in text and in errors.
+    """
+
+    __slots__ = ("__weakref__", "_key", "array", "dtype", "name")
+    BY_CONTENT = 256
+
+    def __init__(self, array: np.ndarray, name: str = "", dtype: DType | None = None) -> None:
+        array = np.asarray(array)
+        self.dtype = dtype or dtype_of(array)
+        if array.dtype != self.dtype.numpy:
+            array = array.astype(self.dtype.numpy)
+        view = array.view()
+        view.flags.writeable = False
+        self.array, self.name = view, name
+        self._key: object = id(self)
+        if array.size <= self.BY_CONTENT:
+            content: object = tuple(array.ravel().tolist()) if self.dtype.kind == "string" else array.tobytes()
+            self._key = (self.dtype.name, array.shape, content)
+
+    @property
+    def type(self) -> TensorType:
+        return TensorType(self.dtype, self.array.shape)
+
+    def digest(self) -> str:
+        """A hash of the content, for cache keys."""
+        h = hashlib.sha256(f"{self.dtype}{self.array.shape}".encode())
+        h.update(repr(self.array.tolist()).encode() if self.dtype.kind == "string" else np.ascontiguousarray(self.array).tobytes())
+        return h.hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Literal) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __repr__(self) -> str:
+        return f"Literal({self.name or '?'}: {self.type})"
+
+
+_interned: WeakValueDictionary[object, Node] = WeakValueDictionary()
+_intern_lock = threading.Lock()
+_locations: WeakKeyDictionary[Node, tuple[str, ...]] = WeakKeyDictionary()
+_here: ContextVar[tuple[str, ...]] = ContextVar("graphc_location", default=())
+
+
+@contextmanager
+def location(*where: str) -> Iterator[None]:
+    """New nodes made inside are said to come from `where` (an ONNX node's name, a user's line)."""
+    token = _here.set(where)
+    try:
+        yield
+    finally:
+        _here.reset(token)
+
+
+def location_of(node: Node) -> tuple[str, ...]:
+    """Where the node came from, () when nobody said. A fused node names every place it was made of."""
+    return _locations.get(node, ())
+
+
+def describe_location(node: Node) -> str:
+    """`" (at conv1, relu1)"` for messages, or an empty string."""
+    where = location_of(node)
+    return f" (at {', '.join(where)})" if where else ""
+
+
+def freeze(value: Any) -> Any:
+    """An attribute's value as something immutable and hashable: lists become tuples, NumPy scalars Python's."""
+    if isinstance(value, list | tuple):
+        return tuple(freeze(v) for v in value)
+    if isinstance(value, np.generic):
+        return value.item()
+    return value
+
+
+def make(op: OpSpec, *inputs: Value, **attrs: Any) -> tuple[Value, ...]:
+    """The node for `op` on `inputs`, new or already known, as its output values.
+
+    Raises GraphTypeError when the operands' types or the attributes do not fit the operation.
+    """
+    attrs = {k: freeze(v) for k, v in sorted(attrs.items())}
+    # 1 == 1.0 == True in Python, but not in a program: the attribute's class is part of the identity
+    key = (op.name, inputs, tuple((k, type(v), v) for k, v in attrs.items()))
+    node = _interned.get(key)
+    if node is None:
+        try:
+            types = op.infer(*(v.type for v in inputs), **attrs)
+        except GraphcError as e:
+            if _here.get() and not getattr(e, "located", False):
+                e.located = True  # type: ignore[attr-defined]
+                e.args = (f"{e.args[0]} (at {', '.join(_here.get())})", *e.args[1:])
+            raise
+        node = Node(op, inputs, attrs, types if type(types) is tuple else (types,))
+        with _intern_lock:
+            node = _interned.setdefault(key, node)
+            if _here.get() and node not in _locations:
+                _locations[node] = _here.get()
+    return node.outputs
+
+
+def input_value(name: str, type: Type) -> Value:
+    """A graph's input, identified by name and type."""
+    from graphc.ops.leaf import input as op
+
+    return make(op, name=name, type=type)[0]
+
+
+def constant(array: Any, dtype: object = None, name: str = "") -> Value:
+    """A constant from an array, a number or nested lists; `dtype` overrides NumPy's choice."""
+    from graphc.ops.leaf import constant as op
+
+    if isinstance(array, Literal):
+        return make(op, data=array)[0]
+    wanted = dtype_of(dtype) if dtype is not None else None
+    return make(op, data=Literal(np.asarray(array, wanted.numpy if wanted else None), name, wanted))[0]
+
+
+class Graph:
+    """A closed program: input values, output values and everything between. Immutable; equal when inputs and outputs are.
+
+    `output_names` names the outputs for callers; inputs carry their own names.
+    """
+
+    __slots__ = ("__dict__", "__weakref__", "inputs", "output_names", "outputs")
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    output_names: tuple[str, ...]
+
+    def __init__(self, inputs: Iterable[Value], outputs: Iterable[Value], output_names: Iterable[str] | None = None) -> None:
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        self.output_names = tuple(output_names) if output_names is not None else tuple(f"out{i}" for i in range(len(self.outputs)))
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """Every node that an output needs, and the inputs, producers first. Dead nodes are simply unreachable."""
+        return tuple(toposort((*self.inputs, *self.outputs)))
+
+    @cached_property
+    def users(self) -> dict[Value, tuple[Node, ...]]:
+        """The nodes that read each value (a node that reads it twice stands twice). Being an output is not a use."""
+        users: dict[Value, list[Node]] = {}
+        for node in self.nodes:
+            for v in node.inputs:
+                users.setdefault(v, []).append(node)
+        return {v: tuple(ns) for v, ns in users.items()}
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        return tuple(v.node.attrs["name"] for v in self.inputs)
+
+    def with_outputs(self, outputs: Sequence[Value]) -> Graph:
+        return Graph(self.inputs, outputs, self.output_names if len(outputs) == len(self.outputs) else None)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (
+            isinstance(other, Graph)
+            and self.inputs == other.inputs
+            and self.outputs == other.outputs
+            and self.output_names == other.output_names
+        )
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.inputs, self.outputs))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __str__(self) -> str:
+        from graphc.ir.text import print_graph
+
+        return print_graph(self)
+
+    def __repr__(self) -> str:
+        ins = ", ".join(f"{n}: {v.type}" for n, v in zip(self.input_names, self.inputs, strict=True))
+        return f"<Graph ({ins}) -> ({', '.join(str(v.type) for v in self.outputs)}), {len(self.nodes)} nodes>"
+
+
+def toposort(roots: Iterable[Value]) -> list[Node]:
+    """Nodes that `roots` depend on, producers first. Iterative: a deep chain must not overflow the stack."""
+    seen: dict[Node, None] = {}
+    stack: list[tuple[Node, bool]] = [(v.node, False) for v in reversed(list(roots))]
+    while stack:
+        node, inputs_done = stack.pop()
+        if node in seen:
+            continue
+        if inputs_done:
+            seen[node] = None
+        else:
+            stack.append((node, True))
+            stack += [(v.node, False) for v in reversed(node.inputs)]
+    return list(seen)
+
+
+def rebuild(graph: Graph, transform: Callable[[Node, tuple[Value, ...]], Sequence[Value]]) -> Graph:
+    """The graph with every node replaced by what `transform(node, new_inputs)` gives, producers first.
+
+    The graph's inputs stay inputs: `transform` sees them too and may give inputs of other types. Returns the same
+    object when nothing changed. New nodes inherit the location of the node they replace.
+    """
+    new: dict[Value, Value] = {}
+    for node in graph.nodes:
+        with location(*location_of(node)):
+            outs = transform(node, tuple(new[v] for v in node.inputs))
+        new.update(zip(node.outputs, outs, strict=True))
+    inputs, outputs = tuple(new[v] for v in graph.inputs), tuple(new[v] for v in graph.outputs)
+    if inputs == graph.inputs and outputs == graph.outputs:
+        return graph
+    return Graph(inputs, outputs, graph.output_names)
+
+
+def remake(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
+    """The same operation on other inputs (the very same node when the inputs are)."""
+    return node.outputs if inputs == node.inputs else make(node.op, *inputs, **node.attrs)
+
+
+def inline(graph: Graph, arguments: Sequence[Value]) -> tuple[Value, ...]:
+    """The outputs of `graph` with `arguments` put in place of its inputs: a call, expanded."""
+    new = dict(zip(graph.inputs, arguments, strict=True))
+    for node in graph.nodes:
+        if node.outputs and node.outputs[0] in new:
+            continue
+        with location(*location_of(node)):
+            new.update(zip(node.outputs, remake(node, tuple(new[v] for v in node.inputs)), strict=True))
+    return tuple(new[v] for v in graph.outputs)

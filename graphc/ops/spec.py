@@ -1,0 +1,145 @@
+"""What an operation is: one `OpSpec` holds everything the compiler knows about it.
+
+A spec is callable: `add(x, y)` builds a node (see `OpSpec.__call__`). The families of operations stand in the sibling
+modules, one a file, and `graphc.ops.REGISTRY` lists them all by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from graphc.errors import GraphTypeError
+from graphc.ir.graph import Value, constant, make
+from graphc.ir.scalar import Scalar
+from graphc.ir.types import TensorType
+
+__all__ = ["REGISTRY", "Kind", "Layout", "OpSpec", "Sample", "register"]
+
+
+class Kind(Enum):
+    """How an operation's result elements depend on its operands' elements; fusion asks nothing else."""
+
+    LEAF = "leaf"  # inputs and constants
+    ELEMENTWISE = "elementwise"  # result[i] from operand[i]; all shapes equal
+    INJECTIVE = "injective"  # result[i] from operand[f(i)]: views, gathers, pads, concatenations
+    REDUCE = "reduce"  # result[i] from many elements of one operand, combined
+    ANCHOR = "anchor"  # a tuned kernel template (contraction, pooling, recurrence, sort); others fuse into it
+    CONTROL = "control"  # holds body graphs
+    HOST = "host"  # runs on the host through its reference: strings, sequences, data-dependent shapes
+
+
+class Layout(NamedTuple):
+    """Where a tensor's elements lie in a buffer, all counted in elements: `offset + sum(i * stride)`."""
+
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @staticmethod
+    def dense(shape: Sequence[int], offset: int = 0) -> Layout:
+        """Row-major without gaps."""
+        strides, step = [], 1
+        for d in reversed(shape):
+            strides.append(step)
+            step *= d
+        return Layout(offset, tuple(shape), tuple(reversed(strides)))
+
+    @property
+    def is_dense(self) -> bool:
+        """Row-major without gaps (strides of dimensions of extent 1 do not matter)."""
+        dense = Layout.dense(self.shape)
+        return 0 in self.shape or all(d == 1 or a == b for d, a, b in zip(self.shape, self.strides, dense.strides, strict=True))
+
+
+class Sample(NamedTuple):
+    """A case from which tests are generated: operand arrays and attributes."""
+
+    operands: tuple[np.ndarray, ...]
+    attrs: dict[str, Any] = {}  # noqa: RUF012  (a NamedTuple's default; nobody mutates it)
+
+
+#: what `compute` is given for an operand: called with index expressions it gives the element there
+Reader = Callable[..., Scalar]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OpSpec:
+    """Everything about one operation.
+
+    infer(*operand types, **attrs)           result type, or a tuple of them; raises GraphTypeError naming the operand
+    reference(*arrays, **attrs)              the NumPy oracle: tests, constant folding, the interpreter
+    scalar(*Scalars, **attrs)                ELEMENTWISE: one element
+    compute(result type, readers, index, **attrs)   INJECTIVE: the element at `index` (one Scalar a dimension)
+    view(Layout, result type, **attrs)       INJECTIVE: the layout of the result inside the operand's own buffer, or None
+                                             when this layout cannot express it
+    combine                                  REDUCE: "add", "mul", "maximum", "minimum", "and", "or" over the axes in
+                                             the attribute `axes`
+    template                                 ANCHOR: the name of the kernel template in graphc.kernels
+    decompose(node)                          values of smaller operations that compute the same
+    body_types(operand types, **attrs)       CONTROL: the input types of each body, in the order of `Node.bodies`
+    gradient(node, cotangents)               cotangents of the operands, as graph; or `no_gradient`, the reason for none
+    promote                                  called with Python numbers or shapes that differ, operands are broadcast
+    samples()                                cases for the generated tests
+    """
+
+    name: str
+    kind: Kind
+    infer: Callable[..., Any]
+    summary: str = ""
+    reference: Callable[..., Any] | None = None
+    scalar: Callable[..., Scalar] | None = None
+    compute: Callable[..., Scalar] | None = None
+    view: Callable[..., Layout | None] | None = None
+    combine: str | None = None
+    template: str | None = None
+    decompose: Callable[..., tuple[Value, ...]] | None = None
+    body_types: Callable[..., Sequence[tuple[Any, ...]]] | None = None
+    gradient: Callable[..., Sequence[Value | None]] | None = None
+    no_gradient: str = ""
+    promote: bool = False
+    samples: Callable[[], Iterable[Sample]] = field(default=lambda: ())
+
+    def __call__(self, *operands: Value | np.ndarray | float, **attrs: Any) -> Any:
+        """Build a node: its value, or a tuple of them when the operation has several results.
+
+        Arrays become constants. With `promote`, Python numbers take the other operands' element type and shapes are
+        broadcast as NumPy does; element types must agree.
+        """
+        like = next((o.dtype for o in operands if isinstance(o, Value) and isinstance(o.type, TensorType)), None)
+        values = [
+            o if isinstance(o, Value) else constant(o, like if isinstance(o, bool | int | float) and self.promote else None)
+            for o in operands
+        ]
+        if self.promote and len({v.shape for v in values}) > 1:
+            from graphc.ops.injective import broadcast_shapes, broadcast_to
+
+            shape = broadcast_shapes(*(v.shape for v in values), what=self.name)
+            values = [v if v.shape == shape else broadcast_to(v, shape=shape) for v in values]
+        outs = make(self, *values, **attrs)
+        return outs[0] if len(outs) == 1 else outs
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+
+#: every operation by name
+REGISTRY: dict[str, OpSpec] = {}
+
+
+def register(spec: OpSpec) -> OpSpec:
+    """Enter a spec; a name can be taken once."""
+    if spec.name in REGISTRY:
+        raise ValueError(f"operation {spec.name!r} is registered twice")
+    REGISTRY[spec.name] = spec
+    return spec
+
+
+def expect(condition: bool, message: str) -> None:
+    """Raise GraphTypeError unless the condition holds; for `infer` functions."""
+    if not condition:
+        raise GraphTypeError(message)
