@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from graphc.errors import GraphTypeError
+from graphc.ir.dtypes import DType
 from graphc.ir.graph import Value, constant, make
 from graphc.ir.scalar import Scalar
 from graphc.ir.types import TensorType
 
-__all__ = ["REGISTRY", "Kind", "Layout", "OpSpec", "Sample", "register"]
+__all__ = ["REGISTRY", "Kind", "Layout", "OpSpec", "Sample", "expect", "has_kernel", "register"]
 
 
 class Kind(Enum):
@@ -110,7 +111,8 @@ class OpSpec:
         Arrays become constants. With `promote`, Python numbers take the other operands' element type and shapes are
         broadcast as NumPy does; element types must agree.
         """
-        like = next((o.dtype for o in operands if isinstance(o, Value) and isinstance(o.type, TensorType)), None)
+        # the last value decides, for in select(condition, a, 0.0) the first one is a bool
+        like = next((o.dtype for o in reversed(operands) if isinstance(o, Value) and isinstance(o.type, TensorType)), None)
         values = [
             o if isinstance(o, Value) else constant(o, like if isinstance(o, bool | int | float) and self.promote else None)
             for o in operands
@@ -137,6 +139,11 @@ def register(spec: OpSpec) -> OpSpec:
         raise ValueError(f"operation {spec.name!r} is registered twice")
     REGISTRY[spec.name] = spec
     return spec
+
+
+def has_kernel(dtype: DType) -> bool:
+    """Whether generated kernels compute with this element type; an operation on any other runs as its reference."""
+    return dtype.kind == "bool" or (dtype.is_integer and dtype.bits >= 8) or (dtype.is_float and dtype.bits >= 16)
 
 
 def expect(condition: bool, message: str) -> None:
