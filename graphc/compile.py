@@ -1,0 +1,104 @@
+"""`compile` and `load`: from anything that is a model to an executable or a graph."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphc.errors import InputError, ModelError
+from graphc.ir.graph import Graph
+from graphc.ir.types import TensorType
+from graphc.options import Options
+from graphc.runtime.executable import Executable, GraphSource, Port, Source
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+__all__ = ["compile", "load", "resolve"]
+
+#: `onnx:NAME` finds a model among these, the topologies that the onnx package ships with generated weights
+_SHIPPED = "backend/test/data/light"
+
+
+def compile(model: Any, **options: Any) -> Executable:  # noqa: A001  (the name users expect)
+    """Compile a model: a path, `onnx:NAME`, the bytes of a file, a ModelProto, or a Graph.
+
+    Options are those of `graphc.options.Options`: target, threads, precision, level, disable, progress.
+    A model whose input shapes are all fixed is compiled at once; otherwise the first call with new shapes compiles
+    for them, and `Executable.prepare(**shapes)` does so ahead of time.
+
+    Raises ModelError or UnsafeModelError for a file that is not a sound model, UnsupportedError listing everything
+    the model needs and graphc lacks, OptionError for a bad option.
+    """
+    chosen = Options.of(**options)
+    executable = Executable(_source(model), chosen)
+    if all(isinstance(p.type, TensorType) and p.type.is_static for p in executable.inputs):
+        executable.prepare()
+    return executable
+
+
+def load(model: Any, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Graph:
+    """The graph of a model as it is imported, before any pass; sizes the file leaves open are symbolic unless given.
+
+    Takes what `compile` takes, and raises what it raises for a bad model.
+    """
+    if isinstance(model, Graph):
+        return model
+    from graphc.frontends.onnx import import_model
+
+    return import_model(_proto(model), shapes=shapes)
+
+
+def resolve(model: str | os.PathLike[str]) -> Path:
+    """The file for a path or for `onnx:NAME` (`onnx:resnet50`). Raises ModelError when there is none."""
+    text = os.fspath(model)
+    if not text.startswith("onnx:"):
+        return Path(text)
+    import onnx
+
+    folder = Path(onnx.__file__).parent / _SHIPPED
+    known = {p.stem.removeprefix("light_").removeprefix("bvlc_"): p for p in sorted(folder.glob("light_*.onnx"))}
+    name = text.removeprefix("onnx:")
+    if name not in known:
+        raise ModelError(f"no model {name!r} comes with the onnx package; there are {', '.join(known)}")
+    return known[name]
+
+
+def _proto(model: Any) -> ModelProto:
+    from graphc.frontends.onnx import load_model
+
+    if isinstance(model, str | os.PathLike):
+        model = resolve(model)
+    return load_model(model)
+
+
+def _source(model: Any) -> Source:
+    if isinstance(model, Executable):
+        return model.source
+    if isinstance(model, Graph):
+        return GraphSource(model)
+    if callable(model):
+        raise InputError(f"cannot compile {model!r}: expected a path, bytes, a ModelProto or a Graph")
+    name = Path(os.fspath(model)).name if isinstance(model, str | os.PathLike) else "model"
+    return _ModelSource(_proto(model), name)
+
+
+class _ModelSource:
+    """An ONNX model as a source: importing it is a function of the inputs' types."""
+
+    def __init__(self, model: ModelProto, name: str) -> None:
+        from graphc.frontends.onnx import signature
+
+        self.name, self._model = name, model
+        inputs, outputs = signature(model)
+        self.inputs = tuple(Port(*p) for p in inputs)
+        self.outputs = tuple(Port(*p) for p in outputs)
+
+    def graph(self, types: Mapping[str, TensorType], values: Mapping[str, np.ndarray]) -> Graph:
+        from graphc.frontends.onnx import import_model
+
+        return import_model(self._model, shapes={n: t.static_shape for n, t in types.items()}, values=values)

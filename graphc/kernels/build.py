@@ -1,0 +1,378 @@
+"""From graph to program: where every value lies, and which kernels compute it.
+
+`build` walks a graph of static shapes once, producers first, and decides for every value *where* it lies:
+
+- a view (transpose, slice, broadcast, most reshapes) lies in its operand's buffer under another layout;
+- an operand of a concatenation is computed straight into its slice of the result, where its producer can write there;
+- an elementwise result takes over the memory of an operand that nobody reads afterwards;
+- a graph output is computed straight into the caller's array.
+
+Everything else gets a buffer of its own; which buffers share memory is decided afterwards, from their lifetimes, by
+the arena planner. Control flow becomes jumps: an `if_` is two stretches of instructions, a `loop` a backward jump.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+
+from graphc.errors import CompileError
+from graphc.ir.dtypes import DType, dtype_of
+from graphc.ir.graph import Graph, Node, Value, describe_location
+from graphc.ir.types import TensorType
+
+from graphc.kernels.program import Branch, Buffer, Count, Exhausted, Instruction, Jump, Label, Place, Placed, Program, Rebind
+from graphc.ops.spec import Kind, Layout
+
+__all__ = ["ProgramBuilder", "anchor_of", "build", "lowering", "template_of"]
+
+#: lowers an anchor, alone or in a fusion with an epilogue: (builder, node, operands, results) -> None
+Lowering: TypeAlias = Callable[["ProgramBuilder", Node, list[Placed], list[Placed]], None]
+LOWERINGS: dict[str, Lowering] = {}
+#: templates that can write their results into any layout, not only a dense one
+WRITES_STRIDED: set[str] = set()
+
+
+def lowering(template: str, *, writes_strided: bool = False) -> Callable[[Lowering], Lowering]:
+    """Register the lowering of a kernel template."""
+
+    def enter(function: Lowering) -> Lowering:
+        LOWERINGS[template] = function
+        if writes_strided:
+            WRITES_STRIDED.add(template)
+        return function
+
+    return enter
+
+
+def anchor_of(body: Graph) -> Node | None:
+    """The anchor in a fusion's body (there is at most one)."""
+    return next((n for n in body.nodes if n.op.kind is Kind.ANCHOR), None)
+
+
+def template_of(node: Node) -> str | None:
+    """The kernel template of an anchor, or of the anchor inside a fusion; None for what becomes a loop nest."""
+    if node.op.name == "fusion":
+        node = anchor_of(node.attrs["body"]) or node
+    return node.op.template if node.op.kind is Kind.ANCHOR else None
+
+
+def build(graph: Graph, threads: int = 1) -> Program:
+    """The program of a graph whose types are all static tensors; its inputs and outputs are dense.
+
+    Raises CompileError naming the operation that has no kernel.
+    """
+    builder = ProgramBuilder(threads)
+    arguments = [builder.external(v, Place.INPUT, i) for i, v in enumerate(graph.inputs)]
+    results = [builder.external(v, Place.OUTPUT, i) for i, v in enumerate(graph.outputs)]
+    builder.run(graph, arguments, results)
+    return builder.program
+
+
+@dataclass
+class _Scope:
+    """What is known about the values of one graph while its instructions are emitted."""
+
+    placed: dict[Value, Placed]
+    uses: Counter[Value]
+    reserved: dict[Value, Placed] = field(default_factory=dict)  # where a value is to be computed
+    reads: Counter[int] = field(default_factory=Counter)  # reads still to come, a buffer
+    owned: set[int] = field(default_factory=set)  # buffers that this scope may overwrite
+
+
+class ProgramBuilder:
+    """Builds one Program. Lowerings get it to allocate memory and to emit launches.
+
+    `threads` is how many threads will run the program: lowerings split their work for that many.
+    """
+
+    def __init__(self, threads: int = 1) -> None:
+        self.program = Program()
+        self.threads = threads
+        self._labels = 0
+        self._constants: dict[int, tuple[np.ndarray, int]] = {}
+        self._scope = _Scope({}, Counter())
+
+    # -- memory ---------------------------------------------------------------------------------------------------
+
+    def buffer(self, nbytes: int, place: Place = Place.ARENA, number: int = -1, array: np.ndarray | None = None) -> int:
+        """A new buffer's number."""
+        self.program.buffers.append(Buffer(max(nbytes, 1), place, number, array))
+        return len(self.program.buffers) - 1
+
+    def external(self, value: Value, place: Place, number: int) -> Placed:
+        """An input or output of the program, dense."""
+        return Placed(self.buffer(value.tensor.nbytes, place, number), value.dtype, Layout.dense(value.tensor.static_shape))
+
+    def temporary(self, shape: Sequence[int], dtype: DType) -> Placed:
+        """A dense workspace in the arena."""
+        return Placed(self.buffer(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize), dtype, Layout.dense(shape))
+
+    def constant(self, array: np.ndarray, dtype: DType | None = None) -> Placed:
+        """An array that the program owns. A broadcast array (stride 0) is kept as it is, not expanded."""
+        dtype = dtype or dtype_of(array)
+        base, layout = _as_layout(array)
+        known = self._constants.get(id(array))
+        if known is None or known[0] is not array:
+            known = self._constants[id(array)] = (array, self.buffer(base.nbytes, Place.CONSTANT, array=base))
+        return Placed(known[1], dtype, layout)
+
+    def dense(self, value: Placed) -> Placed:
+        """`value` itself when it is row-major without gaps, else a copy that is."""
+        if value.layout.is_dense:
+            return value
+        copy = self.temporary(value.shape, value.dtype)
+        self.copy(value, copy)
+        return copy
+
+    # -- instructions ---------------------------------------------------------------------------------------------
+
+    def emit(self, instruction: Instruction) -> int:
+        """Append an instruction; its number."""
+        self.program.instructions.append(instruction)
+        return len(self.program.instructions) - 1
+
+    def copy(self, source: Placed, target: Placed) -> list[int]:
+        """Emit a copy between two layouts of one shape and element type; the numbers of its launches."""
+        from graphc.kernels.lower import lower_copy
+
+        if 0 in source.shape:
+            return []
+        return [self.emit(launch) for launch in lower_copy(source, target, self.threads)]
+
+    def label(self) -> int:
+        """A new label's name; place it with `emit(Label(name))`."""
+        self._labels += 1
+        return self._labels
+
+    # -- values ---------------------------------------------------------------------------------------------------
+
+    def run(self, graph: Graph, arguments: Sequence[Placed], results: Sequence[Placed]) -> None:
+        """Emit the instructions that compute `graph` from `arguments` (never overwritten) into `results`."""
+        uses = Counter({v: len(users) for v, users in graph.users.items()})
+        uses.update(graph.outputs)
+        outer, self._scope = self._scope, _Scope(dict(zip(graph.inputs, arguments, strict=True)), uses)
+        try:
+            direct = self._reserve_outputs(graph, results)
+            self._reserve_concats(graph)
+            for node in graph.nodes:
+                if node.op.name != "input":
+                    self._node(node)
+            for i, (value, result) in enumerate(zip(graph.outputs, results, strict=True)):
+                if i not in direct:
+                    self.copy(self._scope.placed[value], result)
+        finally:
+            self._scope = outer
+
+    def _reserve_outputs(self, graph: Graph, results: Sequence[Placed]) -> set[int]:
+        """Have outputs computed in place; the numbers of those for which that can be done."""
+        direct = set()
+        for i, (value, result) in enumerate(zip(graph.outputs, results, strict=True)):
+            while value.node.op.name == "reshape" and result.layout.is_dense:  # the same memory under another shape
+                value = value.node.inputs[0]
+                result = Placed(result.buffer, result.dtype, Layout.dense(value.tensor.static_shape, result.layout.offset))
+            if value not in self._scope.reserved and self._can_reserve(value, result.layout):
+                self._scope.reserved[value] = result
+                direct.add(i)
+        return direct
+
+    def _reserve_concats(self, graph: Graph) -> None:
+        """Have the operands of concatenations computed in their slice of the result; outer concatenations first."""
+        for node in reversed(graph.nodes):
+            if node.op.name != "concat":
+                continue
+            result = self._result(node.outputs[0])
+            for operand, slot in zip(node.inputs, _concat_slots(node, result), strict=True):
+                if operand not in self._scope.reserved and self._can_reserve(operand, slot.layout):
+                    self._scope.reserved[operand] = slot
+            self._scope.reserved[node.outputs[0]] = result
+
+    def _can_reserve(self, value: Value, layout: Layout) -> bool:
+        node = value.node
+        if node.op.kind in (Kind.LEAF, Kind.HOST) or value in self._scope.placed:
+            return False
+        if node.op.kind is Kind.INJECTIVE and node.op.view is not None:
+            return False
+        template = template_of(node)
+        return template is None or template in WRITES_STRIDED or layout.is_dense
+
+    def _result(self, value: Value) -> Placed:
+        """Where to compute a value: the reserved place, or a new dense buffer."""
+        reserved = self._scope.reserved.get(value)
+        if reserved is not None:
+            return reserved
+        placed = self.temporary(value.tensor.static_shape, value.dtype)
+        self._scope.owned.add(placed.buffer)
+        return placed
+
+    def _place(self, value: Value, placed: Placed) -> None:
+        self._scope.placed[value] = placed
+        self._scope.reads[placed.buffer] += self._scope.uses[value]
+
+    def _node(self, node: Node) -> None:
+        if node.op.name == "constant":
+            literal = node.attrs["data"]
+            self._place(node.outputs[0], self.constant(literal.array, literal.dtype))
+            return
+        for v in node.outputs:
+            if not isinstance(v.type, TensorType) or not v.type.is_static:
+                raise CompileError(f"{node.op.name}: the result {v.type} has no fixed size{describe_location(node)}")
+        operands = [self._scope.placed[v] for v in node.inputs]
+        for p in operands:
+            self._scope.reads[p.buffer] -= 1
+        if node.op.view is not None and self._view(node, operands[0]):
+            return
+        if node.op.name == "concat":
+            self._concat(node, operands)
+            return
+        results = self._take_over(node, operands) or [self._result(v) for v in node.outputs]
+        self._compute(node, operands, results)
+        for v, placed in zip(node.outputs, results, strict=True):
+            self._place(v, placed)
+
+    def _view(self, node: Node, operand: Placed) -> bool:
+        assert node.op.view is not None
+        value = node.outputs[0]
+        layout = node.op.view(operand.layout, value.type, **node.attrs)
+        if layout is None:
+            return False
+        placed = Placed(operand.buffer, operand.dtype, layout)
+        reserved = self._scope.reserved.get(value)
+        if reserved is not None and reserved != placed:
+            self.copy(placed, reserved)
+            placed = reserved
+        self._place(value, placed)
+        return True
+
+    def _concat(self, node: Node, operands: list[Placed]) -> None:
+        result = self._scope.reserved[node.outputs[0]]
+        for operand, slot in zip(operands, _concat_slots(node, result), strict=True):
+            if operand != slot:
+                self.copy(operand, slot)
+        self._place(node.outputs[0], result)
+
+    def _take_over(self, node: Node, operands: list[Placed]) -> list[Placed] | None:
+        """The result in the memory of an operand that dies here and is read only at the element that is written."""
+        if len(node.outputs) != 1 or node.outputs[0] in self._scope.reserved:
+            return None
+        value = node.outputs[0]
+        for k in elementwise_operands(node):
+            p = operands[k]
+            whole = p.layout == Layout.dense(value.tensor.static_shape) and p.dtype.itemsize == value.dtype.itemsize
+            alone = all(q.buffer != p.buffer for i, q in enumerate(operands) if i != k)
+            if whole and alone and p.buffer in self._scope.owned and self._scope.reads[p.buffer] == 0:
+                return [Placed(p.buffer, value.dtype, p.layout)]
+        return None
+
+    def _compute(self, node: Node, operands: list[Placed], results: list[Placed]) -> None:
+        from graphc.kernels.lower import lower
+
+        if all(0 in r.shape for r in results):
+            return
+        template = template_of(node)
+        if template is not None:
+            if template not in LOWERINGS:
+                raise CompileError(f"{node.op.name}: no kernel template {template!r}{describe_location(node)}")
+            LOWERINGS[template](self, node, operands, results)
+        elif node.op.name == "if_":
+            self._if(node, operands, results)
+        elif node.op.name == "loop":
+            self._loop(node, operands, results)
+        elif node.op.name == "fusion" or node.op.kind in (Kind.ELEMENTWISE, Kind.INJECTIVE, Kind.REDUCE):
+            for launch in lower(node, operands, results, self.threads):
+                self.emit(launch)
+        else:
+            raise CompileError(f"{node.op.name}: no kernel for this operation{describe_location(node)}")
+
+    # -- control flow ---------------------------------------------------------------------------------------------
+
+    def _if(self, node: Node, operands: list[Placed], results: list[Placed]) -> None:
+        condition, *arguments = operands
+        otherwise, end = self.label(), self.label()
+        self.emit(Branch(condition.operand, otherwise))
+        self.run(node.attrs["then_body"], arguments, results)
+        self.emit(Jump(end))
+        self.emit(Label(otherwise))
+        self.run(node.attrs["else_body"], arguments, results)
+        self.emit(Label(end))
+
+    def _loop(self, node: Node, operands: list[Placed], results: list[Placed]) -> None:
+        """ONNX's Loop: carries live in the results' memory; each turn computes new ones aside and copies them back."""
+        body, carries = node.attrs["body"], node.attrs["carries"]
+        limit, condition, *rest = operands
+        initial, captures = rest[:carries], rest[carries:]
+        carried, stacked = results[:carries], results[carries:]
+        counter, go_on = self.temporary((), dtype_of("int64")), self.temporary((), dtype_of("bool"))
+        head, end = self.label(), self.label()
+
+        self.emit(Count(counter.operand, reset=True))
+        self.copy(condition, go_on)
+        for source, target in zip(initial, carried, strict=True):
+            self.copy(source, target)
+        first = self.emit(Label(head))
+        self.emit(Exhausted(counter.operand, limit.operand, end))
+        self.emit(Branch(go_on.operand, end))
+        new = [self.temporary(v.tensor.static_shape, v.dtype) for v in body.outputs]
+        self.run(body, [counter, go_on, *carried, *captures], new)
+        for source, target in zip(new, [go_on, *carried], strict=False):
+            self.copy(source, target)
+        for source, target in zip(new[1 + carries :], stacked, strict=True):
+            self._store_slice(source, target, counter)
+        self.emit(Count(counter.operand, reset=False))
+        last = self.emit(Jump(head))
+        self.emit(Label(end))
+        self.program.loops.append((first, last))
+
+    def _store_slice(self, source: Placed, stack: Placed, counter: Placed) -> None:
+        """`stack[counter] = source`: a copy whose target moves from turn to turn."""
+        slot = Placed(stack.buffer, stack.dtype, Layout(stack.layout.offset, stack.shape[1:], stack.strides[1:]))
+        at = len(self.program.instructions)
+        stride = stack.strides[0] * stack.dtype.itemsize
+        # the rebinding stands before the copy; it names the launch that follows it
+        self.emit(Rebind(at + 1, 1, slot.operand, counter.operand, stride))
+        if len(self.copy(source, slot)) != 1:
+            raise CompileError("a loop's slice takes more than one launch to copy")
+
+
+def elementwise_operands(node: Node) -> list[int]:
+    """The operands that a node reads only at the element it writes: all of an elementwise operation's, and a fusion's
+    operands from which every path to the results is elementwise."""
+    if node.op.kind is Kind.ELEMENTWISE:
+        return list(range(len(node.inputs)))
+    if node.op.name != "fusion":
+        return []
+    body: Graph = node.attrs["body"]
+    tainted = {v for n in body.nodes if n.op.kind not in (Kind.ELEMENTWISE, Kind.LEAF) for v in n.inputs}
+    for n in reversed(body.nodes):  # an operand of an operation whose result is read elsewhere is read there too
+        if any(v in tainted for v in n.outputs):
+            tainted.update(n.inputs)
+    return [k for k, v in enumerate(body.inputs) if v not in tainted]
+
+
+def _concat_slots(node: Node, result: Placed) -> list[Placed]:
+    """The slices of a concatenation's result that its operands fill."""
+    axis, at, slots = node.attrs["axis"], 0, []
+    for v in node.inputs:
+        shape = v.tensor.static_shape
+        offset = result.layout.offset + at * result.strides[axis]
+        slots.append(Placed(result.buffer, result.dtype, Layout(offset, shape, result.strides)))
+        at += shape[axis]
+    return slots
+
+
+def _as_layout(array: np.ndarray) -> tuple[np.ndarray, Layout]:
+    """An array's memory as a flat array without repetition, and the layout of the array in it."""
+    if array.flags.c_contiguous:
+        return array, Layout.dense(array.shape)
+    # a broadcast scalar or row keeps stride 0; anything stranger is made dense
+    core = array[tuple(slice(0, 1) if s == 0 else slice(None) for s in array.strides)] if array.ndim else array
+    core = np.ascontiguousarray(core)
+    dense = Layout.dense(core.shape)
+    strides = tuple(0 if s == 0 else d for s, d in zip(array.strides, dense.strides, strict=True))
+    return core, Layout(0, array.shape, strides)
+
+

@@ -1,0 +1,159 @@
+"""The program: a compiled graph as buffers and a flat list of instructions, memory not yet placed.
+
+`graphc.kernels.build` makes it from a graph, the arena planner gives its buffers offsets, and the runtime turns it
+into the table that the native driver walks. Control flow is jumps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeAlias
+
+import numpy as np
+
+from graphc.ir.dtypes import DType
+from graphc.kernels.ir import Launch, Operand
+from graphc.ops.spec import Layout
+
+__all__ = ["Branch", "Buffer", "Count", "Exhausted", "Instruction", "Jump", "Label", "Place", "Placed", "Program", "Rebind", "operands_of"]
+
+
+class Place(Enum):
+    """Whose memory a buffer is."""
+
+    ARENA = "arena"  # planned: shares memory with buffers of other lifetimes
+    INPUT = "input"  # the caller's array
+    OUTPUT = "output"  # an array made for the caller at each run
+    CONSTANT = "constant"  # weights and tables, owned by the program
+
+
+@dataclass
+class Buffer:
+    """A piece of memory with one owner. `number` counts inputs or outputs of the graph; `array` holds a constant."""
+
+    nbytes: int
+    place: Place
+    number: int = -1
+    array: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A value in memory: element type, buffer, and layout in it (counted in elements)."""
+
+    buffer: int
+    dtype: DType
+    layout: Layout
+
+    @property
+    def operand(self) -> Operand:
+        return Operand(self.buffer, self.layout.offset * self.dtype.itemsize)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.layout.shape
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return self.layout.strides
+
+
+@dataclass(frozen=True)
+class Label:
+    """A place to jump to."""
+
+    name: int
+
+
+@dataclass(frozen=True)
+class Jump:
+    """Continue at `target`."""
+
+    target: int
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Continue at `target` unless the bool at `condition` is true."""
+
+    condition: Operand
+    target: int
+
+
+@dataclass(frozen=True)
+class Count:
+    """Loop counting on the int64 at `counter`: reset it to zero, or add one."""
+
+    counter: Operand
+    reset: bool
+
+
+@dataclass(frozen=True)
+class Exhausted:
+    """Continue at `target` when the int64 at `counter` has reached the one at `limit`."""
+
+    counter: Operand
+    limit: Operand
+    target: int
+
+
+@dataclass(frozen=True)
+class Rebind:
+    """From now on the launch at instruction `launch` finds its operand `operand` at `base + counter * stride` bytes."""
+
+    launch: int
+    operand: int
+    base: Operand
+    counter: Operand
+    stride: int
+
+
+Instruction: TypeAlias = Launch | Label | Jump | Branch | Count | Exhausted | Rebind
+
+
+@dataclass
+class Program:
+    """Buffers and instructions; `loops` are the ranges (first, last) of instructions that repeat."""
+
+    buffers: list[Buffer] = field(default_factory=list)
+    instructions: list[Instruction] = field(default_factory=list)
+    loops: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def launches(self) -> list[Launch]:
+        return [i for i in self.instructions if isinstance(i, Launch)]
+
+    def lifetimes(self) -> dict[int, tuple[int, int]]:
+        """First and last instruction that touches each arena buffer; inside a loop, what comes from outside lives to its end."""
+        spans: dict[int, list[int]] = {}
+
+        def touch(buffer: int, at: int) -> None:
+            if self.buffers[buffer].place is Place.ARENA:
+                spans.setdefault(buffer, []).append(at)
+
+        for at, instruction in enumerate(self.instructions):
+            for operand in operands_of(instruction):
+                touch(operand.buffer, at)
+        result = {b: (min(at), max(at)) for b, at in spans.items()}
+        for first, last in sorted(self.loops, key=lambda r: r[1] - r[0]):
+            for b, (start, end) in result.items():
+                if start < first <= end:
+                    result[b] = (start, max(end, last))
+        return result
+
+
+def operands_of(instruction: Instruction) -> tuple[Operand, ...]:
+    """The memory that an instruction reads or writes."""
+    match instruction:
+        case Launch(operands=operands):
+            return operands
+        case Branch(condition=condition):
+            return (condition,)
+        case Count(counter=counter):
+            return (counter,)
+        case Exhausted(counter=counter, limit=limit):
+            return (counter, limit)
+        case Rebind(base=base, counter=counter):
+            return (base, counter)
+    return ()

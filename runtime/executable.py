@@ -1,0 +1,367 @@
+"""A compiled model: calls, input checks, and one specialisation for each signature of input shapes.
+
+The first call with new shapes compiles for them; the result is remembered. What was compiled again and why goes to
+the log (`logging.getLogger("graphc")`).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from graphc.errors import InputError
+from graphc.ir.dtypes import DType, dtype_of
+from graphc.ir.graph import Graph
+from graphc.ir.interpret import evaluate_node
+from graphc.ir.types import OptionalType, SequenceType, TensorType, Type
+from graphc.options import Options
+from graphc.passes.pipeline import optimise, prepare
+from graphc.passes.specialise import specialise
+from graphc.runtime.plan import Plan
+from graphc.runtime.stages import Stage, bind_symbols, partition
+
+__all__ = ["Executable", "GraphSource", "NeedsValues", "Port", "Source"]
+
+log = logging.getLogger("graphc")
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output: name, type with symbolic dimensions, and whether a caller may leave it out."""
+
+    name: str
+    type: Type
+    optional: bool = False
+
+    @property
+    def shape(self) -> list[int | str]:
+        """Dimensions as onnxruntime shows them: ints, and names of symbolic ones."""
+        return [d if isinstance(d, int) else str(d) for d in self.type.shape] if isinstance(self.type, TensorType) else []
+
+
+class NeedsValues(Exception):  # noqa: N818  (a request, not an error)
+    """A graph can only be made when the values of these inputs are known (a reshape's target, say)."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(f"needs the values of {', '.join(names)}")
+        self.names = tuple(names)
+
+
+class Source(Protocol):
+    """Where an executable gets its graphs from: an imported model, a graph, a traced function."""
+
+    name: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+    def graph(self, types: Mapping[str, TensorType], values: Mapping[str, np.ndarray]) -> Graph:
+        """The graph for inputs of these types, some of which have these values. Raises NeedsValues."""
+        ...
+
+
+class GraphSource:
+    """A Graph as a source."""
+
+    def __init__(self, graph: Graph, name: str = "graph") -> None:
+        self.name, self._graph = name, graph
+        self.inputs = tuple(Port(n, v.type) for n, v in zip(graph.input_names, graph.inputs, strict=True))
+        self.outputs = tuple(Port(n, v.type) for n, v in zip(graph.output_names, graph.outputs, strict=True))
+
+    def graph(self, types: Mapping[str, TensorType], values: Mapping[str, np.ndarray]) -> Graph:
+        shaped = [types[p.name].static_shape for p in self.inputs if isinstance(p.type, TensorType)]
+        declared = tuple(p.type for p in self.inputs if isinstance(p.type, TensorType))
+        return specialise(self._graph, bind_symbols(declared, tuple(shaped)))
+
+
+class Executable:
+    """A compiled model. Call it with arrays, or use `run` as one uses onnxruntime's session.
+
+    Threads may call it at the same time; runs of one specialisation take turns.
+    """
+
+    #: specialisations kept; the one not used for longest goes first
+    KEEP = 16
+
+    def __init__(self, source: Source, options: Options) -> None:
+        self.source, self.options = source, options
+        self._specialisations: OrderedDict[object, Specialisation] = OrderedDict()
+        self._static: tuple[str, ...] = ()  # inputs whose values are part of the signature
+        self._lock = threading.RLock()
+
+    # -- what it takes and gives --------------------------------------------------------------------------------------
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """The inputs, in order."""
+        return self.source.inputs
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """The outputs, in order."""
+        return self.source.outputs
+
+    def get_inputs(self) -> tuple[Port, ...]:
+        """`inputs`, under onnxruntime's name."""
+        return self.inputs
+
+    def get_outputs(self) -> tuple[Port, ...]:
+        """`outputs`, under onnxruntime's name."""
+        return self.outputs
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run on arrays given in order or by name. One output comes as an array, several as a tuple."""
+        names = [p.name for p in self.inputs]
+        if len(args) > len(names):
+            raise InputError(f"{self.source.name} takes {len(names)} inputs ({', '.join(names)}), {len(args)} were given")
+        feeds = dict(zip(names, args, strict=False))
+        for name, value in kwargs.items():
+            if name in feeds:
+                raise InputError(f"input {name!r} was given twice")
+            feeds[name] = value
+        results = self.run(None, feeds)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def run(
+        self, output_names: Sequence[str] | None, feeds: Mapping[str, Any], *, out: Mapping[str, np.ndarray] | None = None
+    ) -> list[Any]:
+        """Run as onnxruntime's `session.run`: the named outputs (None: all), in the order asked for.
+
+        `feeds` maps every input's name to an array (anything with DLPack or `__array__` will do). `out` may map
+        output names to arrays of the right shape and type that receive the results.
+        Raises InputError for a name that does not exist or is missing, and for a wrong element type, rank or shape.
+        """
+        positions = self._output_positions(output_names)
+        arrays = self._check(feeds)
+        specialisation = self._specialisation(arrays)
+        results = specialisation.run([arrays[p.name] for p in self.inputs])
+        for name, target in (out or {}).items():
+            _store(name, results[self._output_positions([name])[0]], target)
+            results[self._output_positions([name])[0]] = target
+        return [results[i] for i in positions]
+
+    def prepare(self, **shapes: Sequence[int]) -> Specialisation:
+        """Compile for the given input shapes now, without running; inputs of fixed shape may be left out."""
+        feeds = {}
+        for p in self.inputs:
+            shape = shapes.pop(p.name, None)
+            if shape is None:
+                if not isinstance(p.type, TensorType) or not p.type.is_static:
+                    raise InputError(f"input {p.name!r} is {p.type}: give its shape")
+                shape = p.type.static_shape
+            assert isinstance(p.type, TensorType)
+            feeds[p.name] = np.zeros(tuple(shape), p.type.dtype.numpy)
+        if shapes:
+            raise InputError(f"no input {next(iter(shapes))!r}; the inputs are {', '.join(p.name for p in self.inputs)}")
+        return self._specialisation(self._check(feeds))
+
+    def _output_positions(self, names: Sequence[str] | None) -> list[int]:
+        known = {p.name: i for i, p in enumerate(self.outputs)}
+        if names is None:
+            return list(range(len(known)))
+        for name in names:
+            if name not in known:
+                raise InputError(f"no output {name!r}; the outputs are {', '.join(known)}")
+        return [known[n] for n in names]
+
+    def _check(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs as arrays of the declared type, each checked."""
+        if not isinstance(feeds, Mapping):
+            raise InputError(f"inputs must be a mapping from names to arrays, not {type(feeds).__name__}")
+        ports = {p.name: p for p in self.inputs}
+        for name in feeds:
+            if name not in ports:
+                raise InputError(f"no input {name!r}; the inputs are {', '.join(ports)}")
+        missing = [n for n, p in ports.items() if n not in feeds and not p.optional]
+        if missing:
+            raise InputError(f"missing input{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))}")
+        symbols: dict[str, tuple[int, str]] = {}
+        return {n: _as_input(p, feeds.get(n), symbols) for n, p in ports.items()}
+
+    def _specialisation(self, arrays: Mapping[str, Any]) -> Specialisation:
+        key = self._key(arrays)
+        found = self._specialisations.get(key)
+        if found is not None:
+            return found
+        with self._lock:
+            while True:
+                key = self._key(arrays)
+                if key in self._specialisations:
+                    return self._specialisations[key]
+                try:
+                    return self._compile(key, arrays)
+                except NeedsValues as request:
+                    self._static = tuple(sorted({*self._static, *request.names}))
+
+    def _key(self, arrays: Mapping[str, Any]) -> object:
+        shapes = tuple(a.shape if isinstance(a, np.ndarray) else None for a in arrays.values())
+        return shapes if not self._static else (shapes, tuple(_value_key(arrays[n]) for n in self._static))
+
+    def _compile(self, key: object, arrays: Mapping[str, Any]) -> Specialisation:
+        started = time.perf_counter()
+        types = {n: TensorType(dtype_of(a), a.shape) for n, a in arrays.items() if isinstance(a, np.ndarray)}
+        values = {n: arrays[n] for n in self._static}
+        specialisation = Specialisation(self.source.graph(types, values), self.options)
+        log.info(
+            "compiled %s for %s in %.2f s%s",
+            self.source.name,
+            ", ".join(f"{n}: {t}" for n, t in types.items()) or "no inputs",
+            time.perf_counter() - started,
+            ": new input shapes" if self._specialisations else "",
+        )
+        self._specialisations[key] = specialisation
+        while len(self._specialisations) > self.KEEP:
+            self._specialisations.popitem(last=False)
+        return specialisation
+
+
+class Specialisation:
+    """A graph compiled for one signature: native stages with host stages between them, if there are any."""
+
+    def __init__(self, graph: Graph, options: Options) -> None:
+        self.options = options
+        self.graph = prepare(graph, options)
+        self.stages, self._results = partition(self.graph)
+        self._compiled = [_HostStage(s, options) if s.on_host else _NativeStage(s, options) for s in self.stages]
+        # most models are one stretch of native code from inputs to outputs
+        self._single = self._compiled[0] if len(self._compiled) == 1 and self._straight() else None
+
+    def _straight(self) -> bool:
+        (stage,) = self.stages
+        return stage.reads == tuple(range(len(self.graph.inputs))) and stage.writes == self._results
+
+    @property
+    def plans(self) -> list[Plan]:
+        """The native programs compiled so far, in the order they run."""
+        return [p for s in self._compiled for p in s.plans]
+
+    def run(self, arguments: list[Any]) -> list[Any]:
+        """The outputs for checked arguments."""
+        if self._single is not None:
+            return self._single.run(arguments)
+        values: list[Any] = list(arguments)
+        for stage, compiled in zip(self.stages, self._compiled, strict=True):
+            results = compiled.run([values[i] for i in stage.reads])
+            for number, result in zip(stage.writes, results, strict=True):
+                if number == len(values):
+                    values.append(result)
+                else:
+                    values += [None] * (number + 1 - len(values))
+                    values[number] = result
+        return [values[i] for i in self._results]
+
+
+class _NativeStage:
+    """A stretch of native code: one plan, or one for each set of sizes that the host found out."""
+
+    def __init__(self, stage: Stage, options: Options) -> None:
+        self._stage, self._options = stage, options
+        self._plans: OrderedDict[object, Plan] = OrderedDict()
+        if all(isinstance(v.type, TensorType) and v.type.is_static for n in stage.graph.nodes for v in n.outputs):
+            self._plans[None] = self._plan(stage.graph)
+
+    @property
+    def plans(self) -> list[Plan]:
+        return list(self._plans.values())
+
+    def _plan(self, graph: Graph) -> Plan:
+        return Plan(optimise(graph, self._options), self._options)
+
+    def run(self, arguments: list[np.ndarray]) -> list[np.ndarray]:
+        plan = self._plans.get(None)
+        if plan is None:
+            types = tuple(v.tensor for v in self._stage.graph.inputs)
+            sizes = bind_symbols(types, tuple(a.shape for a in arguments))
+            key = tuple(sorted(sizes.items()))
+            plan = self._plans.get(key)
+            if plan is None:
+                log.info("compiling a stretch of %d nodes for %s", len(self._stage.graph.nodes), dict(key))
+                plan = self._plans[key] = self._plan(specialise(self._stage.graph, sizes))
+                while len(self._plans) > Executable.KEEP:
+                    self._plans.popitem(last=False)
+        return plan.run(arguments)
+
+
+class _HostStage:
+    """One operation through its reference; the bodies of control flow are compiled like any graph."""
+
+    plans: tuple[Plan, ...] = ()
+
+    def __init__(self, stage: Stage, options: Options) -> None:
+        self._stage = stage
+        self._bodies = {b: Executable(GraphSource(b, stage.node.op.name), options) for b in stage.node.bodies}
+
+    def run(self, arguments: list[Any]) -> list[Any]:
+        given = iter(arguments)
+        graph = self._stage.graph
+        reads = {v: next(given) for v in graph.inputs}
+        operands = [reads[v] if v in reads else v.literal for v in self._stage.node.inputs]
+        return list(evaluate_node(self._stage.node, operands, self._run_body))
+
+    def _run_body(self, body: Graph, arguments: Sequence[Any]) -> list[Any]:
+        executable = self._bodies[body]
+        named = dict(zip(body.input_names, arguments, strict=True))
+        return executable._specialisation(named).run([named[n] for n in body.input_names])
+
+
+def _value_key(value: Any) -> object:
+    return (value.shape, value.tobytes()) if isinstance(value, np.ndarray) else repr(value)
+
+
+def _as_input(port: Port, value: Any, symbols: dict[str, tuple[int, str]]) -> Any:
+    """`value` as what `port` declares; checks sizes that share a symbol against each other."""
+    expected = port.type
+    if isinstance(expected, SequenceType | OptionalType):
+        return value
+    array = _to_array(port.name, value, expected.dtype)
+    dtype = array.dtype
+    if dtype != expected.dtype.numpy and not (expected.dtype.kind == "string" and dtype.kind in "USO"):
+        raise InputError(f"input {port.name!r}: expected {expected.dtype} but got {dtype}; convert it with .astype({expected.dtype.name!r})")
+    if array.ndim != expected.rank:
+        raise InputError(f"input {port.name!r}: expected rank {expected.rank} {_show(expected.shape)} but got rank {array.ndim} {array.shape}")
+    for axis, (d, n) in enumerate(zip(expected.shape, array.shape, strict=True)):
+        if isinstance(d, int):
+            if d != n:
+                raise InputError(f"input {port.name!r}: axis {axis} must be {d} in {_show(expected.shape)} but is {n} in {array.shape}")
+        elif d.name is not None:
+            first, where = symbols.setdefault(d.name, (n, f"axis {axis} of input {port.name!r}"))
+            if first != n:
+                raise InputError(f"input {port.name!r}: axis {axis} is {n}, but {d.name} is {first} at {where}")
+    return array
+
+
+def _to_array(name: str, value: Any, dtype: DType) -> np.ndarray:
+    if isinstance(value, np.ndarray):
+        return value
+    if value is None:
+        raise InputError(f"input {name!r}: expected an array but got None")
+    if hasattr(value, "__dlpack__"):
+        return np.from_dlpack(value)
+    if isinstance(value, bool | int | float | list | tuple | str):
+        try:
+            return np.asarray(value, dtype.numpy)
+        except (TypeError, ValueError) as e:
+            raise InputError(f"input {name!r}: cannot make a {dtype} array: {e}") from None
+    try:
+        return np.asarray(value)
+    except Exception as e:
+        raise InputError(f"input {name!r}: cannot make an array of {type(value).__name__}: {e}") from None
+
+
+def _show(shape: Sequence[Any]) -> str:
+    return f"({', '.join(map(str, shape))})"
+
+
+def _store(name: str, result: Any, target: np.ndarray) -> None:
+    if not isinstance(target, np.ndarray) or target.shape != result.shape or target.dtype != result.dtype:
+        got = f"{target.dtype} {target.shape}" if isinstance(target, np.ndarray) else type(target).__name__
+        raise InputError(f"out[{name!r}]: expected {result.dtype} {result.shape} but got {got}")
+    np.copyto(target, result)

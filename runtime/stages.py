@@ -1,0 +1,129 @@
+"""Cutting a graph into stages: stretches that become one native program, and what runs on the host between them.
+
+Strings, sequences, optionals and operations whose result sizes depend on the data have no place in a native program
+of fixed sizes. They run on the host, and everything else is gathered into as few stretches as possible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from graphc.ir.graph import Graph, Node, Value, input_value, remake
+from graphc.ir.types import TensorType, type_symbols
+from graphc.ops.spec import Kind, has_kernel
+
+__all__ = ["Stage", "host_reason", "partition"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run: reads values by number, writes values by number.
+
+    `graph` holds what to compute (its inputs and outputs in the order of `reads` and `writes`); on the host it is a
+    single node, and `reason` says why it is there.
+    """
+
+    graph: Graph
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    reason: str = ""
+
+    @property
+    def on_host(self) -> bool:
+        return bool(self.reason)
+
+    @property
+    def node(self) -> Node:
+        """The operation of a host stage."""
+        return self.graph.outputs[0].node
+
+
+def host_reason(node: Node) -> str:
+    """Why a node cannot be part of a native program; empty when it can."""
+    if node.op.kind is Kind.LEAF:
+        return ""
+    types = [v.type for v in (*node.inputs, *node.outputs)]
+    if not all(isinstance(t, TensorType) for t in types):
+        return "works on sequences or optionals"
+    for t in types:
+        assert isinstance(t, TensorType)
+        if not has_kernel(t.dtype):
+            return f"no kernels for {t.dtype}"
+    if node.op.kind is Kind.HOST:
+        return "runs on the host"
+    known = frozenset().union(*(type_symbols(v.type) for v in node.inputs))
+    if any(type_symbols(v.type) - known for v in node.outputs):
+        return "the size of its result depends on the data"
+    for body in node.bodies:
+        for inner in body.nodes:
+            if reason := host_reason(inner):
+                return f"its body has {inner.op.name}: {reason}"
+    return ""
+
+
+def partition(graph: Graph) -> tuple[list[Stage], tuple[int, ...]]:
+    """Stages that compute the graph, and the numbers of its outputs; inputs have the numbers 0, 1, ...
+
+    Stretches are as long as dependencies allow: all kernel nodes that are ready, then the host nodes that are ready,
+    and so on.
+    """
+    numbers: dict[Value, int] = {v: i for i, v in enumerate(graph.inputs)}
+    reasons = {n: host_reason(n) for n in graph.nodes}
+    # the rank of a node: how many changes between host and native lie before it
+    rank: dict[Node, int] = {}
+    for n in graph.nodes:
+        wanted = 1 if reasons[n] else 0
+        base = max((rank[v.node] for v in n.inputs), default=0)
+        rank[n] = 0 if n.op.kind is Kind.LEAF else base if base % 2 == wanted else base + 1
+    needed = set(graph.outputs)
+    groups: dict[int, list[Node]] = {}
+    for n in graph.nodes:
+        if n.op.kind is not Kind.LEAF:
+            groups.setdefault(rank[n], []).append(n)
+            needed.update(v for v in n.inputs if rank[v.node] != rank[n] or reasons[n] or reasons[v.node])
+    if not groups and any(v not in numbers for v in graph.outputs):
+        groups = {0: []}
+    stages = []
+    for r in sorted(groups):
+        batches = [[n] for n in groups[r]] if r % 2 else [groups[r]]
+        for batch in batches:
+            writes = [v for n in batch for v in n.outputs if v in needed and v not in numbers]
+            if not r:  # constants that are outputs, or that the host reads
+                writes += [v for n in graph.nodes if n.op.name == "constant" for v in n.outputs if v in needed and v not in numbers]
+            if r % 2:
+                writes = list(batch[0].outputs)
+            if writes:
+                stages.append(_stage(batch, writes, numbers, reasons[batch[0]] if r % 2 else ""))
+    return stages, tuple(numbers[v] for v in graph.outputs)
+
+
+def _stage(batch: list[Node], writes: list[Value], numbers: dict[Value, int], reason: str) -> Stage:
+    inside = set(batch)
+    new: dict[Value, Value] = {}
+    reads: list[int] = []
+    inputs: list[Value] = []
+    for node in batch:
+        for v in node.inputs:
+            if v in new or v.node in inside:
+                continue
+            if v.node.op.name == "constant":
+                new[v] = v
+            else:
+                new[v] = input_value(f"v{numbers[v]}", v.type)
+                reads.append(numbers[v])
+                inputs.append(new[v])
+        new.update(zip(node.outputs, remake(node, tuple(new[v] for v in node.inputs)), strict=True))
+    for v in writes:
+        numbers[v] = len(numbers)
+    return Stage(Graph(inputs, [new.get(v, v) for v in writes]), tuple(reads), tuple(numbers[v] for v in writes), reason)
+
+
+def bind_symbols(types: tuple[TensorType, ...], shapes: tuple[tuple[int, ...], ...]) -> Mapping[str, int]:
+    """What the symbols in `types` stand for when the arrays have `shapes`; only dimensions that are one bare symbol tell."""
+    values: dict[str, int] = {}
+    for t, shape in zip(types, shapes, strict=True):
+        for d, n in zip(t.shape, shape, strict=True):
+            if not isinstance(d, int) and d.name is not None:
+                values.setdefault(d.name, n)
+    return values
