@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graphc import backend
-    from graphc.compile import compile, load
+    from graphc.api import compile, load
     from graphc.ir.graph import Graph
     from graphc.runtime.executable import Executable
 
 __version__ = "0.1.0"
 
-_HOME = {"compile": "graphc.compile", "load": "graphc.compile", "Graph": "graphc.ir.graph", "Executable": "graphc.runtime.executable"}
+_HOME = {"compile": "graphc.api", "load": "graphc.api", "Graph": "graphc.ir.graph", "Executable": "graphc.runtime.executable"}
 
 __all__ = ["Executable", "Graph", "backend", "compile", "load"]
 

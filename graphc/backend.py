@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 from onnx.backend.base import Backend, BackendRep
 
-from graphc.compile import compile
+from graphc.api import compile
 from graphc.errors import InputError
 from graphc.runtime.executable import Executable
 
