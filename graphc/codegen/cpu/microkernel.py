@@ -1,0 +1,226 @@
+"""Micro-kernels: the innermost tile of a contraction, its accumulators held in registers, as Numba intrinsics.
+
+One tile is `rows` x (`vectors` * `lanes`) outputs. Every step reads one element of A a row, repeats it over the
+lanes and multiplies it with `vectors` vectors of the packed B, which is read front to back exactly once:
+
+    acc[p][j] += A[p, step] * B[step, j]      for p < rows, j < vectors
+
+What differs is how the rows of A are found (`mode`):
+
+    rows     row p starts at x + p * row_stride and its elements are consecutive: a matrix, a 1x1 convolution
+    strided  as `rows`, with any distance between elements: a transposed matrix
+    table    row p of tap t starts at x + offsets[t, p], or at an area of zeros where the offset is negative:
+             a convolution of any stride, dilation and padding, without code for borders
+
+The window micro-kernel at the end is the same idea without a contraction over channels: depthwise convolutions and pooling.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from graphc.codegen.cpu import simd
+from graphc.codegen.cpu.simd import I32, Shape, Values, at, broadcast, constant, counted_loop
+
+__all__ = ["Tile", "WindowTile", "contract", "emit_contraction", "emit_window", "window"]
+
+Mode = Literal["rows", "strided", "table"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """The static part of a contraction's micro-kernel; `inner` is the number of unrolled steps a round."""
+
+    rows: int
+    vectors: int
+    lanes: int
+    mode: Mode
+    inner: int
+    dtype: str = "float32"
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(self.dtype, self.lanes)
+
+    @property
+    def columns(self) -> int:
+        return self.vectors * self.lanes
+
+
+def emit_contraction(b: ir.IRBuilder, tile: Tile, args: list[ir.Value]) -> None:
+    """Emit the micro-kernel `tile`. Pointers are to elements, all other arguments are int64, distances count elements.
+
+    rows, strided:  out, fresh, x, w, valid, outer, outer_stride, rest, row_stride, step_stride
+    table:          out, fresh, x, w, offsets (int32*), zeros, outer, outer_stride, taps
+
+    out           rows x columns sums, dense: replaced if `fresh` is not 0, else continued
+    valid         rows that exist (1 to `rows`); the others repeat the last one, so that nothing outside A is read
+    outer         rounds of `inner` steps (rows) or of `taps` * `inner` steps (table)
+    outer_stride  distance in A from one round to the next
+    rest          steps after the last whole round
+    """
+    shape = tile.shape
+    out, fresh, *args = args
+    is_fresh = b.icmp_signed("!=", fresh, constant(0))
+    sums = [at(b, out, n * tile.lanes) for n in range(tile.rows * tile.vectors)]
+    acc = [b.select(is_fresh, shape.all(0.0), simd.load(b, shape, p, shape.bytes)) for p in sums]
+    if tile.mode == "table":
+        x, w, offsets, zeros, outer, outer_stride, taps = args
+        acc = _table_rounds(b, tile, acc, x, w, offsets, zeros, outer, outer_stride, taps)
+    else:
+        x, w, valid, outer, outer_stride, rest, row_stride, step_stride = args
+        acc = _row_rounds(b, tile, acc, x, w, valid, outer, outer_stride, rest, row_stride, step_stride)
+    for p, value in zip(sums, acc, strict=True):
+        simd.store(b, shape, value, p, shape.bytes)
+
+
+def _step(b: ir.IRBuilder, tile: Tile, acc: Values, sources: Values, w: ir.Value) -> Values:
+    """One step: B's vectors stay in registers while the rows of A pass."""
+    shape = tile.shape
+    vectors = [simd.load(b, shape, at(b, w, j * tile.lanes), shape.bytes) for j in range(tile.vectors)]
+    new: Values = []
+    for p, source in enumerate(sources):
+        a = broadcast(b, shape, source)
+        new += [simd.fma(b, shape, a, v, acc[p * tile.vectors + j]) for j, v in enumerate(vectors)]
+    return new
+
+
+def _row_rounds(
+    b: ir.IRBuilder, tile: Tile, acc: Values, x: ir.Value, w: ir.Value, valid: ir.Value,
+    outer: ir.Value, outer_stride: ir.Value, rest: ir.Value, row_stride: ir.Value, step_stride: ir.Value,
+) -> Values:  # fmt: skip
+    last = b.sub(valid, constant(1))
+    rows = []
+    for p in range(tile.rows):
+        exists = b.icmp_signed("<=", constant(p), last)
+        rows.append(at(b, x, b.mul(b.select(exists, constant(p), last), row_stride)))
+    one_step = step_stride if tile.mode == "strided" else constant(1)
+
+    def steps(count: int, distance: ir.Value) -> Any:
+        # All rows share one running position: one addition a round instead of one a row.
+        def body(i: ir.Value, carried: Values) -> Values:
+            *values, position, w = carried
+            here = position
+            for k in range(count):
+                values = _step(b, tile, values, [at(b, row, here) for row in rows], at(b, w, k * tile.columns))
+                here = b.add(here, one_step)
+            return [*values, b.add(position, distance), at(b, w, count * tile.columns)]
+
+        return body
+
+    carried = counted_loop(b, outer, [*acc, constant(0), w], steps(tile.inner, outer_stride))
+    carried = counted_loop(b, rest, carried, steps(1, one_step))
+    return carried[:-2]
+
+
+def _table_rounds(
+    b: ir.IRBuilder, tile: Tile, acc: Values, x: ir.Value, w: ir.Value, offsets: ir.Value,
+    zeros: ir.Value, outer: ir.Value, outer_stride: ir.Value, taps: ir.Value,
+) -> Values:  # fmt: skip
+    def tap(base: ir.Value) -> Any:
+        def body(t: ir.Value, carried: Values) -> Values:
+            *values, w = carried
+            here = at(b, offsets, b.mul(t, constant(tile.rows)))
+            rows = []
+            for p in range(tile.rows):
+                offset = b.load(at(b, here, p))
+                padding = b.icmp_signed("<", offset, ir.Constant(I32, 0))
+                rows.append(b.select(padding, zeros, at(b, base, b.sext(offset, simd.I64))))
+            for k in range(tile.inner):
+                values = _step(b, tile, values, [at(b, row, k) for row in rows], at(b, w, k * tile.columns))
+            return [*values, at(b, w, tile.inner * tile.columns)]
+
+        return body
+
+    def block(o: ir.Value, carried: Values) -> Values:
+        return counted_loop(b, taps, carried, tap(at(b, x, b.mul(o, outer_stride))))
+
+    return counted_loop(b, outer, [*acc, w], block)[:-1]
+
+
+@dataclass(frozen=True, slots=True)
+class WindowTile:
+    """The static part of a window micro-kernel: `pixels` neighbours along a row, `stride` pixels of input apart.
+
+    combine  "fma" (depthwise convolution), "add" (average) or "max"
+    """
+
+    pixels: int
+    lanes: int
+    stride: int
+    combine: Literal["fma", "add", "max"]
+    dtype: str = "float32"
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(self.dtype, self.lanes)
+
+
+def emit_window(b: ir.IRBuilder, tile: WindowTile, args: list[ir.Value]) -> None:
+    """Emit the window micro-kernel: out, x, w, high, wide, x_row, x_step, w_row.
+
+    out            receives pixels x lanes results, dense
+    x              first element under the window of the first pixel, which lies inside the image
+    w              first weight of that window (any address unless combine is "fma")
+    high, wide     taps of the window that lie inside the image
+    x_row, x_step  distance in x between taps, down and along; w_row: distance in w between rows of taps
+    """
+    out, x, w, high, wide, x_row, x_step, w_row = args
+    shape = tile.shape
+    start = shape.all(float("-inf") if tile.combine == "max" else 0.0)
+
+    def line(i: ir.Value, acc: Values) -> Values:
+        x_line, w_line = at(b, x, b.mul(i, x_row)), at(b, w, b.mul(i, w_row))
+
+        def tap(k: ir.Value, acc: Values) -> Values:
+            here = at(b, x_line, b.mul(k, x_step))
+            values = [simd.load(b, shape, at(b, here, p * tile.stride * tile.lanes), shape.itemsize) for p in range(tile.pixels)]
+            match tile.combine:
+                case "fma":
+                    weight = simd.load(b, shape, at(b, w_line, b.mul(k, constant(tile.lanes))), shape.itemsize)
+                    return [simd.fma(b, shape, v, weight, a) for v, a in zip(values, acc, strict=True)]
+                case "add":
+                    return [b.fadd(a, v) for v, a in zip(values, acc, strict=True)]
+                case "max":
+                    return [b.select(b.fcmp_ordered(">", v, a), v, a) for v, a in zip(values, acc, strict=True)]
+
+        return counted_loop(b, wide, acc, tap)
+
+    for p, value in enumerate(counted_loop(b, high, [start] * tile.pixels, line)):
+        simd.store(b, shape, value, at(b, out, p * tile.lanes), shape.bytes)
+
+
+def _as_intrinsic(name: str, emit: Any, tile: Tile | WindowTile, roles: str) -> Any:
+    """A Numba intrinsic around `emit`; `roles` spells its arguments: p element pointer, t int32 pointer, n int64."""
+    element = types.CPointer(getattr(types, tile.dtype))
+    kinds = {"p": element, "t": types.CPointer(types.int32), "n": types.int64}
+    signature = types.void(*(kinds[r] for r in roles))
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> Any:
+        emit(builder, tile, list(args))
+        return context.get_dummy_value()
+
+    # Numba reads an intrinsic's arity from its Python parameters, so the function is spelt out.
+    names = ", ".join(f"a{n}" for n in range(len(roles)))
+    scope: dict[str, Any] = {"signature": signature, "codegen": codegen}
+    exec(f"def {name}(typingctx, {names}):\n    return signature, codegen", scope)
+    return intrinsic(scope[name])
+
+
+@lru_cache(maxsize=None)
+def contract(rows: int, vectors: int, lanes: int, mode: Mode, inner: int, dtype: str = "float32") -> Any:
+    """The contraction micro-kernel as a function to call in Numba code; arguments as `emit_contraction` lists them."""
+    tile = Tile(rows, vectors, lanes, mode, inner, dtype)
+    return _as_intrinsic("contract", emit_contraction, tile, "pnpptpnnn" if mode == "table" else "pnppnnnnnn")
+
+
+@lru_cache(maxsize=None)
+def window(pixels: int, lanes: int, stride: int, combine: str, dtype: str = "float32") -> Any:
+    """The window micro-kernel as a function to call in Numba code; arguments as `emit_window` lists them."""
+    return _as_intrinsic("window", emit_window, WindowTile(pixels, lanes, stride, combine, dtype), "pppnnnnn")  # type: ignore[arg-type]

@@ -1,0 +1,128 @@
+"""Vector code in LLVM: the few building blocks that every SIMD intrinsic of graphc is made of.
+
+Nothing here knows a vector width: a `Shape` says how many lanes of which element type, and LLVM maps them onto
+registers. Addresses are only ever formed by GEP, because arithmetic on addresses turned into integers is miscompiled
+by LLVM 22. All functions take an `ir.IRBuilder` and emit at its position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from llvmlite import ir
+
+__all__ = ["BOOL", "I8", "I32", "I64", "Shape", "at", "broadcast", "call", "constant", "counted_loop", "fma", "load", "splat", "store"]
+
+BOOL, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+_ELEMENTS = {
+    "float32": ir.FloatType(), "float64": ir.DoubleType(), "bool": BOOL,
+    "int8": I8, "int16": ir.IntType(16), "int32": I32, "int64": I64,
+}  # fmt: skip
+_SUFFIX = {"float32": "f32", "float64": "f64", "bool": "i1", "int8": "i8", "int16": "i16", "int32": "i32", "int64": "i64"}
+_BYTES = {"float32": 4, "float64": 8, "bool": 1, "int8": 1, "int16": 2, "int32": 4, "int64": 8}
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A vector type: `lanes` elements of `dtype` (a NumPy name)."""
+
+    dtype: str
+    lanes: int
+
+    @property
+    def element(self) -> ir.Type:
+        return _ELEMENTS[self.dtype]
+
+    @property
+    def type(self) -> ir.VectorType:
+        return ir.VectorType(self.element, self.lanes)
+
+    @property
+    def itemsize(self) -> int:
+        return _BYTES[self.dtype]
+
+    @property
+    def bytes(self) -> int:
+        return self.lanes * self.itemsize
+
+    @property
+    def mangled(self) -> str:
+        """How the names of LLVM's own functions end for this type."""
+        return f"v{self.lanes}{_SUFFIX[self.dtype]}"
+
+    def all(self, value: float) -> ir.Constant:
+        """A constant with the same number in all lanes."""
+        return ir.Constant(self.type, [value] * self.lanes)
+
+
+def constant(value: int) -> ir.Constant:
+    """A 64-bit integer."""
+    return ir.Constant(I64, value)
+
+
+def call(b: ir.IRBuilder, name: str, result: ir.Type, args: Sequence[ir.Value]) -> ir.Value:
+    """Call LLVM's own function `name`. Declared by hand: llvmlite's declare_intrinsic refuses vector types."""
+    function = b.module.globals.get(name)
+    if function is None:
+        function = ir.Function(b.module, ir.FunctionType(result, [a.type for a in args]), name)
+    return b.call(function, args)
+
+
+def fma(b: ir.IRBuilder, shape: Shape, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
+    """x * y + z, rounded once."""
+    return call(b, f"llvm.fma.{shape.mangled}", shape.type, (x, y, z))
+
+
+def at(b: ir.IRBuilder, pointer: ir.Value, offset: ir.Value | int) -> ir.Value:
+    """The address `offset` elements on."""
+    return b.gep(pointer, [constant(offset) if isinstance(offset, int) else offset])
+
+
+def load(b: ir.IRBuilder, shape: Shape, pointer: ir.Value, align: int) -> ir.Value:
+    """A vector of consecutive elements; `align` is what is known of the address, in bytes."""
+    value = b.load(b.bitcast(pointer, shape.type.as_pointer()))
+    value.align = align
+    return value
+
+
+def store(b: ir.IRBuilder, shape: Shape, value: ir.Value, pointer: ir.Value, align: int) -> None:
+    """Store a vector to consecutive elements."""
+    b.store(value, b.bitcast(pointer, shape.type.as_pointer())).align = align
+
+
+def splat(b: ir.IRBuilder, shape: Shape, value: ir.Value) -> ir.Value:
+    """A scalar in all lanes."""
+    undefined = ir.Constant(shape.type, ir.Undefined)
+    first = b.insert_element(undefined, value, ir.Constant(I32, 0))
+    return b.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, shape.lanes), [0] * shape.lanes))
+
+
+def broadcast(b: ir.IRBuilder, shape: Shape, pointer: ir.Value) -> ir.Value:
+    """The element at `pointer` in all lanes: one instruction on every instruction set."""
+    return splat(b, shape, b.load(pointer))
+
+
+Values = list[ir.Value]
+
+
+def counted_loop(b: ir.IRBuilder, count: ir.Value, carried: Values, body: Callable[[ir.Value, Values], Values]) -> Values:
+    """`for i in range(count): carried = body(i, carried)`; the values carried after the last round."""
+    before = b.block
+    head, inside, after = (b.append_basic_block(name) for name in ("loop.head", "loop.body", "loop.after"))
+    b.branch(head)
+    b.position_at_end(head)
+    i = b.phi(I64)
+    i.add_incoming(constant(0), before)
+    phis = [b.phi(v.type) for v in carried]
+    for phi, v in zip(phis, carried, strict=True):
+        phi.add_incoming(v, before)
+    b.cbranch(b.icmp_signed("<", i, count), inside, after)
+    b.position_at_end(inside)
+    new = body(i, list(phis))
+    i.add_incoming(b.add(i, constant(1)), b.block)
+    for phi, v in zip(phis, new, strict=True):
+        phi.add_incoming(v, b.block)
+    b.branch(head)
+    b.position_at_end(after)
+    return list(phis)

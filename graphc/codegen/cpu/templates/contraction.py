@@ -1,0 +1,101 @@
+"""The contraction kernel: matrix products and convolutions from one template around one micro-kernel.
+
+The source is meant to be read: it says in which order tiles are visited, and everything that costs time is in the
+micro-kernel it calls. A task takes some row tiles and some panels of weights. The task's rows are few enough to stay
+in L2 while panels pass. A panel is cut into blocks that stay in L1 while row tiles pass; the unfinished sums of all the
+task's row tiles wait in scratch memory meanwhile.
+"""
+
+from __future__ import annotations
+
+from graphc.codegen.cpu.templates.epilogue import Argument, Epilogue, declarations, imports, indent
+from graphc.kernels.contraction import SLOTS, ContractionVariant
+
+__all__ = ["contraction_arguments", "contraction_source"]
+
+
+def contraction_arguments(variant: ContractionVariant, epilogue: Epilogue) -> tuple[Argument, ...]:
+    """The kernel's argument block, slot by slot: `SLOTS`, then the epilogue's."""
+    kinds = {"x": variant.dtype, "w": variant.dtype, "offsets": "int32", "zeros": variant.dtype}
+    return (*(Argument(name, kinds.get(name, "int")) for name in SLOTS), *epilogue.arguments)
+
+
+_SOURCE = '''\
+"""Contraction of {rows} rows x {columns} columns ({vectors} vectors of {lanes} {dtype}) a tile; rows by {mode}."""
+
+from graphc.codegen.cpu import vector
+from graphc.codegen.cpu.microkernel import contract
+from graphc.codegen.cpu.vector import offset
+{imports}
+
+contract = contract({rows}, {vectors}, {lanes}, "{mode}", {inner}, "{dtype}")
+load, store = vector.loader({lanes}, {partial}), vector.storer({lanes}, {partial})
+as_pointer = vector.pointer("{dtype}")
+
+
+def {name}(block, first, last, scratch):
+{declarations}
+    sums = as_pointer(scratch)
+    tiles = (rows_total + {rows} - 1) // {rows}
+    vectors = (columns_total + {lanes} - 1) // {lanes}
+    blocks = max(1, (outer + rounds_per_block - 1) // rounds_per_block)
+    for task in range(first, last):
+        row_task, above = task % row_tasks, task // row_tasks
+        column_task, above = above % column_tasks, above // column_tasks
+        g, b = above % groups, above // groups
+        first_tile = row_task * tiles_per_task
+        last_tile = min(tiles, first_tile + tiles_per_task)
+        first_panel = column_task * panels_per_task
+        last_panel = min(panels, first_panel + panels_per_task)
+        x_here = offset(x, b * x_batch + g * x_group)
+        for panel in range(first_panel, last_panel):
+            w_panel = offset(w, b * w_batch + g * w_group + panel * panel_stride)
+            first_vector = panel * {vectors}
+            last_vector = min(vectors, first_vector + {vectors})
+            for step in range(blocks):
+                done = step * rounds_per_block
+                rounds = min(rounds_per_block, outer - done)
+                x_block = offset(x_here, done * outer_stride)
+                w_block = offset(w_panel, done * taps * {round_size})
+                fresh, finished = step == 0, step == blocks - 1
+                for row_tile in range(first_tile, last_tile):
+                    first_row = row_tile * {rows}
+                    valid = min({rows}, rows_total - first_row)
+                    tile = offset(sums, (row_tile - first_tile) * {tile_size})
+                    {call}
+                    if finished:
+                        for q in range(first_vector, last_vector):
+                            lanes = {lanes_here}
+                            c = g * vectors + q
+                            for p in range(valid):
+                                m = first_row + p
+                                acc = load(tile, (p * {vectors} + q - first_vector) * {lanes}, {lanes})
+{epilogue}
+'''
+_ROWS = """contract(
+                        tile, fresh, offset(x_block, first_row * row_stride), w_block, valid,
+                        rounds, outer_stride, rest if finished else 0, row_stride, step_stride,
+                    )"""
+_TABLE = """contract(
+                        tile, fresh, x_block, w_block, offset(offsets, row_tile * taps * {rows}), zeros,
+                        rounds, outer_stride, taps,
+                    )"""
+
+
+def contraction_source(variant: ContractionVariant, epilogue: Epilogue, name: str = "contraction") -> str:
+    """The module text of the kernel `name(block, first, last, scratch)` for a variant and an epilogue.
+
+    Tasks are batch x groups x column tasks x row tasks; `scratch` needs `Schedule.scratch_bytes` bytes, 64-byte aligned.
+    """
+    arguments = contraction_arguments(variant, epilogue)
+    return _SOURCE.format(
+        name=name,
+        rows=variant.rows, vectors=variant.vectors, lanes=variant.lanes, columns=variant.columns,
+        mode=variant.mode, inner=variant.inner, dtype=variant.dtype, partial=variant.partial,
+        imports="\n".join(imports(arguments, epilogue)),
+        declarations=indent(list(declarations(arguments)), 1),
+        call=(_TABLE if variant.mode == "table" else _ROWS).format(rows=variant.rows),
+        lanes_here=f"min({variant.lanes}, columns_total - q * {variant.lanes})" if variant.partial else str(variant.lanes),
+        tile_size=variant.rows * variant.columns, round_size=variant.inner * variant.columns,
+        epilogue=indent(epilogue.lines, 8),
+    )  # fmt: skip

@@ -1,0 +1,406 @@
+"""A vector as a value in Numba code, so that generated kernels say what is vectorised instead of hoping for it.
+
+LLVM unrolls a loop over eight lanes before its vectoriser sees it, and leaves scalar code that is ten times slower.
+With this type an epilogue is written once, like scalar code, over values that happen to have lanes:
+
+    y = maximum(load(tile, 0) + load(bias, q * 8), 0)
+
+Operators (+ - * / // comparisons & | ^ ~ << >>) take vectors of one type, or a vector and a number, which is repeated
+over the lanes in the vector's element type. Comparisons give a vector of booleans, for `select` and the bit operators.
+The named functions also take plain numbers, so the same text serves scalar code. `loader` and `storer` make the memory
+access functions of a width.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import datamodel
+from numba.core.typeconv import Conversion
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, lower_cast, register_model
+
+from graphc.codegen.cpu import simd
+from graphc.codegen.cpu.simd import I32, Shape
+
+__all__ = [
+    "Vector", "absolute", "argument_pointer", "bits", "ceil", "convert", "floor", "fma", "from_bits", "loader", "maximum",
+    "minimum", "offset", "pointer", "reduce_add", "reduce_max", "reduce_min", "rint", "select", "sqrt", "storer", "trunc",
+]  # fmt: skip
+
+
+class Vector(types.Type):  # type: ignore[misc]
+    """Numba's view of `lanes` elements of a Numba scalar type held in a register."""
+
+    def __init__(self, dtype: types.Type, lanes: int) -> None:
+        self.dtype, self.lanes = dtype, lanes
+        super().__init__(name=f"vector({dtype}, {lanes})")
+
+    def can_convert_from(self, typingctx: Any, other: types.Type) -> Any:
+        return Conversion.safe if isinstance(other, (types.Number, types.Boolean)) else None
+
+    def of(self, dtype: types.Type) -> Vector:
+        """The vector type of as many lanes of another element type."""
+        return Vector(dtype, self.lanes)
+
+    @property
+    def shape(self) -> Shape:
+        return Shape("bool" if self.dtype == types.boolean else str(self.dtype), self.lanes)
+
+
+@register_model(Vector)
+class _VectorModel(datamodel.models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, dmm: Any, fe_type: Vector) -> None:
+        super().__init__(dmm, fe_type, fe_type.shape.type)
+
+
+@lower_cast(types.Number, Vector)
+@lower_cast(types.Boolean, Vector)
+def _repeat(context: Any, b: ir.IRBuilder, source: types.Type, target: Vector, value: ir.Value) -> ir.Value:
+    if isinstance(value, ir.Constant) and isinstance(value.constant, (int, float)):
+        return target.shape.all(float(value.constant) if _is_float(target) else int(value.constant))
+    scalar = context.cast(b, value, types.unliteral(source), target.dtype)
+    return simd.splat(b, target.shape, scalar)
+
+
+Emit = Callable[[ir.IRBuilder, Vector, list[ir.Value]], ir.Value]
+
+
+def _operator(symbol: Any, arity: int, emit: Emit, *, compares: bool = False) -> None:
+    """Give one of Python's operators a meaning on vectors."""
+
+    class Template(AbstractTemplate):  # type: ignore[misc]
+        def generic(self, args: tuple[types.Type, ...], kws: Any) -> Any:
+            vectors = {a for a in args if isinstance(a, Vector)}
+            if len(args) != arity or len(vectors) != 1:
+                return None
+            (v,) = vectors
+            if any(not isinstance(a, (Vector, types.Number, types.Boolean)) for a in args):
+                return None
+            return signature(v.of(types.boolean) if compares else v, *[v] * arity)
+
+    infer_global(symbol)(Template)
+
+    def lower(context: Any, b: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
+        return emit(b, sig.args[0], list(args))
+
+    lower_builtin(symbol, *[Vector] * arity)(lower)
+
+
+def _is_float(v: Vector) -> bool:
+    return isinstance(v.dtype, types.Float)
+
+
+def _arithmetic(on_float: str, on_int: str) -> Emit:
+    def emit(b: ir.IRBuilder, v: Vector, args: list[ir.Value]) -> ir.Value:
+        return getattr(b, on_float if _is_float(v) else on_int)(*args)
+
+    return emit
+
+
+def _comparison(symbol: str) -> Emit:
+    def emit(b: ir.IRBuilder, v: Vector, args: list[ir.Value]) -> ir.Value:
+        if not _is_float(v):
+            return b.icmp_signed(symbol, *args)
+        return b.fcmp_unordered(symbol, *args) if symbol == "!=" else b.fcmp_ordered(symbol, *args)
+
+    return emit
+
+
+for _symbols, _emit in (
+    ((operator.add, operator.iadd), _arithmetic("fadd", "add")),
+    ((operator.sub, operator.isub), _arithmetic("fsub", "sub")),
+    ((operator.mul, operator.imul), _arithmetic("fmul", "mul")),
+    ((operator.truediv, operator.itruediv), _arithmetic("fdiv", "sdiv")),
+    ((operator.and_, operator.iand), lambda b, v, a: b.and_(*a)),
+    ((operator.or_, operator.ior), lambda b, v, a: b.or_(*a)),
+    ((operator.xor, operator.ixor), lambda b, v, a: b.xor(*a)),
+    ((operator.lshift,), lambda b, v, a: b.shl(*a)),
+    ((operator.rshift,), lambda b, v, a: b.ashr(*a)),
+):
+    for _symbol in _symbols:
+        _operator(_symbol, 2, _emit)
+for _symbol, _text in {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}.items():
+    _operator(getattr(operator, _symbol), 2, _comparison(_text), compares=True)
+_operator(operator.neg, 1, lambda b, v, a: b.fneg(a[0]) if _is_float(v) else b.neg(a[0]))
+_operator(operator.invert, 1, lambda b, v, a: b.not_(a[0]))
+
+
+def _unified(typingctx: Any, args: tuple[types.Type, ...]) -> types.Type:
+    """The type in which an operation on these arguments is done: the vector's, if one is among them."""
+    plain = [types.unliteral(a) for a in args]
+    vectors = [a for a in plain if isinstance(a, Vector)]
+    return vectors[0] if vectors else typingctx.unify_types(*plain)
+
+
+def _lanewise(name: str, emit: Callable[[ir.IRBuilder, Shape, bool, list[ir.Value]], ir.Value], arity: int, doc: str) -> Any:
+    """A function of `arity` vectors or numbers of one type; a number is a vector of one lane on the way."""
+
+    def typed(typingctx: Any, *args: types.Type) -> Any:
+        common = _unified(typingctx, args)
+        if common is None:
+            return None
+        lanes = common if isinstance(common, Vector) else Vector(common, 1)
+
+        def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: list[ir.Value]) -> ir.Value:
+            if isinstance(common, Vector):
+                return emit(b, lanes.shape, _is_float(lanes), list(values))
+            wide = [simd.splat(b, lanes.shape, v) for v in values]
+            return b.extract_element(emit(b, lanes.shape, _is_float(lanes), wide), ir.Constant(I32, 0))
+
+        return signature(common, *[common] * arity), codegen
+
+    names = ", ".join("xyz"[:arity])
+    scope: dict[str, Any] = {"typed": typed}
+    exec(f"def {name}(typingctx, {names}):\n    return typed(typingctx, {names})", scope)
+    scope[name].__doc__ = doc
+    return intrinsic(scope[name])
+
+
+def _unary_float(name: str) -> Callable[[ir.IRBuilder, Shape, bool, list[ir.Value]], ir.Value]:
+    return lambda b, s, is_float, a: simd.call(b, f"llvm.{name}.{s.mangled}", s.type, a) if is_float else a[0]
+
+
+def _extremum(symbol: str) -> Callable[[ir.IRBuilder, Shape, bool, list[ir.Value]], ir.Value]:
+    """NumPy's maximum or minimum: NaN if either operand is. A constant operand saves the test of that operand."""
+
+    def emit(b: ir.IRBuilder, s: Shape, is_float: bool, args: list[ir.Value]) -> ir.Value:
+        x, y = args
+        if not is_float:
+            return b.select(b.icmp_signed(symbol, x, y), x, y)
+        if isinstance(x, ir.Constant):
+            x, y = y, x
+        # Written so that one max instruction does it: a comparison with NaN is false and leaves x.
+        best = b.select(b.fcmp_ordered(symbol, y, x), y, x)
+        return best if isinstance(y, ir.Constant) else b.select(b.fcmp_unordered("uno", y, y), y, best)
+
+    return emit
+
+
+maximum = _lanewise("maximum", _extremum(">"), 2, "The larger of two values; NaN if either is NaN.")
+minimum = _lanewise("minimum", _extremum("<"), 2, "The smaller of two values; NaN if either is NaN.")
+sqrt = _lanewise("sqrt", _unary_float("sqrt"), 1, "Square root.")
+floor = _lanewise("floor", _unary_float("floor"), 1, "Rounded down.")
+ceil = _lanewise("ceil", _unary_float("ceil"), 1, "Rounded up.")
+trunc = _lanewise("trunc", _unary_float("trunc"), 1, "Rounded towards zero.")
+rint = _lanewise("rint", _unary_float("nearbyint"), 1, "Rounded to the nearest integer, halves to even.")
+absolute = _lanewise(
+    "absolute",
+    lambda b, s, is_float, a: simd.call(b, f"llvm.fabs.{s.mangled}", s.type, a)
+    if is_float
+    else b.select(b.icmp_signed("<", a[0], s.all(0)), b.neg(a[0]), a[0]),
+    1,
+    "Without its sign.",
+)
+fma = _lanewise("fma", lambda b, s, is_float, a: simd.fma(b, s, *a) if is_float else b.add(b.mul(a[0], a[1]), a[2]), 3, "x * y + z, rounded once.")
+
+
+@intrinsic
+def select(typingctx: Any, condition: types.Type, x: types.Type, y: types.Type) -> Any:
+    """x where the condition holds, else y. Both are evaluated."""
+    common = _unified(typingctx, (x, y))
+    if isinstance(condition, Vector) and not isinstance(common, Vector):
+        common = condition.of(common)
+    if not isinstance(condition, Vector):
+        condition = types.boolean
+
+    def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
+        return b.select(*args)
+
+    return signature(common, condition, common, common), codegen
+
+
+_INTEGER = {types.float32: types.int32, types.float64: types.int64}
+_FLOAT = {v: k for k, v in _INTEGER.items()}
+
+
+def _element(t: types.Type) -> types.Type:
+    t = types.unliteral(t)
+    return t.dtype if isinstance(t, Vector) else t
+
+
+def _like(t: types.Type, element: types.Type) -> types.Type:
+    return t.of(element) if isinstance(t, Vector) else element
+
+
+@intrinsic
+def bits(typingctx: Any, x: types.Type) -> Any:
+    """The bits of float32 or float64 values as int32 or int64."""
+    result = _like(x, _INTEGER[_element(x)])
+    return signature(result, x), lambda context, b, sig, args: b.bitcast(args[0], context.get_value_type(result))
+
+
+@intrinsic
+def from_bits(typingctx: Any, x: types.Type) -> Any:
+    """int32 or int64 values taken as the bits of float32 or float64."""
+    result = _like(x, _FLOAT[_element(x)])
+    return signature(result, x), lambda context, b, sig, args: b.bitcast(args[0], context.get_value_type(result))
+
+
+@intrinsic
+def convert(typingctx: Any, x: types.Type) -> Any:
+    """Floats to integers of the same width, towards zero (out of range: undefined), and integers to such floats."""
+    element = _element(x)
+    to_int = element in _INTEGER
+    result = _like(x, _INTEGER[element] if to_int else _FLOAT[element])
+
+    def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
+        llvm_type = context.get_value_type(result)
+        return b.fptosi(args[0], llvm_type) if to_int else b.sitofp(args[0], llvm_type)
+
+    return signature(result, x), codegen
+
+
+def _reduction(name: str, fold: Callable[[ir.IRBuilder, Shape, bool, list[ir.Value]], ir.Value], doc: str) -> Any:
+    """Fold the lanes in halves: a fixed order, so that results repeat."""
+
+    def typed(typingctx: Any, x: types.Type) -> Any:
+        if not isinstance(x, Vector):
+            return None
+
+        def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
+            value, lanes = args[0], x.lanes
+            while lanes > 1:
+                lanes //= 2
+                half = Shape(x.shape.dtype, lanes)
+                undefined = ir.Constant(value.type, ir.Undefined)
+                parts = [
+                    b.shuffle_vector(value, undefined, ir.Constant(ir.VectorType(I32, lanes), list(range(s, s + lanes))))
+                    for s in (0, lanes)
+                ]
+                value = fold(b, half, _is_float(x), parts)
+            return b.extract_element(value, ir.Constant(I32, 0))
+
+        return signature(x.dtype, x), codegen
+
+    scope: dict[str, Any] = {"typed": typed}
+    exec(f"def {name}(typingctx, x):\n    return typed(typingctx, x)", scope)
+    scope[name].__doc__ = doc
+    return intrinsic(scope[name])
+
+
+reduce_add = _reduction("reduce_add", lambda b, s, f, a: b.fadd(*a) if f else b.add(*a), "Sum of the lanes.")
+reduce_max = _reduction("reduce_max", _extremum(">"), "Largest lane; NaN if one is.")
+reduce_min = _reduction("reduce_min", _extremum("<"), "Smallest lane; NaN if one is.")
+
+
+@lru_cache(maxsize=None)
+def loader(lanes: int, partial: bool = False) -> Any:
+    """`load(pointer, index, count)`: the elements from `index` on as a vector; the address needs no alignment.
+
+    With `partial`, only the first `count` lanes are read and the others are 0; without it `count` is ignored.
+    """
+
+    @intrinsic
+    def load(typingctx: Any, pointer: types.Type, index: types.Type, count: types.Type) -> Any:
+        result = Vector(pointer.dtype, lanes)
+        shape = result.shape
+
+        def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
+            pointer, index, count = args
+            here = simd.at(b, pointer, index)
+            if not partial:
+                return simd.load(b, shape, here, shape.itemsize)
+            whole, some, done = (b.append_basic_block(f"load.{n}") for n in ("whole", "some", "done"))
+            b.cbranch(b.icmp_signed(">=", count, simd.constant(lanes)), whole, some)
+            b.position_at_end(whole)
+            all_lanes = simd.load(b, shape, here, shape.itemsize)
+            b.branch(done)
+            b.position_at_end(some)
+            address = b.bitcast(here, shape.type.as_pointer())
+            args = [address, ir.Constant(I32, shape.itemsize), _first(b, lanes, count), shape.all(0)]
+            first_lanes = simd.call(b, f"llvm.masked.load.{shape.mangled}.p0", shape.type, args)
+            b.branch(done)
+            b.position_at_end(done)
+            value = b.phi(shape.type)
+            value.add_incoming(all_lanes, whole)
+            value.add_incoming(first_lanes, some)
+            return value
+
+        return signature(result, pointer, types.int64, types.int64), codegen
+
+    return load
+
+
+@lru_cache(maxsize=None)
+def storer(lanes: int, partial: bool = False) -> Any:
+    """`store(pointer, index, value, count)`: a vector (or a number, repeated) to the elements from `index` on.
+
+    With `partial`, only the first `count` lanes are written; without it `count` is ignored.
+    """
+
+    @intrinsic
+    def store(typingctx: Any, pointer: types.Type, index: types.Type, value: types.Type, count: types.Type) -> Any:
+        kind = Vector(pointer.dtype, lanes)
+        shape = kind.shape
+
+        def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> Any:
+            pointer, index, value, count = args
+            here = simd.at(b, pointer, index)
+            if not partial:
+                simd.store(b, shape, value, here, shape.itemsize)
+                return context.get_dummy_value()
+            with b.if_else(b.icmp_signed(">=", count, simd.constant(lanes))) as (whole, some):
+                with whole:
+                    simd.store(b, shape, value, here, shape.itemsize)
+                with some:
+                    address = b.bitcast(here, shape.type.as_pointer())
+                    args = [value, address, ir.Constant(I32, shape.itemsize), _first(b, lanes, count)]
+                    simd.call(b, f"llvm.masked.store.{shape.mangled}.p0", ir.VoidType(), args)
+            return context.get_dummy_value()
+
+        return signature(types.void, pointer, types.int64, kind, types.int64), codegen
+
+    return store
+
+
+def _first(b: ir.IRBuilder, lanes: int, count: ir.Value) -> ir.Value:
+    """The mask of the first `count` lanes."""
+    shape = Shape("int32", lanes)
+    numbers = ir.Constant(shape.type, list(range(lanes)))
+    return b.icmp_signed("<", numbers, simd.splat(b, shape, b.trunc(count, I32)))
+
+
+@lru_cache(maxsize=None)
+def argument_pointer(dtype: str) -> Any:
+    """`f(block, slot)`: the address in a slot of a launch's argument block, as a pointer to elements of `dtype`.
+
+    Read as a pointer, not as an integer turned into one, which would hide from LLVM where it comes from.
+    """
+    result = types.CPointer(getattr(types, dtype))
+
+    @intrinsic
+    def pointer_in(typingctx: Any, block: types.Type, slot: types.Type) -> Any:
+        def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
+            element = context.get_data_type(result.dtype)
+            return b.load(b.bitcast(simd.at(b, *args), element.as_pointer().as_pointer()))
+
+        return signature(result, types.CPointer(types.int64), types.int64), codegen
+
+    return pointer_in
+
+
+@lru_cache(maxsize=None)
+def pointer(dtype: str) -> Any:
+    """`f(address)`: an integer address as a pointer to elements of `dtype`."""
+    result = types.CPointer(getattr(types, dtype))
+
+    @intrinsic
+    def as_pointer(typingctx: Any, address: types.Type) -> Any:
+        def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
+            return b.inttoptr(args[0], context.get_value_type(result))
+
+        return signature(result, types.int64), codegen
+
+    return as_pointer
+
+
+@intrinsic
+def offset(typingctx: Any, pointer: types.Type, elements: types.Type) -> Any:
+    """The pointer `elements` further on."""
+    return signature(pointer, pointer, types.int64), lambda context, b, sig, args: simd.at(b, *args)

@@ -1,0 +1,381 @@
+"""Contractions as data: matrix products and convolutions, their schedules, packed weights, offset tables and argument blocks.
+
+Both are one computation, a matrix product whose left operand is found through indirection:
+
+    y[b, g, m, n] = sum over o < outer, t < taps, k < inner of  x[b, g][o * outer_stride + place(t, m) + k] * w[g][o, t, k, n]
+
+In a matrix product `m` is a row and there is one tap; in a convolution `m` is an output pixel, the taps are the kernel's
+positions and `outer` counts blocks of input channels. A kernel is compiled once for a `ContractionVariant` (what its
+micro-kernel needs to know) and serves every layer of that variant: all sizes are slots of the launch's argument block.
+
+Layouts. Activations are blocked: x[batch, groups * channel blocks, height, width, block], the channels of each group
+padded to whole blocks. Weights are packed by `pack_weights` and `pack_matrix`: one panel for `columns` output columns,
+in the order in which the micro-kernel reads it. Padding must hold finite numbers (it is multiplied by zero weights).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from graphc.kernels.machine import Machine
+
+__all__ = [
+    "SLOTS", "ContractionVariant", "ConvProblem", "GemmProblem", "Schedule", "arguments", "offset_table", "pack_matrix", "pack_weights",
+    "packed_matrix_shape", "packed_weights_shape", "schedule",
+]  # fmt: skip
+
+Mode = Literal["rows", "strided", "table"]
+
+#: The argument block of a contraction kernel: int64 slots in this order, then those of the epilogue.
+#: Addresses are in bytes, everything else counts elements.
+SLOTS = (
+    "x",                # address of the left operand
+    "w",                # address of the packed right operand, 64-byte aligned
+    "offsets",          # address of the int32 offset table (mode "table", else 0)
+    "zeros",            # address of `inner` zeros, for padding (mode "table", else 0)
+    "groups",           # groups of a convolution, or the inner one of two batch dimensions
+    "x_batch", "x_group", "w_batch", "w_group",  # distances between batches and groups
+    "rows_total",       # rows (pixels) of y in a batch and group
+    "columns_total",    # columns (channels) of y in a group
+    "panels",           # panels of packed weights in a group
+    "panel_stride",     # elements of a panel
+    "outer", "outer_stride", "rest",             # whole rounds, distance between them, steps left over
+    "row_stride", "step_stride",                 # modes "rows" and "strided"
+    "taps",                                      # taps of a round; 1 unless mode is "table"
+    "rounds_per_block",                          # rounds after which a task turns to its next row tile
+    "tiles_per_task", "row_tasks",               # row tiles a task does, and into how many tasks the rows are cut
+    "panels_per_task", "column_tasks",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class GemmProblem:
+    """y[b, g] = a[b, g] @ w[b, g] with `m` rows, `n` columns and `k` steps, for `batch` x `groups` pairs.
+
+    Strides count elements: `row_stride` and `step_stride` inside a matrix of the left operand (by default dense, row by
+    row), `batch_stride` and `group_stride` between its matrices. `shared` says that all batches multiply with the same
+    right operands (those of the groups always differ).
+    """
+
+    m: int
+    n: int
+    k: int
+    batch: int = 1
+    groups: int = 1
+    row_stride: int | None = None
+    step_stride: int = 1
+    batch_stride: int | None = None
+    group_stride: int | None = None
+    shared: bool = True
+    dtype: str = "float32"
+
+    @property
+    def rows(self) -> int:
+        return self.m
+
+    @property
+    def columns(self) -> int:
+        return self.n
+
+    @property
+    def steps(self) -> int:
+        return self.k
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of the left operand that one row brings into the cache."""
+        return self.k * np.dtype(self.dtype).itemsize
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.batch * self.groups * self.m * self.n * self.k
+
+
+@dataclass(frozen=True, slots=True)
+class ConvProblem:
+    """A two-dimensional convolution of blocked activations; channels count one group, `pads` is (top, left, bottom, right).
+
+    `block` is the number of channels that are consecutive in x: usually the lanes of a vector, 3 for an RGB image.
+    """
+
+    batch: int
+    channels: int
+    filters: int
+    height: int
+    width: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    groups: int = 1
+    block: int = 8
+    dtype: str = "float32"
+
+    @property
+    def output(self) -> tuple[int, int]:
+        """Height and width of y."""
+        top, left, bottom, right = self.pads
+        reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel, strict=True)]
+        return (
+            (self.height + top + bottom - reach[0]) // self.stride[0] + 1,
+            (self.width + left + right - reach[1]) // self.stride[1] + 1,
+        )
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of input channels of a group."""
+        return -(-self.channels // self.block)
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether output pixel m is input pixel m, so that no table is needed."""
+        return self.kernel == (1, 1) and self.stride == (1, 1) and not any(self.pads)
+
+    @property
+    def merged(self) -> bool:
+        """Whether a row of the kernel is one run of consecutive elements: few channels, and borders padded by the caller."""
+        consecutive = self.blocks == 1 and self.block == self.channels and self.dilation[1] == 1 and not any(self.pads)
+        return consecutive and 1 < self.kernel[1] and self.kernel[1] * self.block <= 40
+
+    @property
+    def taps(self) -> int:
+        return self.kernel[0] if self.merged else self.kernel[0] * self.kernel[1]
+
+    @property
+    def inner(self) -> int:
+        """Consecutive elements of x that one tap reads."""
+        return self.block * (self.kernel[1] if self.merged else 1)
+
+    @property
+    def rows(self) -> int:
+        return math.prod(self.output)
+
+    @property
+    def columns(self) -> int:
+        return self.filters
+
+    @property
+    def steps(self) -> int:
+        return self.blocks * self.block * self.kernel[0] * self.kernel[1]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of x that one output pixel brings into the cache: neighbouring windows overlap."""
+        return self.blocks * self.block * self.stride[0] * self.stride[1] * np.dtype(self.dtype).itemsize
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.batch * self.groups * self.rows * self.filters * self.channels * self.kernel[0] * self.kernel[1]
+
+
+Problem = GemmProblem | ConvProblem
+
+
+@dataclass(frozen=True, slots=True)
+class ContractionVariant:
+    """What a contraction kernel is compiled for; everything else it reads from its argument block.
+
+    rows, vectors, lanes  the tile held in registers: rows x (vectors of lanes)
+    mode                  how rows are found: see graphc.codegen.cpu.microkernel
+    inner                 steps unrolled
+    partial               whether the last vector of columns may have fewer than `lanes` (a dense matrix; blocked
+                          layouts are padded)
+    """
+
+    rows: int
+    vectors: int
+    lanes: int
+    mode: Mode
+    inner: int
+    partial: bool = False
+    dtype: str = "float32"
+
+    @property
+    def columns(self) -> int:
+        """Columns of a tile, and of a panel of packed weights."""
+        return self.vectors * self.lanes
+
+    @property
+    def tile_bytes(self) -> int:
+        """Bytes of a tile's sums."""
+        return self.rows * self.columns * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How a problem is computed: the kernel, and how its tiles are dealt out to tasks. `cycles` is the model's estimate."""
+
+    variant: ContractionVariant
+    rounds_per_block: int
+    tiles_per_task: int
+    row_tasks: int
+    panels_per_task: int
+    column_tasks: int
+    tasks: int
+    cycles: float
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Private memory that a thread needs, 64-byte aligned: the sums of a task's row tiles."""
+        return self.variant.tile_bytes * self.tiles_per_task
+
+
+def schedule(problem: Problem, machine: Machine, threads: int = 1, rows: int | None = None, vectors: int | None = None) -> Schedule:
+    """The tile and the tasks with the least estimated time; `rows` and `vectors` force the tile."""
+    itemsize = np.dtype(problem.dtype).itemsize
+    lanes = machine.isa.lanes(itemsize)
+    mode: Mode
+    if isinstance(problem, GemmProblem):
+        mode, inner, partial = ("rows" if problem.step_stride == 1 else "strided"), 8, problem.n % lanes != 0
+    else:
+        mode, inner, partial = ("rows" if problem.pointwise else "table"), problem.inner, False
+    tiles = [t for t in _tiles(machine) if rows in (None, t[0]) and vectors in (None, t[1])]
+    if rows is not None and vectors is not None:
+        tiles = [(rows, vectors)]
+    tile = min(tiles, key=lambda t: _cycles(problem, machine, *t, lanes))
+    variant = ContractionVariant(*tile, lanes, mode, inner, partial, problem.dtype)
+    return _deal(problem, machine, variant, max(1, threads))
+
+
+def _tiles(machine: Machine) -> Iterator[tuple[int, int]]:
+    """Tiles (rows, vectors) whose accumulators fit in the registers beside the vectors of a step and one row's element."""
+    for vectors in (2, 3, 4, 1, 6, 8):
+        most = (machine.isa.registers - vectors - 1) // vectors
+        yield from ((rows, vectors) for rows in range(1, min(most, 14) + 1))
+    # A single row takes its vectors straight from memory, so only the accumulators need registers.
+    yield from ((1, vectors) for vectors in (8, 12) if vectors + 2 < machine.isa.registers)
+
+
+def _tile_cycles(problem: Problem, machine: Machine, rows: int, vectors: int) -> float:
+    """Cycles of one tile: arithmetic, latency of the accumulators or loads, whichever binds, and what a tile costs besides."""
+    isa = machine.isa
+    step = max(rows * vectors / isa.fma_per_cycle, isa.fma_latency, (rows + vectors) / isa.loads_per_cycle)
+    return problem.steps * step + 20 + 3 * rows * vectors
+
+
+def _cycles(problem: Problem, machine: Machine, rows: int, vectors: int, lanes: int) -> float:
+    """Cycles of a whole problem, its padding included; of equals the tile with fewer loads wins."""
+    tiles = -(-problem.rows // rows) * -(-problem.columns // (vectors * lanes))
+    return tiles * _tile_cycles(problem, machine, rows, vectors) * (1 + 1e-3 * (rows + vectors) / (rows * vectors))
+
+
+def _deal(problem: Problem, machine: Machine, variant: ContractionVariant, threads: int) -> Schedule:
+    """Cut rows and columns into tasks: rows so that their part of x stays in L2, and enough tasks to keep all threads busy."""
+    task_overhead = 400.0  # cycles to claim a task and to warm up its loops
+    row_tiles, panels = -(-problem.rows // variant.rows), -(-problem.columns // variant.columns)
+    outer = problem.batch * problem.groups
+    cost = _tile_cycles(problem, machine, variant.rows, variant.vectors)
+    # A task's part of x takes half of L2, its unfinished sums half of L1, a block of weights the other half.
+    resident = max(1, min(machine.l2_bytes // 2 // max(1, variant.rows * problem.row_bytes), machine.l1_bytes // 2 // variant.tile_bytes))
+    rounds = _rounds(problem, variant)
+    round_bytes = problem.steps * variant.columns * np.dtype(problem.dtype).itemsize // max(1, rounds)
+    rounds_per_block = max(1, machine.l1_bytes // 2 // max(1, round_bytes))
+
+    def plan(row_cuts: int, column_cuts: int) -> Schedule:
+        per_row, per_column = -(-row_tiles // row_cuts), -(-panels // column_cuts)
+        row_tasks, column_tasks = -(-row_tiles // per_row), -(-panels // per_column)
+        tasks = outer * row_tasks * column_tasks
+        each = per_row * per_column * cost + task_overhead
+        # Nothing to come back for: one row tile takes the whole panel at once.
+        block = rounds_per_block if per_row > 1 else max(1, rounds)
+        return Schedule(variant, block, per_row, row_tasks, per_column, column_tasks, tasks, each * -(-tasks // threads))
+
+    fewest = -(-row_tiles // resident)
+    most = max(1, 8 * threads)
+    rows_choice = sorted({min(row_tiles, max(fewest, c)) for c in range(1, most + 1)} | {fewest})
+    columns_choice = range(1, min(panels, most) + 1)
+    return min((plan(r, c) for r in rows_choice for c in columns_choice), key=lambda s: (s.cycles, s.tasks))
+
+
+def _rounds(problem: Problem, variant: ContractionVariant) -> int:
+    """Whole rounds of a micro-kernel's outer loop over all steps."""
+    return problem.k // variant.inner if isinstance(problem, GemmProblem) else problem.blocks
+
+
+def arguments(problem: Problem, s: Schedule) -> dict[str, int]:
+    """The slots of `SLOTS` that hold sizes; the caller adds the addresses x, w, offsets and zeros (0 where not needed)."""
+    v = s.variant
+    panels = -(-problem.columns // v.columns)
+    panel = problem.steps * v.columns
+    slots = dict.fromkeys(SLOTS[4:], 0) | {
+        "groups": problem.groups, "rows_total": problem.rows, "columns_total": problem.columns, "panels": panels,
+        "panel_stride": panel, "w_group": panels * panel, "rounds_per_block": s.rounds_per_block, "tiles_per_task": s.tiles_per_task, "row_tasks": s.row_tasks,
+        "panels_per_task": s.panels_per_task, "column_tasks": s.column_tasks,
+    }  # fmt: skip
+    if isinstance(problem, GemmProblem):
+        row_stride = problem.k if problem.row_stride is None else problem.row_stride
+        matrix = problem.m * row_stride
+        slots |= {
+            "outer": _rounds(problem, v), "outer_stride": v.inner * problem.step_stride, "rest": problem.k % v.inner,
+            "row_stride": row_stride, "step_stride": problem.step_stride, "taps": 1,
+            "x_group": matrix if problem.group_stride is None else problem.group_stride,
+            "x_batch": problem.groups * matrix if problem.batch_stride is None else problem.batch_stride,
+            "w_batch": 0 if problem.shared else problem.groups * panels * panel,
+        }  # fmt: skip
+        return slots
+    image = problem.height * problem.width * problem.block
+    return slots | {
+        "outer": problem.blocks, "outer_stride": image, "row_stride": problem.block, "step_stride": 1, "taps": problem.taps,
+        "x_group": problem.blocks * image, "x_batch": problem.groups * problem.blocks * image,
+    }  # fmt: skip
+
+
+def packed_weights_shape(problem: ConvProblem, v: ContractionVariant) -> tuple[int, ...]:
+    """[groups, panels, channel blocks, kernel rows, kernel columns, channels of a block, columns of a panel]."""
+    return (problem.groups, -(-problem.filters // v.columns), problem.blocks, *problem.kernel, problem.block, v.columns)
+
+
+def pack_weights(problem: ConvProblem, v: ContractionVariant, w: np.ndarray) -> np.ndarray:
+    """Weights w[groups * filters, channels, *kernel] as the micro-kernel reads them, padded with zeros.
+
+    Raises ValueError when the shape of `w` is another one.
+    """
+    expected = (problem.groups * problem.filters, problem.channels, *problem.kernel)
+    if w.shape != expected:
+        raise ValueError(f"weights of shape {w.shape} for a convolution that needs {expected}")
+    g, panels, blocks, kh, kw, block, columns = packed_weights_shape(problem, v)
+    full = np.zeros((g, panels * columns, blocks * block, kh, kw), problem.dtype)
+    full[:, : problem.filters, : problem.channels] = w.reshape(g, problem.filters, problem.channels, kh, kw)
+    return np.ascontiguousarray(full.reshape(g, panels, columns, blocks, block, kh, kw).transpose(0, 1, 3, 5, 6, 4, 2))
+
+
+def packed_matrix_shape(problem: GemmProblem, v: ContractionVariant) -> tuple[int, ...]:
+    """[batches of the right operand, groups, panels, k, columns of a panel]."""
+    return (1 if problem.shared else problem.batch, problem.groups, -(-problem.n // v.columns), problem.k, v.columns)
+
+
+def pack_matrix(problem: GemmProblem, v: ContractionVariant, w: np.ndarray) -> np.ndarray:
+    """Right operands w[..., k, n], one for each group (and batch, unless shared), as the micro-kernel reads them.
+
+    Raises ValueError when `w` has another number of elements.
+    """
+    batch, groups, panels, k, columns = packed_matrix_shape(problem, v)
+    if w.shape[-2:] != (k, problem.n) or w.size != batch * groups * k * problem.n:
+        raise ValueError(f"right operand of shape {w.shape} for {batch} x {groups} products that need {(k, problem.n)}")
+    full = np.zeros((batch, groups, k, panels * columns), problem.dtype)
+    full[..., : problem.n] = w.reshape(batch, groups, k, problem.n)
+    return np.ascontiguousarray(full.reshape(batch, groups, k, panels, columns).transpose(0, 1, 3, 2, 4))
+
+
+def offset_table(problem: ConvProblem, v: ContractionVariant) -> np.ndarray:
+    """int32 [row tiles, taps, rows of a tile]: where in a channel block's image each output pixel reads, or -1 for padding.
+
+    Pixels are numbered through the whole output image, so that a tile may span its rows. Rows past the last pixel
+    repeat it.
+    """
+    height, width = problem.output
+    top, left, *_ = problem.pads
+    tiles = -(-problem.rows // v.rows)
+    pixel = np.minimum(np.arange(tiles * v.rows), problem.rows - 1)
+    tap = np.arange(problem.taps)[:, None]
+    down, along = (tap, 0) if problem.merged else (tap // problem.kernel[1], tap % problem.kernel[1])
+    i = pixel // width * problem.stride[0] - top + down * problem.dilation[0]
+    j = pixel % width * problem.stride[1] - left + along * problem.dilation[1]
+    inside = (i >= 0) & (i < problem.height) & (j >= 0) & (j < problem.width)
+    offsets = np.where(inside, (i * problem.width + j) * problem.block, -1).astype(np.int32)
+    return np.ascontiguousarray(offsets.reshape(problem.taps, tiles, v.rows).transpose(1, 0, 2))

@@ -1,0 +1,101 @@
+"""The machine that kernels are made for: vector width, registers, caches. Plain data, no compiler behind it.
+
+Schedules are chosen from these numbers alone, so that a schedule for another machine can be made (and looked at) anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from graphc.errors import OptionError
+
+__all__ = ["ISAS", "Isa", "Machine", "host_machine"]
+
+
+@dataclass(frozen=True, slots=True)
+class Isa:
+    """An instruction set, as far as a schedule cares.
+
+    name                 what GRAPHC_ISA calls it
+    vector_bits          width of a vector register
+    registers            how many vector registers there are
+    embedded_broadcast   whether arithmetic can repeat a scalar from memory over the lanes by itself
+    fma_per_cycle        fused multiply-adds issued a cycle
+    fma_latency          cycles until the result of one can be used
+    loads_per_cycle      vector loads (or broadcasts from memory) a cycle
+    """
+
+    name: str
+    vector_bits: int
+    registers: int
+    embedded_broadcast: bool
+    fma_per_cycle: int = 2
+    fma_latency: int = 4
+    loads_per_cycle: int = 2
+
+    def lanes(self, itemsize: int) -> int:
+        """How many elements of `itemsize` bytes a vector holds."""
+        return self.vector_bits // (8 * itemsize)
+
+
+ISAS = {
+    isa.name: isa
+    for isa in (
+        Isa("avx512", 512, 32, True),
+        Isa("avx2", 256, 16, False),
+        Isa("neon", 128, 32, True),  # by-element FMA takes the scalar from a lane
+        Isa("generic", 128, 16, False),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """An instruction set and the bytes of the caches that one core has to itself."""
+
+    isa: Isa
+    l1_bytes: int = 32 << 10
+    l2_bytes: int = 512 << 10
+
+
+@lru_cache(maxsize=1)
+def host_machine() -> Machine:
+    """The machine of this process; the environment variable GRAPHC_ISA (avx512, avx2, neon, generic) overrides its instruction set.
+
+    Raises OptionError when GRAPHC_ISA names none of them.
+    """
+    chosen = os.environ.get("GRAPHC_ISA")
+    if chosen is not None and chosen not in ISAS:
+        raise OptionError(f"GRAPHC_ISA={chosen!r} is not an instruction set that graphc knows; it knows {', '.join(ISAS)}")
+    isa = ISAS[chosen] if chosen is not None else _host_isa()
+    caches = _cache_bytes()
+    return Machine(isa, caches.get(1, 32 << 10), caches.get(2, 512 << 10))
+
+
+def _host_isa() -> Isa:
+    import llvmlite.binding as llvm  # 40 ms, and only needed once a kernel has to be made or found
+
+    features = llvm.get_host_cpu_features()
+    if features.get("avx512f") and features.get("avx512vl"):
+        return ISAS["avx512"]
+    if features.get("avx2") and features.get("fma"):
+        return ISAS["avx2"]
+    if features.get("neon") or llvm.get_process_triple().startswith(("aarch64", "arm64")):
+        return ISAS["neon"]
+    return ISAS["generic"]
+
+
+def _cache_bytes() -> dict[int, int]:
+    """Bytes of the data caches of one core by level, where the operating system says so."""
+    sizes: dict[int, int] = {}
+    for entry in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        try:
+            kind, level, size = ((entry / name).read_text().strip() for name in ("type", "level", "size"))
+            if kind != "Instruction":
+                sizes[int(level)] = int(size[:-1]) << {"K": 10, "M": 20}[size[-1]]
+        except (OSError, ValueError, KeyError):
+            continue
+    return sizes
