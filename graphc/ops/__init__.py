@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from graphc.ops import elementwise, leaf
+from graphc.ops import elementwise, injective, leaf, reduce
 from graphc.ops.spec import REGISTRY, Kind, Layout, OpSpec, Sample, expect, has_kernel, register
 
-__all__ = ["REGISTRY", "Kind", "Layout", "OpSpec", "Sample", "elementwise", "expect", "has_kernel", "leaf", "register"]
+__all__ = ["REGISTRY", "Kind", "Layout", "OpSpec", "Sample", "expect", "has_kernel", "register"]
 
 globals().update(REGISTRY)
 __all__ += [*REGISTRY]

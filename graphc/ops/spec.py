@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from graphc.ir.graph import Value, constant, make
 from graphc.ir.scalar import Scalar
 from graphc.ir.types import TensorType
 
-__all__ = ["REGISTRY", "Kind", "Layout", "OpSpec", "Sample", "expect", "has_kernel", "register"]
+__all__ = ["REGISTRY", "Kind", "Layout", "OpSpec", "Reader", "Sample", "expect", "has_kernel", "register"]
 
 
 class Kind(Enum):
@@ -58,14 +58,19 @@ class Layout(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """A case from which tests are generated: operand arrays and attributes."""
+    """A case from which tests are generated: operand arrays (NumPy's scalars stand for rank 0) and attributes."""
 
     operands: tuple[np.ndarray, ...]
     attrs: dict[str, Any] = {}  # noqa: RUF012  (a NamedTuple's default; nobody mutates it)
 
 
-#: what `compute` is given for an operand: called with index expressions it gives the element there
-Reader = Callable[..., Scalar]
+class Reader(Protocol):
+    """What `compute` is given for an operand: its static type, and, called with one index a dimension, the element there."""
+
+    @property
+    def type(self) -> TensorType: ...
+
+    def __call__(self, *index: Scalar) -> Scalar: ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,7 +80,8 @@ class OpSpec:
     infer(*operand types, **attrs)           result type, or a tuple of them; raises GraphTypeError naming the operand
     reference(*arrays, **attrs)              the NumPy oracle: tests, constant folding, the interpreter
     scalar(*Scalars, **attrs)                ELEMENTWISE: one element
-    compute(result type, readers, index, **attrs)   INJECTIVE: the element at `index` (one Scalar a dimension)
+    compute(result type, readers, index, **attrs)   INJECTIVE: the element at `index` (one Scalar a dimension); each
+                                             reader knows its operand's static type, see `Reader`
     view(Layout, result type, **attrs)       INJECTIVE: the layout of the result inside the operand's own buffer, or None
                                              when this layout cannot express it
     combine                                  REDUCE: "add", "mul", "maximum", "minimum", "and", "or" over the axes in

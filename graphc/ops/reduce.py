@@ -1,0 +1,341 @@
+"""Operations that combine many elements into one: reductions, positions of extremes, running sums, sliding windows.
+
+float16 and bfloat16 accumulate in float32 and round once. An empty reduction gives the combination's identity; the
+identity of a maximum is -inf, or the smallest value of an integer type.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from graphc.ir.dims import DimLike
+from graphc.ir.dtypes import DType, dtype_of
+from graphc.ir.types import TensorType
+from graphc.ops.casting import convert
+from graphc.ops.elementwise import DISCRETE
+from graphc.ops.injective import tensor_operand
+from graphc.ops.spec import Kind, OpSpec, Sample, expect, register
+
+__all__ = [
+    "argmax", "argmin", "combine_identity", "cumprod", "cumsum", "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod",
+    "reduce_sum", "reduce_window", "window_argmax", "window_extent",
+]  # fmt: skip
+
+INT64 = dtype_of("int64")
+
+_UFUNCS: dict[str, np.ufunc] = {
+    "add": np.add,
+    "mul": np.multiply,
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+    "and": np.logical_and,
+    "or": np.logical_or,
+}
+_CUBE = np.array([3, -1, 2, 0, 5, -4, 7, 1, -2, 6, 4, -3, 0.5, 2, -1, 3, 8, 8, -6, 0, 1, 2, 3, 4], np.float32).reshape(2, 3, 4)
+
+
+def combine_identity(combine: str, dtype: DType) -> Any:
+    """The value that leaves the other operand as it is, as a Python number: where an accumulation starts."""
+    if combine in ("add", "or"):
+        return False if dtype.kind == "bool" else 0
+    if combine in ("mul", "and"):
+        return True if dtype.kind == "bool" else 1
+    lowest = combine == "maximum"
+    if dtype.is_float:
+        return float("-inf") if lowest else float("inf")
+    if dtype.kind == "bool":
+        return not lowest
+    if dtype.kind == "uint":
+        return 0 if lowest else 2**dtype.bits - 1
+    return -(2 ** (dtype.bits - 1)) if lowest else 2 ** (dtype.bits - 1) - 1
+
+
+def _accumulator(x: np.ndarray) -> np.ndarray:
+    """The operand in the type that it is accumulated in."""
+    if x.dtype.kind == "O":
+        return x
+    dtype = dtype_of(x)
+    if dtype.is_float and dtype.bits < 32:
+        return x.astype(np.float32)
+    return x.astype(np.int32) if dtype.is_integer and dtype.bits < 8 else x
+
+
+def _like(result: Any, x: np.ndarray) -> np.ndarray:
+    out = np.asarray(result)
+    return out if out.dtype == x.dtype else convert(out, dtype_of(x))
+
+
+# --------------------------------------------------------------------------------------------------- reductions
+
+
+def _reduction(name: str, combine: str, kinds: str, summary: str) -> OpSpec:
+    """Register the reduction of the axes in the attribute `axes`, which are dropped from the shape."""
+
+    def infer(x: TensorType, *, axes: tuple[int, ...]) -> TensorType:
+        tensor_operand(name, 0, x)
+        expect(x.dtype.kind in kinds.split(), f"{name}: the operand is {x}; {name} takes {kinds} types")
+        expect(
+            list(axes) == sorted(set(axes)) and all(0 <= a < x.rank for a in axes),
+            f"{name}: axes {list(axes)} of {x} must be sorted, different and in range; normalize_axes brings them there",
+        )
+        return x.with_shape(tuple(d for k, d in enumerate(x.shape) if k not in axes))
+
+    def reference(x: np.ndarray, *, axes: tuple[int, ...]) -> np.ndarray:
+        x = np.asarray(x)
+        wide = _accumulator(x)
+        options: dict[str, Any] = {} if wide.dtype.kind == "O" else {"initial": combine_identity(combine, dtype_of(wide)), "dtype": wide.dtype}
+        if combine in ("and", "or"):
+            options = {}
+        with np.errstate(all="ignore"):
+            return _like(_UFUNCS[combine].reduce(wide, axis=tuple(axes), **options), x) if axes else x
+
+    def samples() -> Iterable[Sample]:
+        kind = np.bool_ if kinds == "bool" else np.float32
+        cube = (_CUBE > 2 if kinds == "bool" else _CUBE).astype(kind)
+        for axes in [(0,), (1,), (2,), (0, 2), (0, 1, 2), ()]:
+            yield Sample((cube,), {"axes": axes})
+        yield Sample((np.zeros((2, 0), kind),), {"axes": (1,)})
+        yield Sample((np.zeros((0, 2), kind),), {"axes": (1,)})
+        yield Sample((kind(1),), {"axes": ()})
+        if kinds != "bool":
+            yield Sample((np.where(_CUBE > 7, np.nan, _CUBE).astype(np.float32),), {"axes": (2,)})
+            for dtype in (np.float64, np.float16, ml_dtypes.bfloat16, np.int32, np.int64, np.int8):
+                yield Sample((_CUBE.astype(dtype),), {"axes": (1,)})
+            yield Sample((np.abs(_CUBE).astype(np.uint8),), {"axes": (0, 1)})
+
+    return register(
+        OpSpec(
+            name=name,
+            kind=Kind.REDUCE,
+            summary=summary,
+            infer=infer,
+            reference=reference,
+            combine=combine,
+            no_gradient=DISCRETE if kinds == "bool" else "",
+            samples=samples,
+        )
+    )
+
+
+reduce_sum = _reduction("reduce_sum", "add", "float int uint complex", "The sum over `axes`.")
+reduce_prod = _reduction("reduce_prod", "mul", "float int uint complex", "The product over `axes`.")
+reduce_max = _reduction("reduce_max", "maximum", "float int uint", "The largest element over `axes`; NaN when one is NaN.")
+reduce_min = _reduction("reduce_min", "minimum", "float int uint", "The smallest element over `axes`; NaN when one is NaN.")
+reduce_and = _reduction("reduce_and", "and", "bool", "Whether all elements over `axes` hold.")
+reduce_or = _reduction("reduce_or", "or", "bool", "Whether any element over `axes` holds.")
+
+# -------------------------------------------------------------------------------------- positions of the extremes
+
+
+def _position(name: str, numpy: Callable[..., Any], summary: str) -> OpSpec:
+    def infer(x: TensorType, *, axis: int, select_last: bool = False) -> TensorType:
+        tensor_operand(name, 0, x)
+        expect(x.dtype.kind in ("float", "int", "uint"), f"{name}: the operand is {x}; {name} takes float int uint types")
+        expect(0 <= axis < x.rank, f"{name}: axis {axis} does not exist in {x}")
+        expect(x.shape[axis] != 0, f"{name}: axis {axis} of {x} is empty and has no extreme")
+        return TensorType(INT64, tuple(d for k, d in enumerate(x.shape) if k != axis))
+
+    def reference(x: np.ndarray, *, axis: int, select_last: bool = False) -> np.ndarray:
+        wide = _accumulator(np.asarray(x))
+        if not select_last:
+            return np.asarray(numpy(wide, axis), np.int64)
+        return np.asarray(wide.shape[axis] - 1 - numpy(np.flip(wide, axis), axis), np.int64)
+
+    def samples() -> Iterable[Sample]:
+        for axis in range(3):
+            for last in (False, True):
+                yield Sample((np.round(_CUBE / 3),), {"axis": axis, "select_last": last})
+        yield Sample((_CUBE.astype(np.int32),), {"axis": 1})
+        yield Sample((np.array([1, np.nan, 3, np.nan], np.float32),), {"axis": 0})
+        yield Sample((_CUBE.astype(ml_dtypes.bfloat16),), {"axis": 2})
+        yield Sample((np.zeros((0, 2), np.float64),), {"axis": 1})
+
+    return register(
+        OpSpec(
+            name=name,
+            kind=Kind.ANCHOR,
+            template="argreduce",
+            summary=summary,
+            infer=infer,
+            reference=reference,
+            no_gradient="its result is an index",
+            samples=samples,
+        )
+    )
+
+
+argmax = _position("argmax", np.argmax, "Where the largest element along `axis` is (the first NaN if any); the first or last of equals.")
+argmin = _position("argmin", np.argmin, "Where the smallest element along `axis` is (the first NaN if any); the first or last of equals.")
+
+# ------------------------------------------------------------------------------------------------- running totals
+
+
+def _running(name: str, ufunc: np.ufunc, template: str, summary: str) -> OpSpec:
+    def infer(x: TensorType, *, axis: int, exclusive: bool = False, reverse: bool = False) -> TensorType:
+        tensor_operand(name, 0, x)
+        expect(x.dtype.kind in ("float", "int", "uint"), f"{name}: the operand is {x}; {name} takes float int uint types")
+        expect(0 <= axis < x.rank, f"{name}: axis {axis} does not exist in {x}")
+        return x
+
+    def reference(x: np.ndarray, *, axis: int, exclusive: bool = False, reverse: bool = False) -> np.ndarray:
+        x = np.asarray(x)
+        wide = _accumulator(np.flip(x, axis) if reverse else x)
+        if exclusive:
+            first = np.full_like(wide.take([], axis), ufunc.identity, shape=[1 if k == axis else d for k, d in enumerate(x.shape)])
+            wide = np.concatenate([first, wide], axis).take(range(x.shape[axis]), axis)
+        result = ufunc.accumulate(wide, axis, dtype=wide.dtype)
+        return _like(np.flip(result, axis) if reverse else result, x)
+
+    def samples() -> Iterable[Sample]:
+        for exclusive, reverse in itertools.product((False, True), repeat=2):
+            yield Sample((_CUBE,), {"axis": 1, "exclusive": exclusive, "reverse": reverse})
+            yield Sample((_CUBE.astype(np.int32),), {"axis": 2, "exclusive": exclusive, "reverse": reverse})
+        yield Sample((_CUBE.astype(np.float16),), {"axis": 0})
+        yield Sample((np.zeros((0, 2), np.float64),), {"axis": 0, "exclusive": True})
+
+    return register(
+        OpSpec(name=name, kind=Kind.ANCHOR, template=template, summary=summary, infer=infer, reference=reference, samples=samples)
+    )
+
+
+cumsum = _running("cumsum", np.add, "scan_sum", "Sums of the elements up to each one along `axis`, without it when `exclusive`.")
+cumprod = _running("cumprod", np.multiply, "scan_prod", "Products of the elements up to each one along `axis`, without it when `exclusive`.")
+
+# ------------------------------------------------------------------------------------------------ sliding windows
+
+Ints = tuple[int, ...]
+Padding = tuple[tuple[int, int], ...]
+
+
+def window_extent(extent: DimLike, window: int, stride: int, padding: tuple[int, int], dilation: int) -> DimLike:
+    """How many positions a window of `window` elements, `dilation` apart, has along a padded axis."""
+    result = (extent + padding[0] + padding[1] - (window - 1) * dilation - 1) // stride + 1
+    return max(result, 0) if isinstance(result, int) else result
+
+
+def _window_type(
+    name: str, x: TensorType, axes: Ints, window: Ints, strides: Ints, padding: Padding, dilation: Ints
+) -> TensorType:
+    tensor_operand(name, 0, x)
+    expect(x.dtype.kind in ("float", "int", "uint"), f"{name}: the operand is {x}; {name} takes float int uint types")
+    expect(
+        list(axes) == sorted(set(axes)) and all(0 <= a < x.rank for a in axes),
+        f"{name}: axes {list(axes)} of {x} must be sorted, different and in range",
+    )
+    given = {"window": window, "strides": strides, "padding": padding, "dilation": dilation}
+    for what, values in given.items():
+        expect(len(values) == len(axes), f"{name}: {what} has {len(values)} entries for {len(axes)} axes")
+    expect(all(v > 0 for v in (*window, *strides, *dilation)), f"{name}: window, strides and dilation must be positive")
+    expect(all(v >= 0 for pair in padding for v in pair), f"{name}: padding {list(padding)} is negative; slice the operand instead")
+    shape = list(x.shape)
+    for axis, w, stride, pad, step in zip(axes, window, strides, padding, dilation, strict=True):
+        shape[axis] = window_extent(shape[axis], w, stride, pad, step)
+    return x.with_shape(tuple(shape))
+
+
+def _windows(x: np.ndarray, fill: Any, axes: Ints, window: Ints, strides: Ints, padding: Padding, dilation: Ints) -> np.ndarray:
+    """A view of all windows of the padded operand: the shape of the result, then the window's own axes."""
+    amounts, keep = [(0, 0)] * x.ndim, [slice(None)] * x.ndim
+    for axis, w, stride, (low, high), step in zip(axes, window, strides, padding, dilation, strict=True):
+        count, span = int(window_extent(x.shape[axis], w, stride, (low, high), step)), (w - 1) * step + 1
+        amounts[axis] = (low, max(high, span - low - x.shape[axis]))  # a window wider than all has no position, but a view
+        keep[axis] = slice(0, count * stride, stride)
+    padded = np.pad(x, amounts, constant_values=fill)
+    spans = tuple((w - 1) * step + 1 for w, step in zip(window, dilation, strict=True))
+    view = np.lib.stride_tricks.sliding_window_view(padded, spans, axes)
+    return view[(*keep, *(slice(None, None, step) for step in dilation))]
+
+
+def _reduce_window_type(
+    x: TensorType, *, combine: str, axes: Ints, window: Ints, strides: Ints, padding: Padding, dilation: Ints
+) -> TensorType:
+    expect(combine in ("add", "maximum", "minimum"), f"reduce_window: combine is {combine!r}; known are add, maximum, minimum")
+    return _window_type("reduce_window", x, axes, window, strides, padding, dilation)
+
+
+def _reduce_window_reference(
+    x: np.ndarray, *, combine: str, axes: Ints, window: Ints, strides: Ints, padding: Padding, dilation: Ints
+) -> np.ndarray:
+    x = np.asarray(x)
+    wide = _accumulator(x)
+    identity = combine_identity(combine, dtype_of(wide))
+    view = _windows(wide, identity, axes, window, strides, padding, dilation)
+    inner = tuple(range(x.ndim, view.ndim))
+    return _like(_UFUNCS[combine].reduce(view, axis=inner, initial=identity, dtype=wide.dtype), x)
+
+
+def _attributes(axes: Sequence[int], window: Sequence[int], **changes: Any) -> dict[str, Any]:
+    n = len(axes)
+    usual = {"strides": (1,) * n, "padding": ((0, 0),) * n, "dilation": (1,) * n}
+    return {"axes": tuple(axes), "window": tuple(window), **usual, **changes}
+
+
+def _window_cases() -> Iterable[tuple[np.ndarray, dict[str, Any]]]:
+    image = np.random.default_rng(0).standard_normal((2, 3, 7, 6)).astype(np.float32)
+    yield image, _attributes((2, 3), (3, 2))
+    yield image, _attributes((2, 3), (3, 3), strides=(2, 2), padding=((1, 1), (1, 0)))
+    yield image, _attributes((2, 3), (2, 3), dilation=(2, 1), padding=((0, 1), (2, 2)))
+    yield image, _attributes((1,), (3,), padding=((1, 1),))
+    yield image[:, :, :, 0].astype(np.float64), _attributes((2,), (2,), strides=(3,))
+    yield (10 * image[0]).astype(np.int32), _attributes((1, 2), (2, 2), strides=(2, 2))
+    yield image[0].astype(np.float16), _attributes((1, 2), (3, 3))
+    yield image, _attributes((), ())
+
+
+reduce_window = register(
+    OpSpec(
+        name="reduce_window",
+        kind=Kind.ANCHOR,
+        template="window",
+        summary="`combine` (add, maximum, minimum) over a window that slides along `axes`; padding holds the identity.",
+        infer=_reduce_window_type,
+        reference=_reduce_window_reference,
+        samples=lambda: [Sample((x,), {"combine": c, **attrs}) for x, attrs in _window_cases() for c in ("add", "maximum", "minimum")],
+    )
+)
+
+
+def _window_argmax_type(
+    x: TensorType, *, axes: Ints, window: Ints, strides: Ints, padding: Padding, dilation: Ints, column_major: bool = False
+) -> TensorType:
+    return _window_type("window_argmax", x, axes, window, strides, padding, dilation).with_dtype(INT64)
+
+
+def _window_argmax_reference(
+    x: np.ndarray, *, axes: Ints, window: Ints, strides: Ints, padding: Padding, dilation: Ints, column_major: bool = False
+) -> np.ndarray:
+    x = np.asarray(x)
+    order = [*(k for k in range(x.ndim) if k not in axes), *(reversed(axes) if column_major else axes)]
+    flat = np.arange(x.size).reshape([x.shape[k] for k in order]).transpose(np.argsort(order))
+    wide = _accumulator(x)
+    lowest = combine_identity("maximum", dtype_of(wide))
+    values = _windows(wide, lowest, axes, window, strides, padding, dilation)
+    places = _windows(flat, -1, axes, window, strides, padding, dilation)
+    merged = (*values.shape[: x.ndim], -1)
+    values, places = values.reshape(merged), places.reshape(merged)
+    # padding is -inf and must not win even where every real element is: then take the first real one
+    best = np.argmax(np.where(places < 0, lowest, values), -1)[..., None]
+    best = np.where(np.take_along_axis(places, best, -1) < 0, np.argmax(places >= 0, -1)[..., None], best)
+    return np.asarray(np.take_along_axis(places, best, -1)[..., 0], np.int64)
+
+
+window_argmax = register(
+    OpSpec(
+        name="window_argmax",
+        kind=Kind.ANCHOR,
+        template="window_argmax",
+        summary="Where in the whole operand, counted flat, each window's largest element is (MaxPool's second result).",
+        infer=_window_argmax_type,
+        reference=_window_argmax_reference,
+        no_gradient="its result is an index",
+        samples=lambda: [
+            *(Sample((x,), attrs) for x, attrs in _window_cases() if attrs["axes"]),
+            *(Sample((x,), {**attrs, "column_major": True}) for x, attrs in itertools.islice(_window_cases(), 2)),
+        ],
+    )
+)
