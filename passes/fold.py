@@ -1,0 +1,166 @@
+"""Constant folding: what does not depend on the inputs is computed now, by the operations' NumPy references.
+
+Known arrays are kept as NumPy views, so a broadcast or a transpose of a constant costs nothing while it is only an
+operand of further folding. An elementwise operation is computed once along axes on which all its operands repeat.
+What reaches a node that cannot fold becomes a constant, under a broadcast when it repeats.
+
+The budget: a result may not be much larger than the data it comes from (`GROWTH`), unless it is small anyway or is
+weights packed for a kernel. A large broadcast is cheaper to describe than to store.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from graphc.errors import PassError
+from graphc.ir.graph import Graph, Node, Value, constant, describe_location, inline, location, location_of, remake
+from graphc.ir.rewrite import deep, record, refuse
+from graphc.ir.types import TensorType
+from graphc.ops.spec import REGISTRY, Kind
+
+__all__ = ["fold"]
+
+#: a folded result may have this many times the bytes of what it was computed from ...
+GROWTH = 4
+#: ... and this many bytes in any case
+SMALL_BYTES = 1 << 20
+#: references of kernel templates are slow: fold them for at most this many operand elements
+ANCHOR_ELEMENTS = 1 << 16
+
+
+def fold(graph: Graph) -> Graph:
+    """The graph with constants computed and control flow with a known condition resolved."""
+    return deep(lambda g: _Folder(g).run())(graph)
+
+
+class _Folder:
+    """One sweep. `known` holds arrays by value, `new` what replaces each value of the old graph."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.known: dict[Value, np.ndarray] = {}
+        self.names: dict[Value, str] = {}
+        self.new: dict[Value, Value] = {}
+        self.emitted: dict[Value, Value] = {}
+
+    def run(self) -> Graph:
+        for node in self.graph.nodes:
+            with location(*location_of(node)):
+                self.new.update(zip(node.outputs, self.visit(node, [self.new[v] for v in node.inputs]), strict=True))
+        outputs = tuple(self.emit(self.new[v]) for v in self.graph.outputs)
+        return self.graph if outputs == self.graph.outputs else self.graph.with_outputs(outputs)
+
+    def visit(self, old: Node, inputs: list[Value]) -> Sequence[Value]:
+        """The node on its new inputs: known, or fed with the constants that its operands became."""
+        node = remake(old, tuple(inputs))[0].node if old.types else old
+        if node.op.name == "constant":
+            data = node.attrs["data"]
+            self.known[node.outputs[0]], self.names[node.outputs[0]] = data.array, data.name
+            return node.outputs
+        resolved = self.resolve(node, inputs)
+        if resolved is not None:
+            record("fold", node)
+            return resolved
+        if node.inputs and all(v in self.known for v in inputs) or node.op.kind is not Kind.LEAF and not node.inputs:
+            why = self.why_not(node)
+            if why is None:
+                self.evaluate(node)
+                return node.outputs
+            refuse("fold", node, why)
+        return remake(node, tuple(self.emit(v) for v in inputs))
+
+    def why_not(self, node: Node) -> str | None:
+        """Why a node with known operands is not computed now."""
+        if node.op.reference is None:
+            return "it has no reference"
+        if node.op.kind is Kind.CONTROL:
+            return "it is control flow"
+        if not all(isinstance(t, TensorType) and t.is_static for t in node.types):
+            return "its result is not a tensor of known shape"
+        if node.op.template == "pack" or node.op.name == "broadcast_to":
+            return None
+        elements = sum(self.known[v].size for v in node.inputs)
+        if node.op.kind is Kind.ANCHOR and elements > ANCHOR_ELEMENTS:
+            return f"its reference would be slow on {elements} elements"
+        source = sum(_distinct(self.known[v]).nbytes for v in node.inputs)
+        result = sum(t.nbytes for t in node.types if isinstance(t, TensorType))
+        if node.op.kind is Kind.ELEMENTWISE:
+            repeats = _repeating([self.known[v] for v in node.inputs])
+            result //= math.prod(self.known[node.inputs[0]].shape[a] for a in repeats) or 1
+        if result > max(SMALL_BYTES, GROWTH * source):
+            return f"its result of {result} bytes is much larger than its operands' {source}"
+        return None
+
+    def evaluate(self, node: Node) -> None:
+        arrays = [self.known[v] for v in node.inputs]
+        assert node.op.reference is not None
+        shape = arrays[0].shape if arrays else ()
+        repeats = _repeating(arrays) if node.op.kind is Kind.ELEMENTWISE else ()
+        with np.errstate(all="ignore"):
+            result = node.op.reference(*(_once(a, repeats) for a in arrays), **node.attrs)
+        results = result if isinstance(result, tuple) else (result,)
+        for v, array in zip(node.outputs, results, strict=True):
+            array = np.asarray(array)
+            if repeats:
+                array = np.broadcast_to(array, shape)
+            if array.dtype != v.dtype.numpy or array.shape != v.shape:
+                raise PassError(
+                    f"the reference of {node.op.name} gives {array.dtype}{list(array.shape)} where inference says {v.type}"
+                    + describe_location(node)
+                )
+            self.known[v] = array
+            self.names[v] = next((self.names[i] for i in node.inputs if self.names.get(i)), "")
+        record("fold", node)
+
+    def emit(self, v: Value) -> Value:
+        """A value for readers that do not fold: a constant, under a broadcast when it repeats."""
+        if v not in self.known or v.node.op.name == "constant":
+            return v
+        if v not in self.emitted:
+            array = self.known[v]
+            base = _distinct(array)
+            already = v.node.op.name == "broadcast_to" and v.node.inputs[0].literal is not None
+            with location(*location_of(v.node)):
+                if already and base.size < array.size:
+                    self.emitted[v] = v
+                elif base.size < array.size:
+                    data = constant(np.ascontiguousarray(base), v.dtype, self.names[v])
+                    self.emitted[v] = REGISTRY["broadcast_to"](data, shape=v.shape)
+                else:
+                    self.emitted[v] = constant(np.ascontiguousarray(array), v.dtype, self.names[v])
+        return self.emitted[v]
+
+    def resolve(self, node: Node, inputs: list[Value]) -> tuple[Value, ...] | None:
+        """Control flow whose course is known: the branch that will be taken, or a loop that makes no step."""
+        if node.op.name == "if" and inputs[0] in self.known:
+            taken = node.attrs["then_body" if self.known[inputs[0]].item() else "else_body"]
+            return inline(taken, [self.emit(v) for v in inputs[1:]])
+        if node.op.name == "loop":
+            trips, condition, carries = self.known.get(inputs[0]), self.known.get(inputs[1]), node.attrs["carries"]
+            never = (trips is not None and trips.item() <= 0) or (condition is not None and not condition.item())
+            scans = node.types[carries:]
+            if never and all(isinstance(t, TensorType) and all(isinstance(d, int) for d in t.shape[1:]) for t in scans):
+                empty = [constant(np.zeros((0, *t.shape[1:]), t.dtype.numpy), t.dtype) for t in scans]  # type: ignore[union-attr]
+                if all(e.type == t for e, t in zip(empty, scans, strict=True)):
+                    return (*(self.emit(v) for v in inputs[2 : 2 + carries]), *empty)
+        return None
+
+
+def _repeating(arrays: Sequence[np.ndarray]) -> tuple[int, ...]:
+    """Axes along which every one of these arrays (of one shape) repeats its elements."""
+    if not arrays:
+        return ()
+    return tuple(a for a, d in enumerate(arrays[0].shape) if d > 1 and all(x.strides[a] == 0 for x in arrays))
+
+
+def _once(array: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+    """The array with only the first entry of these axes."""
+    return array[tuple(slice(1) if a in axes else slice(None) for a in range(array.ndim))] if axes else array
+
+
+def _distinct(array: np.ndarray) -> np.ndarray:
+    """The array without its repetitions."""
+    return _once(array, _repeating([array]))
