@@ -24,7 +24,7 @@ from graphc.ir.types import OptionalType, SequenceType, TensorType, Type
 from graphc.options import Options
 from graphc.passes.pipeline import optimise, prepare
 from graphc.passes.specialise import specialise
-from graphc.runtime.plan import Plan
+from graphc.runtime.assemble import CompiledGraph
 from graphc.runtime.stages import Stage, bind_symbols, partition
 
 __all__ = ["Executable", "GraphSource", "NeedsValues", "Port", "Source"]
@@ -239,7 +239,7 @@ class Specialisation:
         return stage.reads == tuple(range(len(self.graph.inputs))) and stage.writes == self._results
 
     @property
-    def plans(self) -> list[Plan]:
+    def plans(self) -> list[CompiledGraph]:
         """The native programs compiled so far, in the order they run."""
         return [p for s in self._compiled for p in s.plans]
 
@@ -264,16 +264,16 @@ class _NativeStage:
 
     def __init__(self, stage: Stage, options: Options) -> None:
         self._stage, self._options = stage, options
-        self._plans: OrderedDict[object, Plan] = OrderedDict()
+        self._plans: OrderedDict[object, CompiledGraph] = OrderedDict()
         if all(isinstance(v.type, TensorType) and v.type.is_static for n in stage.graph.nodes for v in n.outputs):
             self._plans[None] = self._plan(stage.graph)
 
     @property
-    def plans(self) -> list[Plan]:
+    def plans(self) -> list[CompiledGraph]:
         return list(self._plans.values())
 
-    def _plan(self, graph: Graph) -> Plan:
-        return Plan(optimise(graph, self._options), self._options)
+    def _plan(self, graph: Graph) -> CompiledGraph:
+        return CompiledGraph(optimise(graph, self._options), self._options)
 
     def run(self, arguments: list[np.ndarray]) -> list[np.ndarray]:
         plan = self._plans.get(None)
@@ -293,7 +293,7 @@ class _NativeStage:
 class _HostStage:
     """One operation through its reference; the bodies of control flow are compiled like any graph."""
 
-    plans: tuple[Plan, ...] = ()
+    plans: tuple[CompiledGraph, ...] = ()
 
     def __init__(self, stage: Stage, options: Options) -> None:
         self._stage = stage

@@ -290,8 +290,17 @@ class ProgramBuilder:
 
     # -- control flow ---------------------------------------------------------------------------------------------
 
+    def _own(self, value: Placed) -> Placed:
+        """`value` where its address does not change from run to run, as control flow needs it."""
+        if self.program.buffers[value.buffer].place in (Place.ARENA, Place.CONSTANT):
+            return value
+        copy = self.temporary(value.shape, value.dtype)
+        self.copy(value, copy)
+        return copy
+
     def _if(self, node: Node, operands: list[Placed], results: list[Placed]) -> None:
         condition, *arguments = operands
+        condition = self._own(condition)
         otherwise, end = self.label(), self.label()
         self.emit(Branch(condition.operand, otherwise))
         self.run(node.attrs["then_body"], arguments, results)
@@ -304,6 +313,7 @@ class ProgramBuilder:
         """ONNX's Loop: carries live in the results' memory; each turn computes new ones aside and copies them back."""
         body, carries = node.attrs["body"], node.attrs["carries"]
         limit, condition, *rest = operands
+        limit = self._own(limit)
         initial, captures = rest[:carries], rest[carries:]
         carried, stacked = results[:carries], results[carries:]
         counter, go_on = self.temporary((), dtype_of("int64")), self.temporary((), dtype_of("bool"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from graphc.ops import elementwise, injective, leaf, reduce
+from graphc.ops import elementwise, injective, layout, leaf, reduce
 from graphc.ops.spec import REGISTRY, Kind, Layout, OpSpec, Sample, expect, has_kernel, register
 
 __all__ = ["REGISTRY", "Kind", "Layout", "OpSpec", "Sample", "expect", "has_kernel", "register"]
