@@ -1,0 +1,146 @@
+"""Compile many kernels at once, in helper processes.
+
+Numba compiles under one lock and the interpreter's, so threads gain nothing; processes do, once there is enough to
+compile to pay for starting them (a helper spends about half a second on importing Numba). A helper is a fresh
+interpreter running this module, not a `multiprocessing` child: it neither imports the caller's `__main__` again nor
+inherits locks of a forked process. It reads one JSON request a line from its standard input, answers one a line, and ends
+when its input does, so that it cannot outlive its parent.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from graphc.codegen.cpu.compile import KernelObject, compile_source
+from graphc.errors import CompileError, OptionError
+
+__all__ = ["compile_all"]
+
+_WORTH_HELPERS = 4  # kernels; measured in bench/compile_time.py
+_MOST_HELPERS = 8
+
+
+def compile_all(sources: Sequence[tuple[str, str]], helpers: int | None = None) -> Iterator[tuple[int, KernelObject]]:
+    """Compile (function name, module text) pairs for this processor; yields (index into `sources`, object) as they finish.
+
+    Args:
+        sources: see `compile_source`.
+        helpers: processes to use, 0 for none. Default: $GRAPHC_COMPILE_JOBS, else as many as pay for themselves.
+
+    Raises:
+        CompileError: from the first kernel that does not compile.
+    """
+    if helpers is None:
+        helpers = _default_helpers(len(sources))
+    if helpers == 0:
+        for index, (name, text) in enumerate(sources):
+            yield index, compile_source(name, text)
+        return
+    yield from _compile_in_helpers(sources, min(helpers, len(sources)))
+
+
+def _default_helpers(kernels: int) -> int:
+    chosen = os.environ.get("GRAPHC_COMPILE_JOBS")
+    if chosen is not None:
+        if not chosen.isdigit():
+            raise OptionError(f"GRAPHC_COMPILE_JOBS is {chosen!r}; it takes a number of processes, 0 to compile in this one")
+        return int(chosen)
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(available, _MOST_HELPERS, kernels // 2) if available > 1 and kernels >= _WORTH_HELPERS else 0
+
+
+def _compile_in_helpers(sources: Sequence[tuple[str, str]], helpers: int) -> Iterator[tuple[int, KernelObject]]:
+    # Long texts first: the last one to finish should be a short one.
+    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for index in sorted(range(len(sources)), key=lambda i: -len(sources[i][1])):
+        waiting.put(index)
+    finished: queue.SimpleQueue[tuple[int, KernelObject | CompileError]] = queue.SimpleQueue()
+    processes = [_start() for _ in range(helpers)]
+
+    def feed(process: subprocess.Popen[str]) -> None:
+        assert process.stdin and process.stdout
+        while True:
+            try:
+                index = waiting.get_nowait()
+            except queue.Empty:
+                process.stdin.close()
+                return
+            try:
+                process.stdin.write(json.dumps(sources[index]) + "\n")
+                process.stdin.flush()
+                answer = json.loads(process.stdout.readline() or "{}")
+            except (OSError, ValueError):
+                answer = {}
+            finished.put((index, _read_answer(answer, sources[index][0])))
+
+    threads = [threading.Thread(target=feed, args=(process,), daemon=True) for process in processes]
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in sources:
+            index, outcome = finished.get()
+            if isinstance(outcome, CompileError):
+                raise outcome
+            yield index, outcome
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+        for thread in threads:
+            thread.join()
+        for process in processes:
+            if process.stdout:
+                process.stdout.close()
+
+
+def _start() -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "graphc.codegen.cpu.workers"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        env=environment,
+    )
+
+
+def _read_answer(answer: dict[str, Any], name: str) -> KernelObject | CompileError:
+    if "error" in answer:
+        return CompileError(answer["error"])
+    if "object" in answer:
+        return KernelObject.from_bytes(base64.b64decode(answer["object"]))
+    return CompileError(
+        f"the helper process that compiled kernel {name!r} ended; GRAPHC_COMPILE_JOBS=0 compiles in this process instead"
+    )
+
+
+def _serve() -> None:
+    """A helper's life: answer requests until the input ends."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # nothing that a kernel's text prints may get between the answers
+    import numba  # noqa: F401  # while the parent is still preparing its first request
+
+    for line in sys.stdin:
+        name, text = json.loads(line)
+        try:
+            answer = {"object": base64.b64encode(compile_source(name, text).to_bytes()).decode()}
+        except CompileError as error:
+            answer = {"error": str(error)}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    try:
+        _serve()
+    except (KeyboardInterrupt, BrokenPipeError):
+        sys.exit(1)
