@@ -1,16 +1,19 @@
-"""Every operation by name, `ops.add(x, y)`, and the REGISTRY that lists them; the families stand in the modules here."""
+"""Every operation by name, `ops.add(x, y)`, and the REGISTRY that lists them; the families stand in the modules here.
+
+Compositions of operations (softmax, layer normalisation, ...) are plain functions in `graphc.ops.functions`.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from graphc.ops import elementwise, injective, layout, leaf, reduce
+# importing a family registers its operations
+from graphc.ops import convolution, elementwise, injective, layout, leaf, linalg, reduce, scatter, sorting  # noqa: F401
 from graphc.ops.spec import REGISTRY, Kind, Layout, OpSpec, Sample, expect, has_kernel, register
 
-__all__ = ["REGISTRY", "Kind", "Layout", "OpSpec", "Sample", "expect", "has_kernel", "register"]
-
 globals().update(REGISTRY)
-__all__ += [*REGISTRY]
+
+__all__ = ["REGISTRY", "Kind", "Layout", "OpSpec", "Sample", "expect", "has_kernel", "register"]
 
 if TYPE_CHECKING:
 

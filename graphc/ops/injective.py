@@ -364,7 +364,7 @@ def wrap_index(i: Scalar, extent: int) -> Scalar:
     return s.scalar("minimum", s.scalar("maximum", wide, 0), max(extent - 1, 0))
 
 
-def _wrapped(indices: np.ndarray, extent: int, what: str) -> np.ndarray:
+def wrapped_indices(indices: np.ndarray, extent: int, what: str) -> np.ndarray:
     """Indices counted from the front. Raises IndexError outside [-extent, extent)."""
     i = np.asarray(indices).astype(np.int64)
     if i.size and (i.min() < -extent or i.max() >= extent):
@@ -381,7 +381,7 @@ def _gather_type(x: TensorType, indices: TensorType, *, axis: int) -> TensorType
 
 def _gather_reference(x: np.ndarray, indices: np.ndarray, *, axis: int) -> np.ndarray:
     x = np.asarray(x)
-    return np.take(x, _wrapped(indices, x.shape[axis], "gather"), axis)
+    return np.take(x, wrapped_indices(indices, x.shape[axis], "gather"), axis)
 
 
 def _gather_compute(result: TensorType, readers: Sequence[Reader], index: Index, *, axis: int) -> Scalar:
@@ -426,7 +426,7 @@ def _gather_nd_type(x: TensorType, indices: TensorType, *, batch_dims: int = 0) 
 def _gather_nd_reference(x: np.ndarray, indices: np.ndarray, *, batch_dims: int = 0) -> np.ndarray:
     x, indices = np.asarray(x), np.asarray(indices)
     batch = np.indices(indices.shape[:-1])[:batch_dims]
-    chosen = [_wrapped(indices[..., k], x.shape[batch_dims + k], "gather_nd") for k in range(indices.shape[-1])]
+    chosen = [wrapped_indices(indices[..., k], x.shape[batch_dims + k], "gather_nd") for k in range(indices.shape[-1])]
     where = (*batch, *chosen)
     return x[where] if where else np.broadcast_to(x, indices.shape[:-1] + x.shape)
 
@@ -472,7 +472,7 @@ def _gather_elements_type(x: TensorType, indices: TensorType, *, axis: int) -> T
 def _gather_elements_reference(x: np.ndarray, indices: np.ndarray, *, axis: int) -> np.ndarray:
     x, indices = np.asarray(x), np.asarray(indices)
     where = list(np.indices(indices.shape))
-    where[axis] = _wrapped(indices, x.shape[axis], "gather_elements")
+    where[axis] = wrapped_indices(indices, x.shape[axis], "gather_elements")
     return x[tuple(where)]
 
 

@@ -22,8 +22,8 @@ from graphc.ops.injective import tensor_operand
 from graphc.ops.spec import Kind, OpSpec, Sample, expect, register
 
 __all__ = [
-    "argmax", "argmin", "combine_identity", "cumprod", "cumsum", "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod",
-    "reduce_sum", "reduce_window", "window_argmax", "window_extent",
+    "accumulator", "argmax", "argmin", "combine_identity", "cumprod", "cumsum", "like", "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod",
+    "reduce_sum", "reduce_window", "window_argmax", "window_extent", "windows",
 ]  # fmt: skip
 
 INT64 = dtype_of("int64")
@@ -55,8 +55,8 @@ def combine_identity(combine: str, dtype: DType) -> Any:
     return -(2 ** (dtype.bits - 1)) if lowest else 2 ** (dtype.bits - 1) - 1
 
 
-def _accumulator(x: np.ndarray) -> np.ndarray:
-    """The operand in the type that it is accumulated in."""
+def accumulator(x: np.ndarray) -> np.ndarray:
+    """The operand in the type that sums of it are accumulated in."""
     if x.dtype.kind == "O":
         return x
     dtype = dtype_of(x)
@@ -65,7 +65,8 @@ def _accumulator(x: np.ndarray) -> np.ndarray:
     return x.astype(np.int32) if dtype.is_integer and dtype.bits < 8 else x
 
 
-def _like(result: Any, x: np.ndarray) -> np.ndarray:
+def like(result: Any, x: np.ndarray) -> np.ndarray:
+    """An accumulated result rounded to the element type of the operand."""
     out = np.asarray(result)
     return out if out.dtype == x.dtype else convert(out, dtype_of(x))
 
@@ -87,12 +88,12 @@ def _reduction(name: str, combine: str, kinds: str, summary: str) -> OpSpec:
 
     def reference(x: np.ndarray, *, axes: tuple[int, ...]) -> np.ndarray:
         x = np.asarray(x)
-        wide = _accumulator(x)
+        wide = accumulator(x)
         options: dict[str, Any] = {} if wide.dtype.kind == "O" else {"initial": combine_identity(combine, dtype_of(wide)), "dtype": wide.dtype}
         if combine in ("and", "or"):
             options = {}
         with np.errstate(all="ignore"):
-            return _like(_UFUNCS[combine].reduce(wide, axis=tuple(axes), **options), x) if axes else x
+            return like(_UFUNCS[combine].reduce(wide, axis=tuple(axes), **options), x) if axes else x
 
     def samples() -> Iterable[Sample]:
         kind = np.bool_ if kinds == "bool" else np.float32
@@ -141,7 +142,7 @@ def _position(name: str, numpy: Callable[..., Any], summary: str) -> OpSpec:
         return TensorType(INT64, tuple(d for k, d in enumerate(x.shape) if k != axis))
 
     def reference(x: np.ndarray, *, axis: int, select_last: bool = False) -> np.ndarray:
-        wide = _accumulator(np.asarray(x))
+        wide = accumulator(np.asarray(x))
         if not select_last:
             return np.asarray(numpy(wide, axis), np.int64)
         return np.asarray(wide.shape[axis] - 1 - numpy(np.flip(wide, axis), axis), np.int64)
@@ -184,12 +185,12 @@ def _running(name: str, ufunc: np.ufunc, template: str, summary: str) -> OpSpec:
 
     def reference(x: np.ndarray, *, axis: int, exclusive: bool = False, reverse: bool = False) -> np.ndarray:
         x = np.asarray(x)
-        wide = _accumulator(np.flip(x, axis) if reverse else x)
+        wide = accumulator(np.flip(x, axis) if reverse else x)
         if exclusive:
             first = np.full_like(wide.take([], axis), ufunc.identity, shape=[1 if k == axis else d for k, d in enumerate(x.shape)])
             wide = np.concatenate([first, wide], axis).take(range(x.shape[axis]), axis)
         result = ufunc.accumulate(wide, axis, dtype=wide.dtype)
-        return _like(np.flip(result, axis) if reverse else result, x)
+        return like(np.flip(result, axis) if reverse else result, x)
 
     def samples() -> Iterable[Sample]:
         for exclusive, reverse in itertools.product((False, True), repeat=2):
@@ -238,7 +239,7 @@ def _window_type(
     return x.with_shape(tuple(shape))
 
 
-def _windows(x: np.ndarray, fill: Any, axes: Ints, window: Ints, strides: Ints, padding: Padding, dilation: Ints) -> np.ndarray:
+def windows(x: np.ndarray, fill: Any, axes: Ints, window: Ints, strides: Ints, padding: Padding, dilation: Ints) -> np.ndarray:
     """A view of all windows of the padded operand: the shape of the result, then the window's own axes."""
     amounts, keep = [(0, 0)] * x.ndim, [slice(None)] * x.ndim
     for axis, w, stride, (low, high), step in zip(axes, window, strides, padding, dilation, strict=True):
@@ -262,11 +263,11 @@ def _reduce_window_reference(
     x: np.ndarray, *, combine: str, axes: Ints, window: Ints, strides: Ints, padding: Padding, dilation: Ints
 ) -> np.ndarray:
     x = np.asarray(x)
-    wide = _accumulator(x)
+    wide = accumulator(x)
     identity = combine_identity(combine, dtype_of(wide))
-    view = _windows(wide, identity, axes, window, strides, padding, dilation)
+    view = windows(wide, identity, axes, window, strides, padding, dilation)
     inner = tuple(range(x.ndim, view.ndim))
-    return _like(_UFUNCS[combine].reduce(view, axis=inner, initial=identity, dtype=wide.dtype), x)
+    return like(_UFUNCS[combine].reduce(view, axis=inner, initial=identity, dtype=wide.dtype), x)
 
 
 def _attributes(axes: Sequence[int], window: Sequence[int], **changes: Any) -> dict[str, Any]:
@@ -312,10 +313,10 @@ def _window_argmax_reference(
     x = np.asarray(x)
     order = [*(k for k in range(x.ndim) if k not in axes), *(reversed(axes) if column_major else axes)]
     flat = np.arange(x.size).reshape([x.shape[k] for k in order]).transpose(np.argsort(order))
-    wide = _accumulator(x)
+    wide = accumulator(x)
     lowest = combine_identity("maximum", dtype_of(wide))
-    values = _windows(wide, lowest, axes, window, strides, padding, dilation)
-    places = _windows(flat, -1, axes, window, strides, padding, dilation)
+    values = windows(wide, lowest, axes, window, strides, padding, dilation)
+    places = windows(flat, -1, axes, window, strides, padding, dilation)
     merged = (*values.shape[: x.ndim], -1)
     values, places = values.reshape(merged), places.reshape(merged)
     # padding is -inf and must not win even where every real element is: then take the first real one

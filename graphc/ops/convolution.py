@@ -1,0 +1,197 @@
+"""Convolutions over any number of spatial dimensions, channels first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from graphc.ir.dims import DimLike
+from graphc.ir.graph import Value
+from graphc.ir.types import TensorType
+from graphc.ops.injective import pad, reshape, slice_, tensor_operand, transpose
+from graphc.ops.reduce import accumulator, like, window_extent, windows
+from graphc.ops.spec import Kind, OpSpec, Sample, expect, register
+
+__all__ = ["conv", "conv_transpose"]
+
+Ints = tuple[int, ...]
+Padding = tuple[tuple[int, int], ...]
+
+
+def _conv_type(x: TensorType, w: TensorType, *, strides: Ints, padding: Padding, dilation: Ints, groups: int = 1) -> TensorType:
+    tensor_operand("conv", 0, x)
+    tensor_operand("conv", 1, w)
+    spatial = x.rank - 2
+    expect(x.dtype == w.dtype and x.dtype.is_numeric, f"conv: input {x} and weights {w} need the same numeric type")
+    expect(
+        spatial >= 1 and w.rank == x.rank,
+        f"conv: input {x} and weights {w} need the same rank, at least 3 (batch, channels, spatial dimensions)",
+    )
+    for what, values in {"strides": strides, "padding": padding, "dilation": dilation}.items():
+        expect(len(values) == spatial, f"conv: {what} has {len(values)} entries for {spatial} spatial dimensions")
+    expect(all(v > 0 for v in (*strides, *dilation)), f"conv: strides {list(strides)} and dilation {list(dilation)} must be positive")
+    expect(all(v >= 0 for p in padding for v in p), f"conv: padding {list(padding)} is negative; slice the input instead")
+    window = w.shape[2:]
+    expect(all(isinstance(k, int) and k > 0 for k in window), f"conv: the window of the weights {w} must be known and not empty")
+    channels, per_group, outs = x.shape[1], w.shape[1], w.shape[0]
+    expect(
+        groups >= 1 and (channels == per_group * groups or not (isinstance(channels, int) and isinstance(per_group, int))),
+        f"conv: input {x} has {channels} channels, weights {w} with {groups} groups need {per_group * groups}",
+    )
+    expect(not isinstance(outs, int) or outs % groups == 0, f"conv: {outs} output channels do not split into {groups} groups")
+    extents = (
+        window_extent(d, k, s, p, e)  # type: ignore[arg-type]
+        for d, k, s, p, e in zip(x.shape[2:], window, strides, padding, dilation, strict=True)
+    )
+    return x.with_shape((x.shape[0], outs, *extents))
+
+
+def _conv_reference(
+    x: np.ndarray, w: np.ndarray, *, strides: Ints, padding: Padding, dilation: Ints, groups: int = 1
+) -> np.ndarray:
+    """Every window laid out as a row (im2col), then a matrix product a group."""
+    x, w = np.asarray(x), np.asarray(w)
+    spatial = x.ndim - 2
+    view = windows(accumulator(x), 0, tuple(range(2, x.ndim)), w.shape[2:], strides, padding, dilation)
+    per_group = w.shape[1]
+    parts = []
+    for g, filters in enumerate(np.split(accumulator(w), groups)):
+        inside = view[:, g * per_group : (g + 1) * per_group]
+        contracted = [1, *range(2 + spatial, 2 + 2 * spatial)]
+        parts.append(np.moveaxis(np.tensordot(inside, filters, (contracted, list(range(1, w.ndim)))), -1, 1))
+    return like(np.concatenate(parts, 1), x)
+
+
+def _conv_samples() -> Iterable[Sample]:
+    draw = np.random.default_rng(0).standard_normal
+
+    def case(x: Sequence[int], w: Sequence[int], dtype: Any = np.float32, **changes: Any) -> Sample:
+        n = len(x) - 2
+        attrs = {"strides": (1,) * n, "padding": ((0, 0),) * n, "dilation": (1,) * n, "groups": 1, **changes}
+        return Sample(((3 * draw(x)).astype(dtype), (3 * draw(w)).astype(dtype)), attrs)
+
+    yield case((1, 3, 9, 8), (4, 3, 3, 3), padding=((1, 1), (1, 1)))
+    yield case((2, 8, 7, 7), (16, 8, 1, 1))
+    yield case((2, 5, 11, 6), (7, 5, 3, 2), strides=(2, 1), padding=((1, 0), (0, 2)))
+    yield case((1, 6, 9, 9), (4, 3, 3, 3), dilation=(2, 3), padding=((2, 2), (1, 3)), groups=2)
+    yield case((1, 8, 6, 6), (8, 1, 3, 3), padding=((1, 1), (1, 1)), groups=8)
+    yield case((2, 3, 12), (4, 3, 5), strides=(3,))
+    yield case((1, 2, 4, 5, 6), (3, 2, 2, 2, 3))
+    yield case((1, 3, 6, 6), (4, 3, 3, 3), np.float64)
+    yield case((1, 3, 6, 6), (4, 3, 3, 3), np.float16)
+    yield case((1, 3, 6, 6), (4, 3, 3, 3), ml_dtypes.bfloat16)
+    yield case((1, 3, 6, 6), (4, 3, 3, 3), np.int32)
+    yield case((0, 3, 6, 6), (4, 3, 3, 3))
+
+
+conv = register(
+    OpSpec(
+        name="conv",
+        kind=Kind.ANCHOR,
+        template="contraction",
+        summary="Cross-correlation of x[N, C, *S] with w[O, C/groups, *K], padded with zeros; no bias.",
+        infer=_conv_type,
+        reference=_conv_reference,
+        samples=_conv_samples,
+    )
+)
+
+
+def conv_transpose(
+    x: Value,
+    w: Value,
+    *,
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    dilation: Sequence[int],
+    groups: int = 1,
+    output_padding: Sequence[int] | None = None,
+) -> Value:
+    """The transposed convolution of x[N, C, *S] with w[C, O/groups, *K], as one ordinary convolution.
+
+    Result extent: (S - 1) * stride + (K - 1) * dilation + 1 + output_padding - padding at both ends.
+
+    With stride s, output element q*s + r sums x[q - j] * w[j*s + r] over j: every phase r is a convolution of x with
+    every s-th tap. All phases become output channels of one convolution with ceil(K/s) taps, which are then woven
+    together by a transpose; no zeros are inserted between the elements of x, and none multiplied.
+    """
+    spatial = x.rank - 2
+    extra = tuple(output_padding) if output_padding is not None else (0,) * spatial
+    if all(s == 1 for s in strides):
+        taps: list[int] = [int(k) for k in w.shape[2:]]
+        steps = tuple(dilation)  # the convolution itself can skip
+    else:
+        w = _dilate(w, dilation)
+        taps = [int(k) for k in w.shape[2:]]
+        steps = (1,) * spatial
+    reach = [-(-k // s) for k, s in zip(taps, strides, strict=True)]  # taps of a phase
+    channels, per_group = int(w.shape[0]), int(w.shape[1])
+
+    # weights [C, O/g, K] -> [g * O/g * phases, C/g, reach], taps in reverse
+    w = _pad_high(w, [0, 0, *(j * s - k for j, s, k in zip(reach, strides, taps, strict=True))])
+    split = [groups, channels // groups, per_group, *(n for j, s in zip(reach, strides, strict=True) for n in (j, s))]
+    js, rs = [3 + 2 * k for k in range(spatial)], [4 + 2 * k for k in range(spatial)]
+    w = transpose(reshape(w, shape=tuple(split)), perm=(0, 2, *rs, 1, *js))
+    w = reshape(w, shape=(groups * per_group * math.prod(strides), channels // groups, *reach))
+    if spatial and any(j > 1 for j in reach):
+        ends = tuple(int(d) for d in w.shape[:2])
+        w = slice_(
+            w,
+            starts=(0, 0, *(j - 1 for j in reach)),
+            stops=(*ends, *(-1 for _ in reach)),
+            steps=(1, 1, *(-1 for _ in reach)),
+        )
+
+    # the convolution computes only the phases' elements that the result keeps
+    wanted: list[DimLike] = []
+    conv_padding: list[tuple[int, int]] = []
+    skip: list[int] = []
+    for d, k, s, j, e, (low, high), more in zip(x.shape[2:], taps, strides, reach, steps, padding, extra, strict=True):
+        extent = (d - 1) * s + (k - 1) * e + 1 - low - high + more
+        dropped = min(low // s, (j - 1) * e)
+        before = (j - 1) * e - dropped
+        rest = low - dropped * s
+        after = (rest + extent + s - 1) // s - d - before + (j - 1) * e
+        conv_padding.append((before, max(after, 0) if isinstance(after, int) else (j - 1) * e))
+        wanted.append(extent)
+        skip.append(rest)
+    y = conv(x, w, strides=(1,) * spatial, padding=tuple(conv_padding), dilation=steps, groups=groups)
+
+    outs = groups * per_group
+    if any(s > 1 for s in strides):
+        y = reshape(y, shape=(y.shape[0], outs, *strides, *y.shape[2:]))
+        weave = [n for k in range(spatial) for n in (2 + spatial + k, 2 + k)]
+        y = transpose(y, perm=(0, 1, *weave))
+        y = reshape(y, shape=(y.shape[0], outs, *(q * s for q, s in zip(y.shape[2::2], strides, strict=True))))
+    # output padding may reach past the last element that any tap touches
+    missing = [
+        max(n + r - d, 0) if isinstance(n, int) and isinstance(d, int) else 0 for n, r, d in zip(wanted, skip, y.shape[2:], strict=True)
+    ]
+    y = _pad_high(y, [0, 0, *missing])
+    starts, stops = (0, 0, *skip), (*y.shape[:2], *(r + n for r, n in zip(skip, wanted, strict=True)))
+    if any(skip) or stops != y.shape:
+        y = slice_(y, starts=starts, stops=stops, steps=(1,) * y.rank)
+    return y
+
+
+def _pad_high(x: Value, amounts: Sequence[int]) -> Value:
+    if not any(amounts):
+        return x
+    return pad(x, np.zeros((), x.dtype.numpy), low=(0,) * x.rank, high=tuple(amounts))
+
+
+def _dilate(w: Value, dilation: Sequence[int]) -> Value:
+    """Weights with dilation - 1 zeros between their taps."""
+    for k, e in enumerate(dilation):
+        axis, taps = 2 + k, int(w.shape[2 + k])
+        if e > 1 and taps > 1:
+            apart = reshape(w, shape=(*w.shape[: axis + 1], 1, *w.shape[axis + 1 :]))
+            apart = _pad_high(apart, [e - 1 if a == axis + 1 else 0 for a in range(apart.rank)])
+            merged = reshape(apart, shape=(*w.shape[:axis], taps * e, *w.shape[axis + 1 :]))
+            end = tuple((taps - 1) * e + 1 if a == axis else d for a, d in enumerate(merged.shape))
+            w = slice_(merged, starts=(0,) * w.rank, stops=end, steps=(1,) * w.rank)
+    return w

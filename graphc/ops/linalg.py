@@ -1,0 +1,60 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import ml_dtypes
+import numpy as np
+
+from graphc.ir.types import TensorType
+from graphc.ops.injective import tensor_operand
+from graphc.ops.reduce import accumulator, like
+from graphc.ops.spec import Kind, OpSpec, Sample, expect, register
+
+__all__ = ["dot"]
+
+
+def _dot_type(a: TensorType, b: TensorType) -> TensorType:
+    tensor_operand("dot", 0, a)
+    tensor_operand("dot", 1, b)
+    expect(a.dtype == b.dtype and a.dtype.is_numeric, f"dot: the operands are {a} and {b}; both need the same numeric type")
+    expect(a.rank >= 2 and a.rank == b.rank, f"dot: the operands are {a} and {b}; both need the same rank, at least 2")
+    pairs = [*zip(a.shape[:-2], b.shape[:-2], strict=True), (a.shape[-1], b.shape[-2])]
+    expect(
+        all(m == n or not (isinstance(m, int) and isinstance(n, int)) for m, n in pairs),
+        f"dot: the operands are {a} and {b}; leading dimensions and the contracted one ({a.shape[-1]} and {b.shape[-2]}) must agree",
+    )
+    batch = tuple(n if isinstance(n, int) else m for m, n in pairs[:-1])
+    return a.with_shape((*batch, a.shape[-2], b.shape[-1]))
+
+
+def _dot_reference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    a, b = np.asarray(a), np.asarray(b)
+    with np.errstate(all="ignore"):
+        return like(np.matmul(accumulator(a), accumulator(b)), a)
+
+
+def _dot_samples() -> Iterable[Sample]:
+    draw = np.random.default_rng(0).standard_normal
+    for dtype in (np.float32, np.float64, np.float16, ml_dtypes.bfloat16):
+        yield Sample((draw((5, 7)).astype(dtype), draw((7, 3)).astype(dtype)))
+    yield Sample((draw((2, 3, 4, 9)).astype(np.float32), draw((2, 3, 9, 17)).astype(np.float32)))
+    yield Sample((draw((1, 33)).astype(np.float32), draw((33, 40)).astype(np.float32)))
+    yield Sample(((10 * draw((4, 6))).astype(np.int32), (10 * draw((6, 5))).astype(np.int32)))
+    yield Sample(((10 * draw((4, 6))).astype(np.int64), (10 * draw((6, 1))).astype(np.int64)))
+    yield Sample((np.ones((3, 0), np.float32), np.ones((0, 2), np.float32)))
+    yield Sample((np.ones((0, 4), np.float32), np.ones((4, 2), np.float32)))
+
+
+dot = register(
+    OpSpec(
+        name="dot",
+        kind=Kind.ANCHOR,
+        template="contraction",
+        summary="The matrix product a[..., M, K] b[..., K, N] of each pair of matrices; leading dimensions are equal.",
+        infer=_dot_type,
+        reference=_dot_reference,
+        samples=_dot_samples,
+    )
+)
