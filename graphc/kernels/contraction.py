@@ -25,8 +25,8 @@ import numpy as np
 from graphc.kernels.machine import Machine
 
 __all__ = [
-    "SLOTS", "ContractionVariant", "ConvProblem", "GemmProblem", "Schedule", "arguments", "offset_table", "pack_matrix", "pack_weights",
-    "packed_matrix_shape", "packed_weights_shape", "schedule",
+    "SLOTS", "ContractionVariant", "ConvProblem", "GemmProblem", "Schedule", "aligned", "arguments", "from_blocked", "offset_table",
+    "pack_matrix", "pack_weights", "packed_matrix_shape", "packed_weights_shape", "schedule", "to_blocked",
 ]  # fmt: skip
 
 Mode = Literal["rows", "strided", "table"]
@@ -231,24 +231,26 @@ def schedule(problem: Problem, machine: Machine, threads: int = 1, rows: int | N
     lanes = machine.isa.lanes(itemsize)
     mode: Mode
     if isinstance(problem, GemmProblem):
-        mode, inner, partial = ("rows" if problem.step_stride == 1 else "strided"), 8, problem.n % lanes != 0
+        mode, partial = ("rows" if problem.step_stride == 1 else "strided"), problem.n % lanes != 0
     else:
-        mode, inner, partial = ("rows" if problem.pointwise else "table"), problem.inner, False
+        mode, partial = ("rows" if problem.pointwise else "table"), False
     tiles = [t for t in _tiles(machine) if rows in (None, t[0]) and vectors in (None, t[1])]
     if rows is not None and vectors is not None:
         tiles = [(rows, vectors)]
     tile = min(tiles, key=lambda t: _cycles(problem, machine, *t, lanes))
+    inner = problem.inner if isinstance(problem, ConvProblem) else max(1, min(8, 96 // (tile[0] * tile[1])))
     variant = ContractionVariant(*tile, lanes, mode, inner, partial, problem.dtype)
     return _deal(problem, machine, variant, max(1, threads))
 
 
 def _tiles(machine: Machine) -> Iterator[tuple[int, int]]:
-    """Tiles (rows, vectors) whose accumulators fit in the registers beside the vectors of a step and one row's element."""
-    for vectors in (2, 3, 4, 1, 6, 8):
-        most = (machine.isa.registers - vectors - 1) // vectors
-        yield from ((rows, vectors) for rows in range(1, min(most, 14) + 1))
+    """Tiles (rows, vectors) whose accumulators take three quarters of the registers and leave two beside the vectors of a step."""
+    registers = machine.isa.registers
+    for vectors in (2, 3, 4, 1):
+        most = min(registers * 3 // 4, registers - vectors - 2) // vectors
+        yield from ((rows, vectors) for rows in range(1, min(most, 12) + 1))
     # A single row takes its vectors straight from memory, so only the accumulators need registers.
-    yield from ((1, vectors) for vectors in (8, 12) if vectors + 2 < machine.isa.registers)
+    yield from ((1, vectors) for vectors in (8, 12) if vectors + 2 < registers)
 
 
 def _tile_cycles(problem: Problem, machine: Machine, rows: int, vectors: int) -> float:
@@ -259,9 +261,9 @@ def _tile_cycles(problem: Problem, machine: Machine, rows: int, vectors: int) ->
 
 
 def _cycles(problem: Problem, machine: Machine, rows: int, vectors: int, lanes: int) -> float:
-    """Cycles of a whole problem, its padding included; of equals the tile with fewer loads wins."""
+    """Cycles of a whole problem, its padding included; a tile that loads more for its arithmetic waits more for caches."""
     tiles = -(-problem.rows // rows) * -(-problem.columns // (vectors * lanes))
-    return tiles * _tile_cycles(problem, machine, rows, vectors) * (1 + 1e-3 * (rows + vectors) / (rows * vectors))
+    return tiles * _tile_cycles(problem, machine, rows, vectors) * (1 + 0.15 * (rows + 2 * vectors) / (rows * vectors))
 
 
 def _deal(problem: Problem, machine: Machine, variant: ContractionVariant, threads: int) -> Schedule:
@@ -270,11 +272,13 @@ def _deal(problem: Problem, machine: Machine, variant: ContractionVariant, threa
     row_tiles, panels = -(-problem.rows // variant.rows), -(-problem.columns // variant.columns)
     outer = problem.batch * problem.groups
     cost = _tile_cycles(problem, machine, variant.rows, variant.vectors)
-    # A task's part of x takes half of L2, its unfinished sums half of L1, a block of weights the other half.
-    resident = max(1, min(machine.l2_bytes // 2 // max(1, variant.rows * problem.row_bytes), machine.l1_bytes // 2 // variant.tile_bytes))
-    rounds = _rounds(problem, variant)
-    round_bytes = problem.steps * variant.columns * np.dtype(problem.dtype).itemsize // max(1, rounds)
-    rounds_per_block = max(1, machine.l1_bytes // 2 // max(1, round_bytes))
+    # A task's part of x takes some of L2, its unfinished sums at most half of L1.
+    resident = max(1, min(machine.l2_bytes * 3 // 8 // max(1, variant.rows * problem.row_bytes), machine.l1_bytes // 2 // variant.tile_bytes))
+    # Putting sums aside costs as much as a few steps, so only a panel well beyond L1 is cut.
+    rounds = max(1, _rounds(problem, variant))
+    panel_bytes = problem.steps * variant.columns * np.dtype(problem.dtype).itemsize
+    cut = panel_bytes > machine.l1_bytes * 3 // 2
+    rounds_per_block = max(1, rounds * (machine.l1_bytes * 3 // 4) // panel_bytes) if cut else rounds
 
     def plan(row_cuts: int, column_cuts: int) -> Schedule:
         per_row, per_column = -(-row_tiles // row_cuts), -(-panels // column_cuts)
@@ -282,7 +286,7 @@ def _deal(problem: Problem, machine: Machine, variant: ContractionVariant, threa
         tasks = outer * row_tasks * column_tasks
         each = per_row * per_column * cost + task_overhead
         # Nothing to come back for: one row tile takes the whole panel at once.
-        block = rounds_per_block if per_row > 1 else max(1, rounds)
+        block = rounds_per_block if per_row > 1 else rounds
         return Schedule(variant, block, per_row, row_tasks, per_column, column_tasks, tasks, each * -(-tasks // threads))
 
     fewest = -(-row_tiles // resident)
@@ -379,3 +383,29 @@ def offset_table(problem: ConvProblem, v: ContractionVariant) -> np.ndarray:
     inside = (i >= 0) & (i < problem.height) & (j >= 0) & (j < problem.width)
     offsets = np.where(inside, (i * problem.width + j) * problem.block, -1).astype(np.int32)
     return np.ascontiguousarray(offsets.reshape(problem.taps, tiles, v.rows).transpose(1, 0, 2))
+
+
+def to_blocked(x: np.ndarray, block: int, groups: int = 1) -> np.ndarray:
+    """x[batch, channels, height, width] as [batch, groups * blocks, height, width, block], each group padded with zeros."""
+    batch, channels, height, width = x.shape
+    each = channels // groups
+    blocks = -(-each // block)
+    full = np.zeros((batch, groups, blocks * block, height, width), x.dtype)
+    full[:, :, :each] = x.reshape(batch, groups, each, height, width)
+    return np.ascontiguousarray(full.reshape(batch, groups * blocks, block, height, width).transpose(0, 1, 3, 4, 2))
+
+
+def from_blocked(y: np.ndarray, channels: int, groups: int = 1) -> np.ndarray:
+    """The inverse of `to_blocked`: y[batch, groups * blocks, height, width, block] as [batch, channels, height, width]."""
+    batch, blocks, height, width, block = y.shape
+    full = y.transpose(0, 1, 4, 2, 3).reshape(batch, groups, blocks // groups * block, height, width)
+    return np.ascontiguousarray(full[:, :, : channels // groups].reshape(batch, channels, height, width))
+
+
+def aligned(x: np.ndarray, bytes: int = 64) -> np.ndarray:
+    """A copy of `x` whose address is a multiple of `bytes`, as packed weights must be."""
+    room = np.empty(x.nbytes + bytes, np.uint8)
+    start = -room.ctypes.data % bytes
+    copy = room[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
+    copy[...] = x
+    return copy

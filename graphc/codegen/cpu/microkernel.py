@@ -35,7 +35,7 @@ Mode = Literal["rows", "strided", "table"]
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """The static part of a contraction's micro-kernel; `inner` is the number of unrolled steps a round."""
+    """The static part of a contraction's micro-kernel; `inner` is the number of steps a round (of one tap)."""
 
     rows: int
     vectors: int
@@ -51,6 +51,11 @@ class Tile:
     @property
     def columns(self) -> int:
         return self.vectors * self.lanes
+
+    @property
+    def unroll(self) -> int:
+        """Steps written out one after the other. Beyond about a hundred FMAs LLVM moves loads so far ahead that it spills."""
+        return max(d for d in range(1, self.inner + 1) if self.inner % d == 0 and (d == 1 or d * self.rows * self.vectors <= 100))
 
 
 def emit_contraction(b: ir.IRBuilder, tile: Tile, args: list[ir.Value]) -> None:
@@ -91,6 +96,21 @@ def _step(b: ir.IRBuilder, tile: Tile, acc: Values, sources: Values, w: ir.Value
     return new
 
 
+def _steps(b: ir.IRBuilder, tile: Tile, acc: Values, rows: Values, w: ir.Value) -> Values:
+    """`inner` steps along rows of consecutive elements."""
+
+    def some(first: ir.Value, acc: Values) -> Values:
+        w_here = at(b, w, b.mul(first, constant(tile.columns)))
+        starts = [at(b, row, first) for row in rows]
+        for k in range(tile.unroll):
+            acc = _step(b, tile, acc, [at(b, start, k) for start in starts], at(b, w_here, k * tile.columns))
+        return acc
+
+    if tile.unroll == tile.inner:
+        return some(constant(0), acc)
+    return counted_loop(b, constant(tile.inner // tile.unroll), acc, lambda i, acc: some(b.mul(i, constant(tile.unroll)), acc))
+
+
 def _row_rounds(
     b: ir.IRBuilder, tile: Tile, acc: Values, x: ir.Value, w: ir.Value, valid: ir.Value,
     outer: ir.Value, outer_stride: ir.Value, rest: ir.Value, row_stride: ir.Value, step_stride: ir.Value,
@@ -100,23 +120,27 @@ def _row_rounds(
     for p in range(tile.rows):
         exists = b.icmp_signed("<=", constant(p), last)
         rows.append(at(b, x, b.mul(b.select(exists, constant(p), last), row_stride)))
-    one_step = step_stride if tile.mode == "strided" else constant(1)
+    size = tile.inner * tile.columns
 
-    def steps(count: int, distance: ir.Value) -> Any:
-        # All rows share one running position: one addition a round instead of one a row.
-        def body(i: ir.Value, carried: Values) -> Values:
-            *values, position, w = carried
+    # All rows share one running position: one addition a round instead of one a row.
+    def round_(i: ir.Value, carried: Values) -> Values:
+        *acc, position, w = carried
+        if tile.mode == "rows":
+            acc = _steps(b, tile, acc, [at(b, row, position) for row in rows], w)
+        else:
             here = position
-            for k in range(count):
-                values = _step(b, tile, values, [at(b, row, here) for row in rows], at(b, w, k * tile.columns))
-                here = b.add(here, one_step)
-            return [*values, b.add(position, distance), at(b, w, count * tile.columns)]
+            for k in range(tile.inner):
+                acc = _step(b, tile, acc, [at(b, row, here) for row in rows], at(b, w, k * tile.columns))
+                here = b.add(here, step_stride)
+        return [*acc, b.add(position, outer_stride), at(b, w, size)]
 
-        return body
+    def step(i: ir.Value, carried: Values) -> Values:
+        *acc, position, w = carried
+        acc = _step(b, tile, acc, [at(b, row, position) for row in rows], w)
+        return [*acc, b.add(position, step_stride), at(b, w, tile.columns)]
 
-    carried = counted_loop(b, outer, [*acc, constant(0), w], steps(tile.inner, outer_stride))
-    carried = counted_loop(b, rest, carried, steps(1, one_step))
-    return carried[:-2]
+    carried = counted_loop(b, outer, [*acc, constant(0), w], round_)
+    return counted_loop(b, rest, carried, step)[:-2]
 
 
 def _table_rounds(
@@ -132,8 +156,7 @@ def _table_rounds(
                 offset = b.load(at(b, here, p))
                 padding = b.icmp_signed("<", offset, ir.Constant(I32, 0))
                 rows.append(b.select(padding, zeros, at(b, base, b.sext(offset, simd.I64))))
-            for k in range(tile.inner):
-                values = _step(b, tile, values, [at(b, row, k) for row in rows], at(b, w, k * tile.columns))
+            values = _steps(b, tile, values, rows, w)
             return [*values, at(b, w, tile.inner * tile.columns)]
 
         return body

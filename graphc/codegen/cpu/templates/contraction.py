@@ -15,9 +15,10 @@ __all__ = ["contraction_arguments", "contraction_source"]
 
 
 def contraction_arguments(variant: ContractionVariant, epilogue: Epilogue) -> tuple[Argument, ...]:
-    """The kernel's argument block, slot by slot: `SLOTS`, then the epilogue's."""
+    """The kernel's argument block, slot by slot: all addresses, then all numbers, each `SLOTS` first and then the epilogue's."""
     kinds = {"x": variant.dtype, "w": variant.dtype, "offsets": "int32", "zeros": variant.dtype}
-    return (*(Argument(name, kinds.get(name, "int")) for name in SLOTS), *epilogue.arguments)
+    slots = (*(Argument(name, kinds.get(name, "int")) for name in SLOTS), *epilogue.arguments)
+    return tuple(sorted(slots, key=lambda slot: slot.kind == "int"))
 
 
 _SOURCE = '''\

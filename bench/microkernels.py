@@ -1,0 +1,237 @@
+"""How near the micro-kernels come to the processor's peak: one thread, one layer at a time, beside onnxruntime.
+
+    python bench/microkernels.py [--isa avx2] [--rounds 30] [--no-peer] [FILTER]
+
+The peak is a loop of independent FMAs on registers, measured again beside every case, because clocks change and other
+work shares the machine. All times are minimums over interleaved rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from graphc.codegen.cpu.templates.contraction import contraction_arguments, contraction_source
+from graphc.codegen.cpu.templates.epilogue import Argument, Epilogue
+from graphc.codegen.cpu.templates.windows import window_arguments, window_source
+from graphc.kernels import contraction as c
+from graphc.kernels import windows as win
+from graphc.kernels.machine import ISAS, Machine, host_machine
+from graphc.runtime.native import kernel_addresses
+
+_PEAK = '''
+from graphc.codegen.cpu import vector
+
+load, store = vector.loader({lanes}), vector.storer({lanes})
+as_pointer = vector.pointer("float32")
+
+
+def peak(block, first, last, scratch):
+    p = as_pointer(scratch)
+    x = load(p, 0, {lanes})
+    {init}
+    for task in range(first, last):
+        {step}
+    {done}
+'''
+_WHERE = ("batch", "group", "vector", "row")
+#: Bias and ReLU: what follows most convolutions.
+BIAS_RELU = Epilogue(
+    (Argument("y", "float32"), Argument("bias", "float32"), *(Argument(f"y_{part}", "int") for part in _WHERE)),
+    (
+        "acc = maximum(acc + load(bias, c * {lanes}, lanes), 0)",
+        "store(y, b * y_batch + g * y_group + q * y_vector + m * y_row, acc, lanes)",
+    ),
+    ("from graphc.codegen.cpu.vector import maximum",),
+)
+
+
+def epilogue(lanes: int) -> Epilogue:
+    return replace(BIAS_RELU, lines=tuple(line.replace("{lanes}", str(lanes)) for line in BIAS_RELU.lines))
+
+
+def native(name: str, source: str) -> Callable[[int, int, int, int], None]:
+    (address,) = kernel_addresses([(name, source)])
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)(address)
+
+
+@dataclass
+class Launch:
+    """A kernel with everything that its argument block points to."""
+
+    run: Callable[[], None]
+    flops: int
+    what: str
+    keep: tuple[object, ...]
+
+
+def launch(name: str, source: str, arguments: tuple[Argument, ...], values: dict[str, object], tasks: int, scratch: int) -> tuple[Callable[[], None], tuple[object, ...]]:
+    kernel = native(name, source)
+    slots = [values[a.name] for a in arguments]
+    block = np.array([v.ctypes.data if isinstance(v, np.ndarray) else v for v in slots], np.int64)
+    room = c.aligned(np.zeros(max(64, scratch), np.uint8))
+    pointers = block.ctypes.data, room.ctypes.data
+    return lambda: kernel(pointers[0], 0, tasks, pointers[1]), (values, block, room)
+
+
+def peak_loop(lanes: int) -> Launch:
+    """Twelve independent chains of FMAs."""
+    names = [f"a{n}" for n in range(12)]
+    source = _PEAK.format(
+        lanes=lanes,
+        init="\n    ".join(f"{a} = load(p, {n}, {lanes})" for n, a in enumerate(names)),
+        step="\n        ".join(f"{a} = vector.fma(x, x, {a})" for a in names * 2),
+        done="\n    ".join(f"store(p, {n * lanes}, {a}, {lanes})" for n, a in enumerate(names)),
+    )
+    tasks = 100_000
+    run, keep = launch("peak", source, (), {}, tasks, 4 * 12 * lanes)
+    return Launch(run, 2 * 2 * 12 * lanes * tasks, "peak", keep)
+
+
+def gemm(machine: Machine, m: int, n: int, k: int) -> Launch:
+    p = c.GemmProblem(m, n, k)
+    s = c.schedule(p, machine)
+    rng = np.random.default_rng(0)
+    v = s.variant
+    e = epilogue(v.lanes)
+    values = c.arguments(p, s) | {
+        "x": rng.random((m, k), "f"), "w": c.aligned(c.pack_matrix(p, v, rng.random((k, n), "f"))), "offsets": 0, "zeros": 0,
+        "y": np.zeros((m, n), "f"), "bias": np.zeros(n + v.lanes, "f"), "y_batch": m * n, "y_group": m * n, "y_vector": v.lanes, "y_row": n,
+    }  # fmt: skip
+    run, keep = launch("contraction", contraction_source(v, e), contraction_arguments(v, e), values, s.tasks, s.scratch_bytes)
+    return Launch(run, p.flops, f"{v.mode} {v.rows}x{v.vectors}", keep)
+
+
+def conv(machine: Machine, p: c.ConvProblem) -> Launch:
+    s = c.schedule(p, machine)
+    v, lanes = s.variant, s.variant.lanes
+    e = epilogue(lanes)
+    rng = np.random.default_rng(0)
+    blocks, pixels = -(-p.filters // lanes), p.rows
+    shape = (p.groups * p.filters, p.channels, *p.kernel)
+    values = c.arguments(p, s) | {
+        "x": rng.random((p.batch, p.groups * p.blocks, p.height, p.width, p.block), "f"),
+        "w": c.aligned(c.pack_weights(p, v, rng.random(shape, "f"))), "offsets": c.offset_table(p, v), "zeros": np.zeros(64, "f"),
+        "y": np.zeros((p.batch, p.groups * blocks, pixels, lanes), "f"), "bias": np.zeros(p.groups * blocks * lanes, "f"),
+        "y_batch": p.groups * blocks * pixels * lanes, "y_group": blocks * pixels * lanes, "y_vector": pixels * lanes, "y_row": lanes,
+    }  # fmt: skip
+    run, keep = launch("contraction", contraction_source(v, e), contraction_arguments(v, e), values, s.tasks, s.scratch_bytes)
+    return Launch(run, p.flops, f"{v.mode} {v.rows}x{v.vectors}", keep)
+
+
+def depthwise(machine: Machine, p: win.WindowProblem) -> Launch:
+    s = win.schedule(p, machine)
+    v = s.variant
+    e = epilogue(v.lanes)
+    rng = np.random.default_rng(0)
+    high, wide = p.output
+    values = win.arguments(p, s) | {
+        "x": rng.random((p.batch, p.blocks, p.height, p.width, p.lanes), "f"), "w": c.aligned(rng.random((p.blocks, *p.kernel, p.lanes), "f")),
+        "y": np.zeros((p.batch, p.blocks, high * wide, p.lanes), "f"), "bias": np.zeros(p.blocks * p.lanes, "f"),
+        "y_batch": p.blocks * high * wide * p.lanes, "y_group": 0, "y_vector": high * wide * p.lanes, "y_row": p.lanes,
+    }  # fmt: skip
+    run, keep = launch("windows", window_source(v, e), window_arguments(v, e), values, s.tasks, s.scratch_bytes)
+    return Launch(run, p.flops, f"{v.combine} {v.pixels}px", keep)
+
+
+def peer(op: str, feeds: dict[str, tuple[int, ...]], weights: dict[str, tuple[int, ...]], **attributes: object) -> Callable[[], object] | None:
+    """The same operator (and its ReLU) alone in onnxruntime, one thread; None where it is not installed."""
+    try:
+        import onnx
+        import onnxruntime
+        from onnx import helper
+    except ImportError:
+        return None
+    rng = np.random.default_rng(0)
+    nodes = [helper.make_node(op, [*feeds, *weights], ["t"], **attributes), helper.make_node("Relu", ["t"], ["y"])]
+    graph = helper.make_graph(
+        nodes, "layer", [helper.make_tensor_value_info(n, 1, s) for n, s in feeds.items()], [helper.make_tensor_value_info("y", 1, None)],
+        [onnx.numpy_helper.from_array(rng.random(s, "f"), n) for n, s in weights.items()],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    inputs = {n: rng.random(s, "f") for n, s in feeds.items()}
+    return lambda: session.run(None, inputs)
+
+
+def conv_peer(p: c.ConvProblem) -> Callable[[], object] | None:
+    return peer(
+        "Conv", {"x": (p.batch, p.groups * p.channels, p.height, p.width)},
+        {"w": (p.groups * p.filters, p.channels, *p.kernel), "b": (p.groups * p.filters,)},
+        kernel_shape=p.kernel, strides=p.stride, pads=p.pads, dilations=p.dilation, group=p.groups,
+    )  # fmt: skip
+
+
+def cases(machine: Machine, peers: bool) -> dict[str, tuple[Callable[[], Launch], Callable[[], Callable[[], object] | None]]]:
+    """By name: how to make the launch, and how to make the peer's."""
+    table: dict[str, tuple[Callable[[], Launch], Callable[[], Callable[[], object] | None]]] = {}
+    for m, n, k in ((512, 512, 512), (128, 768, 768), (49, 512, 512), (1, 4096, 4096), (1, 1000, 2048)):
+        table[f"gemm {m}x{n}x{k}"] = (
+            lambda m=m, n=n, k=k: gemm(machine, m, n, k),
+            lambda m=m, n=n, k=k: peer("Gemm", {"x": (m, k)}, {"w": (k, n), "b": (n,)}),
+        )
+    lanes = machine.isa.lanes(4)
+
+    def add(channels: int, filters: int, size: int, kernel: int, stride: int = 1, pad: int | None = None, block: int = lanes) -> None:
+        pad = kernel // 2 if pad is None else pad
+        p = c.ConvProblem(1, channels, filters, size, size, (kernel, kernel), (stride, stride), pads=(pad,) * 4, block=block)
+        name = f"conv {channels}->{filters} {size}² {kernel}x{kernel}" + (f"/{stride}" if stride > 1 else "")
+        table[name] = (lambda: conv(machine, p), lambda: conv_peer(p))
+
+    for channels, size in ((64, 56), (128, 28), (256, 14), (512, 7)):
+        add(channels, channels, size, 3)
+        add(channels, 4 * channels, size, 1)
+        add(4 * channels, channels, size, 1)
+    add(128, 128, 56, 3, 2)
+    add(256, 512, 56, 1, 2)
+    add(3, 64, 224, 7, 2, block=3)
+    add(3, 64, 230, 7, 2, pad=0, block=3)
+    for channels, size, stride in ((96, 112, 2), (144, 56, 1), (384, 14, 1), (960, 7, 1)):
+        w = win.WindowProblem(1, -(-channels // lanes), size, size, (3, 3), (stride, stride), pads=(1, 1, 1, 1), lanes=lanes)
+        as_conv = c.ConvProblem(1, 1, 1, size, size, (3, 3), (stride, stride), pads=(1, 1, 1, 1), groups=channels, block=lanes)
+        table[f"depthwise {channels} {size}²" + (f"/{stride}" if stride > 1 else "")] = (
+            lambda w=w: depthwise(machine, w), lambda as_conv=as_conv: conv_peer(as_conv),
+        )  # fmt: skip
+    return table
+
+
+def seconds(f: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    f()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("filter", nargs="?", default="")
+    parser.add_argument("--isa", choices=[*ISAS])
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--no-peer", action="store_true")
+    options = parser.parse_args()
+    machine = replace(host_machine(), isa=ISAS[options.isa]) if options.isa else host_machine()
+    peak = peak_loop(machine.isa.lanes(4))
+    print(f"{machine.isa.name}, {machine.isa.lanes(4)} lanes, L1 {machine.l1_bytes >> 10} KiB, L2 {machine.l2_bytes >> 10} KiB")
+    print(f"{'case':26} {'tile':>12} {'us':>8} {'GFLOP/s':>8} {'of peak':>8} {'onnxruntime us':>15} {'faster':>7}")
+    for name, (make, make_peer) in cases(machine, not options.no_peer).items():
+        if options.filter not in name:
+            continue
+        ours, theirs = make(), None if options.no_peer else make_peer()
+        best = [1e9, 1e9, 1e9]
+        for _ in range(options.rounds):
+            for k, f in enumerate((ours.run, peak.run, theirs)):
+                if f is not None:
+                    best[k] = min(best[k], seconds(f))
+        rate, limit = ours.flops / best[0] / 1e9, peak.flops / best[1] / 1e9
+        line = f"{name:26} {ours.what:>12} {best[0] * 1e6:8.1f} {rate:8.1f} {rate / limit:8.1%}"
+        print(line + (f" {best[2] * 1e6:15.1f} {best[2] / best[0]:7.2f}" if theirs is not None else ""), flush=True)
+
+
+if __name__ == "__main__":
+    main()
