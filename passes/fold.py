@@ -30,6 +30,9 @@ SMALL_BYTES = 1 << 20
 #: references of kernel templates are slow: fold them for at most this many operand elements
 ANCHOR_ELEMENTS = 1 << 16
 
+#: weights in the order in which kernels read them: worth their memory even when they are one number repeated
+PACKS = ("pack_conv_weights", "pack_depthwise_weights", "pack_matrix")
+
 
 def fold(graph: Graph) -> Graph:
     """The graph with constants computed and control flow with a known condition resolved."""
@@ -80,7 +83,7 @@ class _Folder:
             return "it is control flow"
         if not all(isinstance(t, TensorType) and t.is_static for t in node.types):
             return "its result is not a tensor of known shape"
-        if node.op.template == "pack" or node.op.name == "broadcast_to":
+        if node.op.name in PACKS or node.op.name == "broadcast_to":
             return None
         elements = sum(self.known[v].size for v in node.inputs)
         if node.op.kind is Kind.ANCHOR and elements > ANCHOR_ELEMENTS:
@@ -127,7 +130,8 @@ class _Folder:
                 if already and base.size < array.size:
                     self.emitted[v] = v
                 elif base.size < array.size:
-                    data = constant(np.ascontiguousarray(base), v.dtype, self.names[v])
+                    leading = next((a for a, d in enumerate(base.shape) if d != 1), base.ndim)
+                    data = constant(np.ascontiguousarray(base).reshape(base.shape[leading:]), v.dtype, self.names[v])
                     self.emitted[v] = REGISTRY["broadcast_to"](data, shape=v.shape)
                 else:
                     self.emitted[v] = constant(np.ascontiguousarray(array), v.dtype, self.names[v])

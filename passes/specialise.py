@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graphc.errors import InputError
-from graphc.ir.dims import Dim, DimLike, substitute
+from graphc.ir.dims import Dim, substitute
 from graphc.ir.graph import Graph, Node, Value, make, rebuild, remake
-from graphc.ir.types import OptionalType, SequenceType, TensorType, Type, substitute_type
+from graphc.ir.types import OptionalType, SequenceType, TensorType, substitute_type
 
-__all__ = ["bind_shapes", "specialise"]
+__all__ = ["specialise"]
 
 
 def specialise(graph: Graph, sizes: Mapping[str, int]) -> Graph:
@@ -47,39 +46,3 @@ def _in_attribute(value: Any, sizes: Mapping[str, int]) -> Any:
             items = tuple(_in_attribute(v, sizes) for v in value)
             return value if all(a is b for a, b in zip(items, value, strict=True)) else items
     return value
-
-
-def bind_shapes(graph: Graph, shapes: Sequence[Sequence[int]]) -> dict[str, int]:
-    """The sizes that symbols take when the graph's inputs have these shapes, for `specialise`.
-
-    Inputs that are not tensors take an empty shape and are skipped. Raises InputError, naming the input, when a rank
-    or a fixed dimension differs or when two inputs give one symbol two sizes.
-    """
-    sizes: dict[str, int] = {}
-    origin: dict[str, str] = {}
-    computed: list[tuple[str, int, DimLike, int]] = []
-    for value, shape in zip(graph.inputs, shapes, strict=True):
-        name, t = value.node.attrs["name"], value.type
-        if not isinstance(t, TensorType):
-            continue
-        if len(shape) != t.rank:
-            raise InputError(f"input {name!r} has rank {len(shape)}, shape {tuple(shape)}; the model takes {t}")
-        for axis, (wanted, given) in enumerate(zip(t.shape, shape, strict=True)):
-            symbol = wanted.name if isinstance(wanted, Dim) else None
-            if symbol is None:
-                computed.append((name, axis, wanted, given))
-            elif sizes.setdefault(symbol, given) != given:
-                raise InputError(
-                    f"input {name!r} has size {given} on axis {axis}, but {symbol} is {sizes[symbol]} on input {origin[symbol]!r}"
-                )
-            else:
-                origin.setdefault(symbol, name)
-    for name, axis, dim, given in computed:
-        wanted = substitute(dim, sizes)
-        if wanted != given:
-            raise InputError(f"input {name!r} has size {given} on axis {axis}; the model takes {_type_of(graph, name)}, so {wanted} there")
-    return sizes
-
-
-def _type_of(graph: Graph, name: str) -> Type:
-    return next(v.type for v in graph.inputs if v.node.attrs["name"] == name)

@@ -1,0 +1,24 @@
+"""Simplification: the rules of arithmetic and of data movement, applied together until none applies.
+
+They stand in `algebra` and `movement`. One set, because each makes room for the other: a reshape that is gone lets two
+additions meet.
+"""
+
+from __future__ import annotations
+
+from graphc.ir.graph import Graph
+from graphc.ir.rewrite import Rule, rewrite
+from graphc.passes.algebra import algebra_rules
+from graphc.passes.movement import MOVEMENT_RULES
+
+__all__ = ["simplification_rules", "simplify"]
+
+
+def simplification_rules(strict: bool = False) -> tuple[Rule, ...]:
+    """All rules of the pass; `strict` leaves out those that may round differently."""
+    return (*MOVEMENT_RULES, *algebra_rules(strict))
+
+
+def simplify(graph: Graph, strict: bool = False) -> Graph:
+    """The graph in normal form under `simplification_rules`."""
+    return rewrite(graph, simplification_rules(strict))
