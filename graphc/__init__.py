@@ -8,6 +8,7 @@ Names are imported when they are first used, so that `import graphc` costs nothi
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,17 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOME = {"compile": "graphc.api", "load": "graphc.api", "Graph": "graphc.ir.graph", "Executable": "graphc.runtime.executable"}
+# Installed, frontends/, passes/ and runtime/ lie in this package. In a checkout they stand beside it: with this line
+# `python -m graphc` and `python -m bench.compare` also work there, whatever is installed.
+if not os.path.isdir(os.path.join(__path__[0], "runtime")):
+    __path__.append(os.path.dirname(__path__[0]))
+
+_HOME = {
+    "compile": "graphc.api",
+    "load": "graphc.api",
+    "Graph": "graphc.ir.graph",
+    "Executable": "graphc.runtime.executable",
+}
 
 __all__ = ["Executable", "Graph", "backend", "compile", "load"]
 

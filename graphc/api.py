@@ -18,7 +18,7 @@ from graphc.runtime.executable import Executable, GraphSource, Port, Source
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["compile", "load", "resolve"]
+__all__ = ["compile", "load", "resolve", "source_of"]
 
 #: `onnx:NAME` finds a model among these, the topologies that the onnx package ships with generated weights
 _SHIPPED = "backend/test/data/light"
@@ -35,7 +35,7 @@ def compile(model: Any, **options: Any) -> Executable:  # noqa: A001  (the name 
     the model needs and graphc lacks, OptionError for a bad option.
     """
     chosen = Options.of(**options)
-    executable = Executable(_source(model), chosen)
+    executable = Executable(source_of(model), chosen)
     if all(isinstance(p.type, TensorType) and p.type.is_static for p in executable.inputs):
         executable.prepare()
     return executable
@@ -76,7 +76,8 @@ def _proto(model: Any) -> ModelProto:
     return load_model(model)
 
 
-def _source(model: Any) -> Source:
+def source_of(model: Any) -> Source:
+    """A model as something that gives graphs, read and checked but not compiled. Takes what `compile` takes."""
     if isinstance(model, Executable):
         return model.source
     if isinstance(model, Graph):

@@ -163,6 +163,10 @@ class Executable:
             raise InputError(f"no input {next(iter(shapes))!r}; the inputs are {', '.join(p.name for p in self.inputs)}")
         return self._specialisation(self._check(feeds))
 
+    def specialisation(self, feeds: Mapping[str, Any]) -> Specialisation:
+        """The compiled form that `run` would use for these inputs; compiles it when there is none yet."""
+        return self._specialisation(self._check(feeds))
+
     def _output_positions(self, names: Sequence[str] | None) -> list[int]:
         known = {p.name: i for i, p in enumerate(self.outputs)}
         if names is None:

@@ -1,0 +1,109 @@
+"""A compilation up to the generated source, kept step by step: what `graphc inspect` looks at.
+
+It goes the way of `graphc.runtime.executable`, and stops before the kernels become machine code.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from graphc.codegen.cpu import KernelSource, source
+from graphc.ir.dtypes import dtype_of
+from graphc.ir.graph import Graph, Node
+from graphc.ir.rewrite import Pass, Trace, trace
+from graphc.ir.types import TensorType
+from graphc.kernels.build import build
+from graphc.kernels.ir import Kernel
+from graphc.kernels.program import Place, Program
+from graphc.options import Options
+from graphc.passes.pipeline import optimise, prepare
+from graphc.runtime.arena import Block, lower_bound, plan_arena
+from graphc.runtime.assemble import MemoryReport
+from graphc.runtime.executable import NeedsValues, Source
+from graphc.runtime.stages import partition
+
+__all__ = ["DryRun", "PassRecord", "Stretch", "dry_run"]
+
+
+@dataclass(frozen=True)
+class PassRecord:
+    """What one pass left and how long it took."""
+
+    name: str
+    graph: Graph
+    changed: bool
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Stretch:
+    """A stretch of native code: its final graph, its program, where buffers lie and the source of its kernels."""
+
+    graph: Graph
+    program: Program
+    blocks: list[Block]
+    offsets: Mapping[int, int]
+    memory: MemoryReport
+    sources: Mapping[Kernel, KernelSource]
+
+
+@dataclass
+class DryRun:
+    """Everything seen on the way. `host` are the nodes outside kernels with the reason, `unplanned` counts stretches
+    whose sizes only a run knows."""
+
+    imported: Graph
+    import_seconds: float
+    prepared: Graph
+    trace: Trace
+    passes: list[PassRecord] = field(default_factory=list)
+    stretches: list[Stretch] = field(default_factory=list)
+    host: list[tuple[Node, str]] = field(default_factory=list)
+    unplanned: int = 0
+
+
+def dry_run(model: Source, feeds: Mapping[str, np.ndarray], options: Options, explain: bool = False) -> DryRun:
+    """Go through a compilation for inputs like `feeds`. Raises what compiling would raise."""
+    started = time.perf_counter()
+    imported = _import(model, feeds)
+    import_seconds = time.perf_counter() - started
+    records: list[PassRecord] = []
+
+    def hook(p: Pass, before: Graph, after: Graph, seconds: float) -> None:
+        records.append(PassRecord(p.name, after, after is not before, seconds))
+
+    with trace(explain=explain) as events:
+        prepared = prepare(imported, options, hooks=(hook,))
+        seen = DryRun(imported, import_seconds, prepared, events, records)
+        for stage in partition(prepared)[0]:
+            if stage.on_host:
+                seen.host.append((stage.node, stage.reason))
+            elif all(isinstance(v.type, TensorType) and v.type.is_static for n in stage.graph.nodes for v in n.outputs):
+                seen.stretches.append(_stretch(optimise(stage.graph, options, hooks=(hook,)), options))
+            else:
+                seen.unplanned += 1
+    return seen
+
+
+def _import(model: Source, feeds: Mapping[str, np.ndarray]) -> Graph:
+    types = {name: TensorType(dtype_of(array), array.shape) for name, array in feeds.items()}
+    values: dict[str, np.ndarray] = {}
+    while True:
+        try:
+            return model.graph(types, values)
+        except NeedsValues as request:
+            values.update({name: feeds[name] for name in request.names})
+
+
+def _stretch(graph: Graph, options: Options) -> Stretch:
+    program = build(graph, options.thread_count)
+    sources = {kernel: source(kernel) for kernel in dict.fromkeys(launch.kernel for launch in program.launches)}
+    blocks = [Block(b, program.buffers[b].nbytes, first, last) for b, (first, last) in program.lifetimes().items()]
+    offsets, arena = plan_arena(blocks)
+    constants = sum(b.nbytes for b in program.buffers if b.place is Place.CONSTANT)
+    memory = MemoryReport(arena, lower_bound(blocks), sum(b.nbytes for b in blocks), constants)
+    return Stretch(graph, program, blocks, offsets, memory, sources)
