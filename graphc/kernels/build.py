@@ -22,10 +22,21 @@ import numpy as np
 
 from graphc.errors import CompileError
 from graphc.ir.dtypes import DType, dtype_of
-from graphc.ir.graph import Graph, Node, Value, describe_location
+from graphc.ir.graph import Graph, Node, Value, describe_location, input_value, make, remake
 from graphc.ir.types import TensorType
-
-from graphc.kernels.program import Branch, Buffer, Count, Exhausted, Instruction, Jump, Label, Place, Placed, Program, Rebind
+from graphc.kernels.program import (
+    Branch,
+    Buffer,
+    Count,
+    Exhausted,
+    Instruction,
+    Jump,
+    Label,
+    Place,
+    Placed,
+    Program,
+    Rebind,
+)
 from graphc.ops.spec import Kind, Layout
 
 __all__ = ["ProgramBuilder", "anchor_of", "build", "lowering", "template_of"]
@@ -52,6 +63,18 @@ def lowering(template: str, *, writes_strided: bool = False) -> Callable[[Loweri
 def anchor_of(body: Graph) -> Node | None:
     """The anchor in a fusion's body (there is at most one)."""
     return next((n for n in body.nodes if n.op.kind is Kind.ANCHOR), None)
+
+
+def split_fusion(body: Graph) -> tuple[Node, Graph]:
+    """The anchor of a fusion's body, and the rest of the body with the anchor's results as its first inputs."""
+    anchor = anchor_of(body)
+    assert anchor is not None
+    results = [input_value(f"anchor{k}", t) for k, t in enumerate(anchor.types)]
+    new: dict[Value, Value] = dict(zip(anchor.outputs, results, strict=True)) | {v: v for v in body.inputs}
+    for n in body.nodes:
+        if n is not anchor and n.op.name != "input":
+            new.update(zip(n.outputs, remake(n, tuple(new[v] for v in n.inputs)), strict=True))
+    return anchor, Graph((*results, *body.inputs), [new[v] for v in body.outputs], body.output_names)
 
 
 def template_of(node: Node) -> str | None:
@@ -143,6 +166,23 @@ class ProgramBuilder:
         if 0 in source.shape:
             return []
         return [self.emit(launch) for launch in lower_copy(source, target, self.threads)]
+
+    def apart(self, node: Node, operands: list[Placed], results: list[Placed]) -> None:
+        """Compute a fusion in two kernels: its anchor into a workspace, then the rest of it. For lowerings whose
+        template cannot take this epilogue."""
+        from graphc.kernels.lower import lower
+        from graphc.ops.fusion import fusion
+
+        if node.op.name != "fusion":
+            raise CompileError(f"{node.op.name}: its template cannot write this result{describe_location(node)}")
+        body: Graph = node.attrs["body"]
+        anchor, rest = split_fusion(body)
+        where = dict(zip(body.inputs, operands, strict=True))
+        made = [self.temporary(v.tensor.static_shape, v.dtype) for v in anchor.outputs]
+        LOWERINGS[anchor.op.template or ""](self, anchor, [where[v] for v in anchor.inputs], made)
+        after = make(fusion, *rest.inputs, body=rest)[0].node
+        for launch in lower(after, [*made, *operands], results, self.threads):
+            self.emit(launch)
 
     def label(self) -> int:
         """A new label's name; place it with `emit(Label(name))`."""

@@ -1,0 +1,200 @@
+"""The end of an anchor's kernel: what is done to each result before it is stored, as data.
+
+An anchor (a contraction, a window) computes a vector of results at a time; the elementwise operations fused behind it
+become scalar expressions over that vector, the loop variables
+
+    b, g   batch and group        m   row, or pixel counted through the image
+    q      vector of columns      c   the same, counted through all groups
+
+and loads that are affine in them. Everything that depends on sizes is an integer of the launch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from graphc.ir import scalar as s
+from graphc.ir.dtypes import DType
+from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.scalar import Scalar
+from graphc.ir.types import TensorType
+from graphc.kernels.build import anchor_of
+from graphc.kernels.program import Placed
+from graphc.ops.spec import Kind
+
+__all__ = ["Access", "Axes", "Epilogue", "EpilogueStore", "fused_epilogue"]
+
+VARIABLES = ("b", "g", "m", "q", "c")
+
+
+@dataclass(frozen=True)
+class Access:
+    """Where a vector of results finds its element or elements in operand `buffer`.
+
+    `strides` names the variables that move it; the launch gives the stride of each, in elements, in this order.
+    `vector` says whether the lanes read consecutive elements, or all the same one.
+    """
+
+    buffer: int
+    strides: tuple[str, ...]
+    vector: bool
+
+
+@dataclass(frozen=True)
+class EpilogueStore:
+    """`operand[access] = value`; in the value, `temp(0)` is the result and `load(k)` reads access `k`."""
+
+    access: Access
+    value: Scalar
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """`buffers` gives the element types of the epilogue's operands, `outputs` of them at the end are written."""
+
+    buffers: tuple[DType, ...]
+    outputs: int
+    loads: tuple[Access, ...]
+    stores: tuple[EpilogueStore, ...]
+
+
+@dataclass(frozen=True)
+class Axes:
+    """How the axes of an anchor's result map to the kernel's variables.
+
+    `groups[v]` lists the axes that variable `v` counts through, outermost first; `column` is the axis whose elements
+    are the lanes, with `lanes` of them to a vector (`q` and `c` then advance by whole vectors).
+    """
+
+    shape: tuple[int, ...]
+    groups: Mapping[str, tuple[int, ...]]
+    column: int
+    column_vectors: str | None  # the variable that counts vectors along the column axis, if they are that axis
+    lanes: int
+
+    def strides(self, coefficients: Mapping[int, int]) -> tuple[dict[str, int], bool] | None:
+        """An affine access as (stride of each variable, lanes are consecutive); None when the variables cannot express it."""
+        along = coefficients.get(self.column, 0)
+        if along not in (0, 1):
+            return None
+        result: dict[str, int] = {}
+        for variable, axes in self.groups.items():
+            axes = tuple(a for a in axes if self.shape[a] > 1)
+            if not axes:
+                continue
+            steps = [coefficients.get(a, 0) for a in axes]
+            for outer, inner, axis in zip(steps, steps[1:], axes[1:], strict=False):
+                if outer != inner * self.shape[axis]:
+                    return None
+            if steps[-1]:
+                result[variable] = steps[-1]
+        if self.column_vectors is not None and along and self.shape[self.column] > self.lanes:
+            result[self.column_vectors] = self.lanes
+        return result, bool(along)
+
+
+def fused_epilogue(
+    node: Node, operands: Sequence[Placed], results: Sequence[Placed], axes: Axes
+) -> tuple[Epilogue, list[Placed], list[int]] | None:
+    """The epilogue behind the anchor of `node` (an anchor, or a fusion with one), its operands and its launch integers.
+
+    None when some access cannot be expressed by the kernel's variables.
+    """
+    if node.op.name == "fusion":
+        body: Graph = node.attrs["body"]
+        anchor = anchor_of(body)
+        assert anchor is not None
+        inputs, outputs = body.inputs, body.outputs
+    else:
+        anchor, inputs, outputs = node, (), node.outputs
+    result_value = anchor.outputs[0]
+    index = tuple(s.index(a) for a in range(len(axes.shape)))
+    placed = dict(zip(inputs, operands, strict=True)) if inputs else {}
+    used: list[Value] = []
+    try:
+        values = [_element(v, index, placed, result_value, used) for v in outputs]
+    except NotImplementedError:
+        return None
+    where: list[Placed] = [placed[v] for v in used] + list(results)
+    accesses: dict[Scalar, int] = {}
+    loads: list[Access] = []
+    integers: list[int] = []
+
+    def access(buffer: int, offset: Scalar) -> Access | None:
+        form = s.affine(offset)
+        strides = axes.strides(form[1]) if form is not None and form[0] == 0 else None
+        if strides is None:
+            return None
+        integers.extend(strides[0].values())
+        return Access(buffer, tuple(strides[0]), strides[1])
+
+    for value in values:
+        for e in s.walk((value,)):
+            if e.op == "load" and e not in accesses:
+                found = access(e.attr, e.args[0])
+                if found is None:
+                    return None
+                accesses[e] = len(loads)
+                loads.append(found)
+            elif e.op == "index":  # an iota in the epilogue, or part of an offset that was accepted above
+                continue
+    stores = []
+    for k, (value, result) in enumerate(zip(values, results, strict=True)):
+        offset = s.linear(index, result.strides)
+        target = access(len(used) + k, offset)
+        if target is None or not target.vector:
+            return None
+        value = _renumber(value, accesses)
+        if any(e.op == "index" for e in s.walk((value,))):
+            return None
+        stores.append(EpilogueStore(target, value))
+    buffers = tuple(p.dtype for p in where)
+    return Epilogue(buffers, len(results), tuple(loads), tuple(stores)), where, integers
+
+
+def _renumber(value: Scalar, accesses: Mapping[Scalar, int]) -> Scalar:
+    """Loads name their access and no longer an offset."""
+    new: dict[Scalar, Scalar] = {}
+    for e in s.walk((value,)):
+        if e in accesses:
+            new[e] = s.load(accesses[e], 0, e.dtype)
+        elif e.args and any(new[a] is not a for a in e.args):
+            args = tuple(new[a] for a in e.args)
+            new[e] = s.cast(args[0], e.dtype) if e.op == "cast" else s.scalar(e.op, *args)
+        else:
+            new[e] = e
+    return new[value]
+
+
+class _Reader:
+    """An operand of an operation in the body, as `OpSpec.compute` reads it."""
+
+    def __init__(self, type: TensorType, read: Callable[..., Scalar]) -> None:
+        self.type, self._read = type, read
+
+    def __call__(self, *index: Scalar) -> Scalar:
+        return self._read(index)
+
+
+def _element(v: Value, index: tuple[Scalar, ...], placed: Mapping[Value, Placed], anchor: Value, used: list[Value]) -> Scalar:
+    """The element of a body value at `index`, in terms of the anchor's result and loads."""
+    if v == anchor:
+        if any(i.op != "index" or i.attr != axis for axis, i in enumerate(index) if v.shape[axis] != 1):
+            raise NotImplementedError("the anchor's result is read at another element than the one computed")
+        return s.temp(0, v.dtype)
+    if v in placed:
+        if v not in used:
+            used.append(v)
+        p = placed[v]
+        index = tuple(s.const(0) if d == 1 else i for i, d in zip(index, p.shape, strict=True))
+        return s.load(used.index(v), s.linear(index, p.strides), v.dtype)
+    node = v.node
+    if v.literal is not None and v.literal.size == 1:
+        return s.const(v.literal.item(), v.dtype)
+    if node.op.kind is Kind.ELEMENTWISE and node.op.scalar is not None:
+        return node.op.scalar(*(_element(x, index, placed, anchor, used) for x in node.inputs), **node.attrs)
+    if node.op.kind is Kind.INJECTIVE and node.op.compute is not None:
+        readers = [_Reader(x.tensor, lambda at, x=x: _element(x, tuple(at), placed, anchor, used)) for x in node.inputs]
+        return node.op.compute(v.tensor, readers, index, **node.attrs)
+    raise NotImplementedError(f"{node.op.name} in an epilogue")

@@ -1,0 +1,181 @@
+"""Lowering of contractions: `conv_blocked` and `dot_packed`, alone or with an epilogue fused behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+
+import numpy as np
+
+from graphc.ir.graph import Node, location_of
+from graphc.kernels.build import ProgramBuilder, anchor_of, lowering
+from graphc.kernels.contraction import (
+    SLOTS,
+    ContractionVariant,
+    ConvProblem,
+    GemmProblem,
+    Problem,
+    arguments,
+    offset_table,
+    schedule,
+)
+from graphc.kernels.epilogue import Axes, Epilogue, fused_epilogue
+from graphc.kernels.ir import Launch, Operand
+from graphc.kernels.machine import host_machine
+from graphc.kernels.program import Placed
+from graphc.ops.spec import Layout
+
+__all__ = ["ContractionKernel", "conv_problem", "names_of"]
+
+
+@dataclass(frozen=True)
+class ContractionKernel:
+    """A contraction kernel: the micro-kernel's variant and what is done with its results."""
+
+    variant: ContractionVariant
+    epilogue: Epilogue
+
+    @property
+    def family(self) -> str:
+        return "contraction"
+
+
+@lowering("contraction")
+def lower_contraction(builder: ProgramBuilder, node: Node, operands: list[Placed], results: list[Placed]) -> None:
+    """Emit the launches of a contraction. The result (and every output of the fusion) is dense."""
+    anchor = anchor_of(node.attrs["body"]) if node.op.name == "fusion" else node
+    assert anchor is not None
+    inputs = list(node.attrs["body"].inputs) if node.op.name == "fusion" else list(node.inputs)
+    x, w = (operands[inputs.index(v)] for v in anchor.inputs)
+    prepare = _convolution if anchor.op.name == "conv_blocked" else _product
+    problem, axes, x, w = prepare(builder, anchor, x, w)
+    fused = fused_epilogue(node, operands, results, axes)
+    if fused is None:
+        builder.apart(node, operands, results)
+        return
+    epilogue, placed, integers = fused
+    itemsize = anchor.inputs[0].dtype.itemsize
+    columns = w.shape[-1]
+    plan = schedule(problem, host_machine(), builder.threads, vectors=columns // host_machine().isa.lanes(itemsize))
+    slots = arguments(problem, plan)
+    table, zeros = Operand(x.buffer), Operand(x.buffer)
+    if plan.variant.mode == "table":
+        assert isinstance(problem, ConvProblem)
+        table = builder.constant(_table(problem, plan.variant)).operand
+        zeros = builder.constant(_zeros(problem.dtype)).operand
+    slots["x_batch"] = x.strides[0] if isinstance(problem, ConvProblem) else slots["x_batch"]
+    builder.emit(
+        Launch(
+            ContractionKernel(plan.variant, epilogue),
+            (x.operand, w.operand, table, zeros, *(p.operand for p in placed)),
+            len(results),
+            (*(slots[name] for name in SLOTS[4:]), *integers),
+            plan.tasks,
+            plan.scratch_bytes,
+            names_of(node),
+            problem.flops,
+        )
+    )
+
+
+def names_of(node: Node) -> tuple[str, ...]:
+    """What a launch says it computes: the places its node came from."""
+    return location_of(node) or (node.op.name,)
+
+
+# ------------------------------------------------------------------------------------------------------ convolutions
+
+
+def conv_problem(x: Sequence[int], w: Sequence[int], attrs: dict[str, object], dtype: str) -> ConvProblem:
+    """The problem of a `conv_blocked` with operands of these shapes."""
+    groups, _, blocks, kh, kw, size, _ = w
+    (top, bottom), (left, right) = attrs["padding"]  # type: ignore[misc]
+    return ConvProblem(
+        batch=x[0],
+        channels=blocks * size,
+        filters=attrs["filters"] // groups,  # type: ignore[operator]
+        height=x[2],
+        width=x[3],
+        kernel=(kh, kw),
+        stride=attrs["strides"],  # type: ignore[arg-type]
+        dilation=attrs["dilation"],  # type: ignore[arg-type]
+        pads=(top, left, bottom, right),
+        groups=groups,
+        block=size,
+        dtype=dtype,
+    )
+
+
+def _convolution(builder: ProgramBuilder, anchor: Node, x: Placed, w: Placed) -> tuple[Problem, Axes, Placed, Placed]:
+    image = Layout.dense(x.shape[1:])
+    if not Layout(0, x.shape[1:], x.strides[1:]).is_dense:
+        x = builder.dense(x)
+    else:  # images may lie apart; extents of 1 make strides meaningless
+        x = Placed(x.buffer, x.dtype, Layout(x.layout.offset, x.shape, (x.strides[0], *image.strides)))
+    w = builder.dense(w)
+    problem = conv_problem(x.shape, w.shape, dict(anchor.attrs), x.dtype.name)
+    axes = Axes(
+        anchor.outputs[0].tensor.static_shape, {"b": (0,), "c": (1,), "m": (2, 3)}, column=4, column_vectors=None, lanes=anchor.attrs["lanes"]
+    )
+    return problem, axes, x, w
+
+
+@lru_cache(maxsize=256)
+def _table(problem: ConvProblem, variant: ContractionVariant) -> np.ndarray:
+    return offset_table(problem, variant)
+
+
+@lru_cache(maxsize=8)
+def _zeros(dtype: str) -> np.ndarray:
+    return np.zeros(64, dtype)
+
+
+# --------------------------------------------------------------------------------------------------- matrix products
+
+
+def _product(builder: ProgramBuilder, anchor: Node, a: Placed, w: Placed) -> tuple[Problem, Axes, Placed, Placed]:
+    """Rows m, columns n, steps k; leading axes are rows too when the right operand is shared and memory allows."""
+    w = builder.dense(w)
+    shape = anchor.outputs[0].tensor.static_shape
+    *batch, m, k = a.shape
+    n = shape[-1]
+    lanes = host_machine().isa.lanes(a.dtype.itemsize)
+    shared = w.layout.shape[:-3] == () or not batch
+    last = a.strides[-1] if k > 1 else 1
+    row_axes: tuple[int, ...] = (len(batch),)
+    if shared and batch:
+        steps = [(d, st) for d, st in zip(a.shape[:-1], a.strides[:-1], strict=True) if d > 1]
+        if any(outer != d * inner for (_, outer), (d, inner) in zip(steps, steps[1:], strict=False)):
+            a = builder.dense(a)
+            last = 1
+        row_axes, m, batch = tuple(range(len(shape) - 1)), prod(shape[:-1]), []
+    elif len([d for d in batch if d > 1]) > 2 or any(st < 0 for st in a.strides):
+        a = builder.dense(a)
+        last = 1
+    real = [i for i, d in enumerate(batch) if d > 1]
+    if len(real) > 2:  # dense now: leading batch axes are one
+        outer_axes, inner_axes = tuple(real[:-1]), (real[-1],)
+    else:
+        outer_axes, inner_axes = tuple(real[:1]) if len(real) == 2 else (), tuple(real[-1:])
+    extents = [prod(shape[i] for i in axes) for axes in (outer_axes, inner_axes)]
+    rows = [(d, st) for d, st in zip(a.shape[:-1], a.strides[:-1], strict=True) if d > 1]
+    row_stride = (rows[-1][1] if rows else k) if len(row_axes) > 1 else a.strides[-2] if m > 1 else k
+    problem = GemmProblem(
+        m=m,
+        n=n,
+        k=k,
+        batch=extents[0],
+        groups=extents[1],
+        row_stride=row_stride,
+        step_stride=last,
+        batch_stride=a.strides[outer_axes[-1]] if outer_axes else 0,
+        group_stride=a.strides[inner_axes[-1]] if inner_axes else 0,
+        shared=extents[0] == 1,
+        dtype=a.dtype.name,
+    )
+    axes = Axes(
+        shape, {"b": outer_axes, "g": inner_axes, "m": row_axes}, column=len(shape) - 1, column_vectors="q", lanes=lanes
+    )
+    return problem, axes, a, w

@@ -1,0 +1,141 @@
+"""Lowering of sliding windows: pooling and depthwise convolutions.
+
+On blocked activations the tuned template does it, with an epilogue fused behind; any other shape, axes or element type
+becomes a loop nest that reduces over the window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graphc.ir.graph import Node
+from graphc.ir.scalar import Scalar, cast, const, index, load, select, temp
+from graphc.kernels.build import ProgramBuilder, anchor_of, lowering
+from graphc.kernels.epilogue import Axes, Epilogue, fused_epilogue
+from graphc.kernels.ir import Launch, LoopNest, Map, Reduce, Store
+from graphc.kernels.lower import launches
+from graphc.kernels.lower_contraction import names_of
+from graphc.kernels.machine import host_machine
+from graphc.kernels.program import Placed
+from graphc.kernels.windows import SLOTS, WindowProblem, WindowVariant, arguments, schedule
+from graphc.ops.reduce import combine_identity
+
+__all__ = ["WindowKernel"]
+
+_COMBINES = {"add": "add", "maximum": "max"}
+
+
+@dataclass(frozen=True)
+class WindowKernel:
+    """A window kernel: the micro-kernel's variant and what is done with its results."""
+
+    variant: WindowVariant
+    epilogue: Epilogue
+
+    @property
+    def family(self) -> str:
+        return "window"
+
+
+@lowering("depthwise")
+def lower_depthwise(builder: ProgramBuilder, node: Node, operands: list[Placed], results: list[Placed]) -> None:
+    """Emit the launch of a depthwise convolution on blocked activations."""
+    anchor, (x, w) = _anchor(node, operands)
+    _blocked(builder, node, operands, results, builder.dense(x), builder.dense(w), anchor, "fma", w.shape[1:3])
+
+
+@lowering("window")
+def lower_window(builder: ProgramBuilder, node: Node, operands: list[Placed], results: list[Placed]) -> None:
+    """Emit the launches of a `reduce_window`."""
+    anchor, (x,) = _anchor(node, operands)
+    attrs = anchor.attrs
+    lanes = host_machine().isa.lanes(x.dtype.itemsize)
+    blocked = len(x.shape) == 5 and attrs["axes"] == (2, 3) and x.shape[4] == lanes
+    if blocked and attrs["combine"] in _COMBINES and x.dtype.name in ("float32", "float64"):
+        x = builder.dense(x)
+        _blocked(builder, node, operands, results, x, x, anchor, _COMBINES[attrs["combine"]], attrs["window"])
+    elif node is not anchor:
+        builder.apart(node, operands, results)
+    else:
+        for launch in launches(_nest(x, results[0], attrs), [x, results[0]], builder.threads, names_of(node)):
+            builder.emit(launch)
+
+
+def _anchor(node: Node, operands: list[Placed]) -> tuple[Node, list[Placed]]:
+    """The anchor of a node, and its operands among the node's."""
+    if node.op.name != "fusion":
+        return node, operands
+    body = node.attrs["body"]
+    anchor = anchor_of(body)
+    assert anchor is not None
+    return anchor, [operands[body.inputs.index(v)] for v in anchor.inputs]
+
+
+def _blocked(
+    builder: ProgramBuilder,
+    node: Node,
+    operands: list[Placed],
+    results: list[Placed],
+    x: Placed,
+    w: Placed,
+    anchor: Node,
+    combine: Any,
+    kernel: Sequence[int],
+) -> None:
+    attrs = anchor.attrs
+    (top, bottom), (left, right) = attrs["padding"]
+    batch, blocks, height, width, lanes = x.shape
+    problem = WindowProblem(
+        batch, blocks, height, width, tuple(kernel), attrs["strides"], attrs["dilation"], (top, left, bottom, right), lanes, combine, x.dtype.name
+    )  # fmt: skip
+    axes = Axes(anchor.outputs[0].tensor.static_shape, {"b": (0,), "c": (1,), "m": (2, 3)}, column=4, column_vectors=None, lanes=lanes)
+    fused = fused_epilogue(node, operands, results, axes)
+    if fused is None:
+        builder.apart(node, operands, results)
+        return
+    epilogue, placed, integers = fused
+    plan = schedule(problem, host_machine(), builder.threads)
+    slots = arguments(problem, plan)
+    builder.emit(
+        Launch(
+            WindowKernel(plan.variant, epilogue),
+            (x.operand, w.operand, *(p.operand for p in placed)),
+            len(results),
+            (*(slots[name] for name in SLOTS[2:]), *integers),
+            plan.tasks,
+            plan.scratch_bytes,
+            names_of(node),
+            problem.flops,
+        )
+    )
+
+
+def _nest(x: Placed, y: Placed, attrs: Mapping[str, Any]) -> LoopNest:
+    """Any window over any axes: the output's points outside, the window's inside."""
+    axes, rank = attrs["axes"], len(x.shape)
+    wide = x.dtype if x.dtype.bits >= 32 or not x.dtype.is_float else None
+    position: list[Scalar] = [index(k) for k in range(rank)]
+    inside: Scalar | None = None
+    for n, (axis, stride, dilation, (low, high)) in enumerate(
+        zip(axes, attrs["strides"], attrs["dilation"], attrs["padding"], strict=True)
+    ):
+        at = index(axis) * stride + index(rank + n) * dilation + (-low)
+        if low or high:
+            bounds = (at >= 0) & (at < x.shape[axis])
+            inside = bounds if inside is None else inside & bounds
+        position[axis] = at
+    offset: Scalar = const(0)
+    for i, s in zip(position, x.strides, strict=True):
+        offset = offset + i * s
+    element = load(0, offset, x.dtype)
+    value = element if wide else cast(element, "float32")
+    if inside is not None:
+        value = select(inside, value, const(combine_identity(attrs["combine"], value.dtype), value.dtype))
+    window = tuple(const(n) for n in attrs["window"])
+    target: Scalar = const(0)
+    for k, s in enumerate(y.strides):
+        target = target + index(k) * s
+    store = Store(1, target, cast(temp(0, value.dtype), y.dtype))
+    return LoopNest((x.dtype, y.dtype), 1, tuple(const(d) for d in y.shape), (Reduce(0, attrs["combine"], window, value), Map((), (store,))))
