@@ -15,14 +15,15 @@ import numpy as np
 
 from graphc.ir import scalar as s
 from graphc.ir.dims import DimLike, product
-from graphc.ir.dtypes import DType
+from graphc.ir.dtypes import DType, dtype_of
 from graphc.ir.scalar import Scalar
 from graphc.ir.types import TensorType
 from graphc.ops.shapes import broadcast_shapes, factor_groups, reshaped_layout, slice_extent
 from graphc.ops.spec import Kind, Layout, OpSpec, Reader, Sample, expect, register
 
 __all__ = [
-    "broadcast_shapes", "broadcast_to", "concat", "gather", "gather_elements", "gather_nd", "iota", "pad", "reshape", "slice_", "transpose",
+    "broadcast_shapes", "broadcast_to", "concat", "gather", "gather_elements", "gather_nd", "iota", "pad", "reshape", "shape_of", "slice_",
+    "tensor_operand", "transpose", "wrap_index", "wrapped_indices",
 ]  # fmt: skip
 
 Index = Sequence[Scalar]
@@ -517,8 +518,6 @@ def _iota_compute(result: TensorType, readers: Sequence[Reader], index: Index, *
 
 
 def _iota_samples() -> Iterable[Sample]:
-    from graphc.ir.dtypes import dtype_of
-
     yield Sample((), {"shape": (2, 3), "axis": 1, "dtype": dtype_of("int64")})
     yield Sample((), {"shape": (4, 2), "axis": 0, "dtype": dtype_of("float32")})
     yield Sample((), {"shape": (0,), "axis": 0, "dtype": dtype_of("int32")})
@@ -534,5 +533,35 @@ iota = register(
         compute=_iota_compute,
         no_gradient="it has no operands",
         samples=_iota_samples,
+    )
+)
+
+# ----------------------------------------------------------------------------------------------------- shape_of
+
+
+def _shape_of_type(x: TensorType) -> TensorType:
+    tensor_operand("shape_of", 0, x)
+    return TensorType(dtype_of("int64"), (x.rank,))
+
+
+def _shape_of_compute(result: TensorType, readers: Sequence[Reader], index: Index) -> Scalar:
+    """A choice among numbers; the operand itself is not read."""
+    extents = readers[0].type.static_shape
+    element = s.const(extents[-1] if extents else 0)
+    for axis, extent in reversed([*enumerate(extents)][:-1]):
+        element = s.select(s.scalar("eq", index[0], axis), s.const(extent), element)
+    return element
+
+
+shape_of = register(
+    OpSpec(
+        name="shape_of",
+        kind=Kind.INJECTIVE,
+        summary="The operand's shape as an int64 vector; known while compiling once symbols are bound.",
+        infer=_shape_of_type,
+        reference=lambda x: np.array(np.shape(x), np.int64),
+        compute=_shape_of_compute,
+        no_gradient="its result does not depend on the operand's elements",
+        samples=lambda: [Sample((_CUBE,)), Sample((np.float32(1),)), Sample((np.zeros((0, 5), bool),))],
     )
 )
