@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TypeAlias
 
 import numpy as np
@@ -44,6 +45,8 @@ __all__ = ["ProgramBuilder", "anchor_of", "build", "lowering", "template_of"]
 #: lowers an anchor, alone or in a fusion with an epilogue: (builder, node, operands, results) -> None
 Lowering: TypeAlias = Callable[["ProgramBuilder", Node, list[Placed], list[Placed]], None]
 LOWERINGS: dict[str, Lowering] = {}
+#: the modules that register them; they import this one, so they are imported when the first program is built
+_LOWERING_MODULES = ("graphc.kernels.lower_contraction", "graphc.kernels.lower_window")
 #: templates that can write their results into any layout, not only a dense one
 WRITES_STRIDED: set[str] = set()
 
@@ -89,6 +92,8 @@ def build(graph: Graph, threads: int = 1) -> Program:
 
     Raises CompileError naming the operation that has no kernel.
     """
+    for module in _LOWERING_MODULES:
+        import_module(module)
     builder = ProgramBuilder(threads)
     arguments = [builder.external(v, Place.INPUT, i) for i, v in enumerate(graph.inputs)]
     results = [builder.external(v, Place.OUTPUT, i) for i, v in enumerate(graph.outputs)]

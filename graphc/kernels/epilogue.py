@@ -137,8 +137,6 @@ def fused_epilogue(
                     return None
                 accesses[e] = len(loads)
                 loads.append(found)
-            elif e.op == "index":  # an iota in the epilogue, or part of an offset that was accepted above
-                continue
     stores = []
     for k, (value, result) in enumerate(zip(values, results, strict=True)):
         offset = s.linear(index, result.strides)
@@ -146,7 +144,7 @@ def fused_epilogue(
         if target is None or not target.vector:
             return None
         value = _renumber(value, accesses)
-        if any(e.op == "index" for e in s.walk((value,))):
+        if any(not _in_vectors(e) for e in s.walk((value,))):
             return None
         stores.append(EpilogueStore(target, value))
     buffers = tuple(p.dtype for p in where)
@@ -165,6 +163,15 @@ def _renumber(value: Scalar, accesses: Mapping[Scalar, int]) -> Scalar:
         else:
             new[e] = e
     return new[value]
+
+
+def _in_vectors(e: Scalar) -> bool:
+    """Whether kernels compute this on a vector of results: one width of element throughout, no loop counters."""
+    if e.op in ("index", "param", "cast", "bitcast"):
+        return False
+    if e.op == "const" and e.dtype.name == "int64":  # the offset of a load
+        return True
+    return e.dtype.name in ("float32", "float64") or (e.dtype.kind == "bool" and e.op != "load")
 
 
 class _Reader:

@@ -21,8 +21,10 @@ from graphc.kernels.contraction import (
     offset_table,
     schedule,
 )
+from graphc.kernels.direct import conv_nest, dot_nest
 from graphc.kernels.epilogue import Axes, Epilogue, fused_epilogue
 from graphc.kernels.ir import Launch, Operand
+from graphc.kernels.lower import launches
 from graphc.kernels.machine import host_machine
 from graphc.kernels.program import Placed
 from graphc.ops.spec import Layout
@@ -47,6 +49,9 @@ def lower_contraction(builder: ProgramBuilder, node: Node, operands: list[Placed
     """Emit the launches of a contraction. The result (and every output of the fusion) is dense."""
     anchor = anchor_of(node.attrs["body"]) if node.op.name == "fusion" else node
     assert anchor is not None
+    if anchor.op.name in ("dot", "conv"):
+        _by_definition(builder, node, anchor, operands, results)
+        return
     inputs = list(node.attrs["body"].inputs) if node.op.name == "fusion" else list(node.inputs)
     x, w = (operands[inputs.index(v)] for v in anchor.inputs)
     prepare = _convolution if anchor.op.name == "conv_blocked" else _product
@@ -83,6 +88,16 @@ def lower_contraction(builder: ProgramBuilder, node: Node, operands: list[Placed
 def names_of(node: Node) -> tuple[str, ...]:
     """What a launch says it computes: the places its node came from."""
     return location_of(node) or (node.op.name,)
+
+
+def _by_definition(builder: ProgramBuilder, node: Node, anchor: Node, operands: list[Placed], results: list[Placed]) -> None:
+    if node is not anchor:
+        builder.apart(node, operands, results)
+        return
+    (x, w), (y,) = operands, results
+    nest = dot_nest(x, w, y) if anchor.op.name == "dot" else conv_nest(x, w, y, anchor.attrs)
+    for launch in launches(nest, [x, w, y], builder.threads, names_of(node)):
+        builder.emit(launch)
 
 
 # ------------------------------------------------------------------------------------------------------ convolutions

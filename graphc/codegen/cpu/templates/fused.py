@@ -6,36 +6,75 @@ for a vector as for a number.
 
 from __future__ import annotations
 
+from collections import Counter
+
+from graphc.codegen.cpu.templates.contraction import contraction_source
 from graphc.codegen.cpu.templates.epilogue import Argument
 from graphc.codegen.cpu.templates.epilogue import Epilogue as Lines
-from graphc.codegen.scalar import Printer
+from graphc.codegen.cpu.templates.windows import window_source
+from graphc.codegen.scalar import Text, expression, literal, register_type
+from graphc.ir.scalar import Scalar, walk
 from graphc.kernels.epilogue import Access, Epilogue
+from graphc.kernels.lower_contraction import ContractionKernel
+from graphc.kernels.lower_window import WindowKernel
 
-__all__ = ["epilogue_lines"]
+__all__ = ["contraction", "epilogue_lines", "window"]
+
+
+def contraction(kernel: ContractionKernel, name: str) -> str:
+    """The module text of a contraction kernel."""
+    return contraction_source(kernel.variant, epilogue_lines(kernel.epilogue), name)
+
+
+def window(kernel: WindowKernel, name: str) -> str:
+    """The module text of a window kernel."""
+    return window_source(kernel.variant, epilogue_lines(kernel.epilogue), name)
 
 
 def epilogue_lines(epilogue: Epilogue) -> Lines:
-    """The epilogue as source: operands are `e0`, `e1`, ..., strides `e0_m` and so on."""
-    pointers = [Argument(f"e{k}", dtype.name if dtype.kind != "bool" else "uint8") for k, dtype in enumerate(epilogue.buffers)]
+    """The epilogue as source: operands are `e0`, `e1`, ..., strides `s0_m` and so on."""
+    pointers = [Argument(f"e{k}", dtype.name) for k, dtype in enumerate(epilogue.buffers)]
     integers: list[Argument] = []
+    used: set[str] = set()
 
     def place(number: int, access: Access) -> str:
         terms = []
         for variable in access.strides:
-            name = f"a{number}_{variable}"
+            name = f"s{number}_{variable}"
             integers.append(Argument(name, "int"))
             terms.append(f"{variable} * {name}")
         return " + ".join(terms) or "0"
 
-    printer = Printer(vector=True)
     lines = []
     for k, access in enumerate(epilogue.loads):
-        at = place(k, access)
-        name = f"e{access.buffer}"
-        lines.append(f"x{k} = load({name}, {at}, lanes)" if access.vector else f"x{k} = {name}[{at}]")
-    stores = []
-    for k, store in enumerate(epilogue.stores):
-        at = place(len(epilogue.loads) + k, store.access)
-        value = printer.expression(store.value, lines, load=lambda e: f"x{e.attr}", temp=lambda e: "acc")
-        stores.append(f"store(e{store.access.buffer}, {at}, {value}, lanes)")
-    return Lines((*pointers, *integers), (*lines, *stores), tuple(printer.imports))
+        buffer, at = f"e{access.buffer}", place(k, access)
+        lines.append(f"x{k} = load({buffer}, {at}, lanes)" if access.vector else f"x{k} = {buffer}[{at}]")
+    targets = [place(len(epilogue.loads) + k, store.access) for k, store in enumerate(epilogue.stores)]
+    values = _values([store.value for store in epilogue.stores], lines, used)
+    for store, at, value in zip(epilogue.stores, targets, values, strict=True):
+        lines.append(f"store(e{store.access.buffer}, {at}, {value}, lanes)")
+    imports = (f"from graphc.codegen.cpu.intrinsics import {', '.join(sorted(used))}",) if used else ()
+    return Lines((*pointers, *integers), tuple(lines), imports)
+
+
+def _values(roots: list[Scalar], lines: list[str], used: set[str]) -> list[str]:
+    """The texts of expressions; what is used more than once, or is long, gets a line of its own."""
+    order = walk(roots)
+    uses = Counter([*roots, *(a for e in order for a in e.args)])
+    texts: dict[Scalar, Text] = {}
+    for e in order:
+        if e.op == "load":
+            texts[e] = Text(f"x{e.attr}")
+        elif e.op == "temp":
+            texts[e] = Text("acc")
+        elif e.op == "const":
+            texts[e] = Text(literal(e.attr, e.dtype))
+            if register_type(e.dtype).kind != "bool":
+                used.add(register_type(e.dtype).name)
+        else:
+            text = Text(f"~{texts[e.args[0]].within(10)}") if e.op == "not" else expression(e, [texts[a] for a in e.args], used)
+            if uses[e] > 1 or len(text.text) > 60:
+                lines.append(f"v{len(lines)} = {text.text}")
+                text = Text(f"v{len(lines) - 1}")
+            texts[e] = text
+    return [texts[r].text for r in roots]
