@@ -13,6 +13,7 @@ __all__ = ["Options"]
 
 TARGETS = ("cpu",)
 PRECISIONS = ("strict", "float32")
+MEMORY = ("planned", "separate")
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Options:
     precision   "float32", or "strict": no algorithm that changes the order or number of roundings of the definition
     level       0: only what is needed to run; 1: folding and simplification; 2: also layout and fusion (default)
     disable     names of passes to leave out, as `graphc inspect --passes` lists them
+    memory      "planned": buffers share one arena by their lifetimes; "separate": each has its own place (for comparison)
     progress    show a progress bar on standard error while compiling
     """
 
@@ -32,6 +34,7 @@ class Options:
     precision: str = "float32"
     level: int = 2
     disable: frozenset[str] = frozenset()
+    memory: str = "planned"
     progress: bool = False
 
     @staticmethod
@@ -55,6 +58,8 @@ class Options:
             raise OptionError(f"target={self.target!r}: expected one of {', '.join(TARGETS)}")
         if self.precision not in PRECISIONS:
             raise OptionError(f"precision={self.precision!r}: expected one of {', '.join(PRECISIONS)}")
+        if self.memory not in MEMORY:
+            raise OptionError(f"memory={self.memory!r}: expected one of {', '.join(MEMORY)}")
         if self.level not in (0, 1, 2):
             raise OptionError(f"level={self.level!r}: expected 0, 1 or 2")
         if self.threads is not None and (isinstance(self.threads, bool) or not isinstance(self.threads, int) or self.threads < 1):

@@ -18,9 +18,10 @@ from graphc.kernels.build import build
 from graphc.kernels.ir import Kernel, Launch, Operand
 from graphc.kernels.program import Branch, Count, Exhausted, Instruction, Jump, Label, Place, Program, Rebind
 from graphc.options import Options
-from graphc.runtime.arena import Block, lower_bound, plan_arena
+from graphc.runtime.arena import Block, lower_bound, plan_arena, plan_naive
 from graphc.runtime.native import kernel_addresses
 from graphc.runtime.plan import Plan, PlanBuilder
+from graphc.runtime.progress import compiling
 from graphc.runtime.threads import run
 
 __all__ = ["CompiledGraph", "MemoryReport", "aligned_empty"]
@@ -48,7 +49,7 @@ class MemoryReport:
 class CompiledGraph:
     """A graph of static shapes, ready to run. Runs take turns: the arena is one."""
 
-    def __init__(self, graph: Graph, options: Options, progress: Callable[[int, int], None] | None = None) -> None:
+    def __init__(self, graph: Graph, options: Options) -> None:
         self.graph, self.options = graph, options
         threads = options.thread_count
         self.program: Program = build(graph, threads)
@@ -58,7 +59,8 @@ class CompiledGraph:
                 self.sources[launch.kernel] = source(launch.kernel)
         kernels = list(self.sources)
         texts = [(self.sources[k].name, self.sources[k].text) for k in kernels]
-        self._addresses = dict(zip(kernels, kernel_addresses(texts), strict=True))
+        with compiling(options.progress) as progress:
+            self._addresses = dict(zip(kernels, kernel_addresses(texts, progress=progress), strict=True))
         self._place_buffers()
         self._inputs = [(v.dtype.numpy, v.tensor.static_shape) for v in graph.inputs]
         self._outputs = [(v.dtype.numpy, v.tensor.static_shape) for v in graph.outputs]
@@ -72,7 +74,8 @@ class CompiledGraph:
     def _place_buffers(self) -> None:
         lifetimes = self.program.lifetimes()
         blocks = [Block(b, self.program.buffers[b].nbytes, first, last) for b, (first, last) in lifetimes.items()]
-        self.offsets, arena_bytes = plan_arena(blocks)
+        planner = plan_arena if self.options.memory == "planned" else plan_naive
+        self.offsets, arena_bytes = planner(blocks)
         self.blocks = blocks
         self._arena = aligned_empty(arena_bytes)
         self._constants = {

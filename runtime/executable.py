@@ -19,13 +19,14 @@ import numpy as np
 from graphc.errors import InputError
 from graphc.ir.dtypes import DType, dtype_of
 from graphc.ir.graph import Graph
-from graphc.ir.interpret import evaluate_node
-from graphc.ir.types import OptionalType, SequenceType, TensorType, Type
+from graphc.ir.interpret import bind_symbols, run_node
+from graphc.ir.types import OptionalType, SequenceType, TensorType, Type, type_symbols
 from graphc.options import Options
 from graphc.passes.pipeline import optimise, prepare
 from graphc.passes.specialise import specialise
 from graphc.runtime.assemble import CompiledGraph
-from graphc.runtime.stages import Stage, bind_symbols, partition
+from graphc.runtime.control import run_control
+from graphc.runtime.stages import Stage, input_sizes, partition
 
 __all__ = ["Executable", "GraphSource", "NeedsValues", "Port", "Source"]
 
@@ -77,7 +78,7 @@ class GraphSource:
     def graph(self, types: Mapping[str, TensorType], values: Mapping[str, np.ndarray]) -> Graph:
         shaped = [types[p.name].static_shape for p in self.inputs if isinstance(p.type, TensorType)]
         declared = tuple(p.type for p in self.inputs if isinstance(p.type, TensorType))
-        return specialise(self._graph, bind_symbols(declared, tuple(shaped)))
+        return specialise(self._graph, input_sizes(declared, tuple(shaped)))
 
 
 class Executable:
@@ -250,10 +251,11 @@ class Specialisation:
     def run(self, arguments: list[Any]) -> list[Any]:
         """The outputs for checked arguments."""
         if self._single is not None:
-            return self._single.run(arguments)
+            return self._single.run(arguments, {})
+        symbols: dict[str, int] = {}  # sizes that the host finds out on the way
         values: list[Any] = list(arguments)
         for stage, compiled in zip(self.stages, self._compiled, strict=True):
-            results = compiled.run([values[i] for i in stage.reads])
+            results = compiled.run([values[i] for i in stage.reads], symbols)
             for number, result in zip(stage.writes, results, strict=True):
                 if number == len(values):
                     values.append(result)
@@ -268,9 +270,11 @@ class _NativeStage:
 
     def __init__(self, stage: Stage, options: Options) -> None:
         self._stage, self._options = stage, options
-        self._plans: OrderedDict[object, CompiledGraph] = OrderedDict()
-        if all(isinstance(v.type, TensorType) and v.type.is_static for n in stage.graph.nodes for v in n.outputs):
-            self._plans[None] = self._plan(stage.graph)
+        self._plans: OrderedDict[tuple[int, ...], CompiledGraph] = OrderedDict()
+        types = [v.type for n in stage.graph.nodes for v in n.outputs]
+        self._symbols = sorted(frozenset().union(*map(type_symbols, types)))
+        if not self._symbols:
+            self._plans[()] = self._plan(stage.graph)
 
     @property
     def plans(self) -> list[CompiledGraph]:
@@ -279,18 +283,15 @@ class _NativeStage:
     def _plan(self, graph: Graph) -> CompiledGraph:
         return CompiledGraph(optimise(graph, self._options), self._options)
 
-    def run(self, arguments: list[np.ndarray]) -> list[np.ndarray]:
-        plan = self._plans.get(None)
+    def run(self, arguments: list[np.ndarray], symbols: dict[str, int]) -> list[np.ndarray]:
+        key = tuple(symbols[name] for name in self._symbols)
+        plan = self._plans.get(key)
         if plan is None:
-            types = tuple(v.tensor for v in self._stage.graph.inputs)
-            sizes = bind_symbols(types, tuple(a.shape for a in arguments))
-            key = tuple(sorted(sizes.items()))
-            plan = self._plans.get(key)
-            if plan is None:
-                log.info("compiling a stretch of %d nodes for %s", len(self._stage.graph.nodes), dict(key))
-                plan = self._plans[key] = self._plan(specialise(self._stage.graph, sizes))
-                while len(self._plans) > Executable.KEEP:
-                    self._plans.popitem(last=False)
+            sizes = dict(zip(self._symbols, key, strict=True))
+            log.info("compiling a stretch of %d nodes for %s", len(self._stage.graph.nodes), sizes)
+            plan = self._plans[key] = self._plan(prepare(specialise(self._stage.graph, sizes), self._options))
+            while len(self._plans) > Executable.KEEP:
+                self._plans.popitem(last=False)
         return plan.run(arguments)
 
 
@@ -303,12 +304,16 @@ class _HostStage:
         self._stage = stage
         self._bodies = {b: Executable(GraphSource(b, stage.node.op.name), options) for b in stage.node.bodies}
 
-    def run(self, arguments: list[Any]) -> list[Any]:
-        given = iter(arguments)
-        graph = self._stage.graph
-        reads = {v: next(given) for v in graph.inputs}
-        operands = [reads[v] if v in reads else v.literal for v in self._stage.node.inputs]
-        return list(evaluate_node(self._stage.node, operands, self._run_body))
+    def run(self, arguments: list[Any], symbols: dict[str, int]) -> list[Any]:
+        node = self._stage.node
+        given = dict(zip(self._stage.graph.inputs, arguments, strict=True))
+        operands = [given[v] if v in given else v.literal for v in node.inputs]
+        if node.bodies:
+            results = run_control(node, operands, self._run_body)
+            for v, result in zip(node.outputs, results, strict=True):
+                bind_symbols(v.type, result, symbols)
+            return list(results)
+        return list(run_node(node, operands, symbols))
 
     def _run_body(self, body: Graph, arguments: Sequence[Any]) -> list[Any]:
         executable = self._bodies[body]

@@ -13,7 +13,7 @@ from graphc.ir.graph import Graph, Node, Value, input_value, remake
 from graphc.ir.types import TensorType, type_symbols
 from graphc.ops.spec import Kind, has_kernel
 
-__all__ = ["Stage", "host_reason", "partition"]
+__all__ = ["Stage", "host_reason", "input_sizes", "partition"]
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _stage(batch: list[Node], writes: list[Value], numbers: dict[Value, int], re
     return Stage(Graph(inputs, [new.get(v, v) for v in writes]), tuple(reads), tuple(numbers[v] for v in writes), reason)
 
 
-def bind_symbols(types: tuple[TensorType, ...], shapes: tuple[tuple[int, ...], ...]) -> Mapping[str, int]:
+def input_sizes(types: tuple[TensorType, ...], shapes: tuple[tuple[int, ...], ...]) -> Mapping[str, int]:
     """What the symbols in `types` stand for when the arrays have `shapes`; only dimensions that are one bare symbol tell."""
     values: dict[str, int] = {}
     for t, shape in zip(types, shapes, strict=True):
