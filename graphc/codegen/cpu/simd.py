@@ -10,22 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from llvmlite import ir
 
 __all__ = ["BOOL", "I8", "I32", "I64", "Shape", "at", "broadcast", "call", "constant", "counted_loop", "fma", "load", "splat", "store"]
 
 BOOL, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
-_ELEMENTS = {
-    "float32": ir.FloatType(), "float64": ir.DoubleType(), "bool": BOOL,
-    "int8": I8, "int16": ir.IntType(16), "int32": I32, "int64": I64,
-}  # fmt: skip
-_SUFFIX = {"float32": "f32", "float64": "f64", "bool": "i1", "int8": "i8", "int16": "i16", "int32": "i32", "int64": "i64"}
-_BYTES = {"float32": 4, "float64": 8, "bool": 1, "int8": 1, "int16": 2, "int32": 4, "int64": 8}
+_INTEGERS = {f"{sign}int{bits}": ir.IntType(bits) for bits in (8, 16, 32, 64) for sign in ("", "u")}
+_ELEMENTS: dict[str, ir.Type] = {"float32": ir.FloatType(), "float64": ir.DoubleType(), "bool": BOOL, **_INTEGERS}
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A vector type: `lanes` elements of `dtype` (a NumPy name)."""
+    """A vector type: `lanes` elements of `dtype`: float32, float64, bool or an integer type (NumPy's names)."""
 
     dtype: str
     lanes: int
@@ -40,7 +37,7 @@ class Shape:
 
     @property
     def itemsize(self) -> int:
-        return _BYTES[self.dtype]
+        return 1 if self.dtype == "bool" else np.dtype(self.dtype).itemsize
 
     @property
     def bytes(self) -> int:
@@ -49,7 +46,9 @@ class Shape:
     @property
     def mangled(self) -> str:
         """How the names of LLVM's own functions end for this type."""
-        return f"v{self.lanes}{_SUFFIX[self.dtype]}"
+        kind = "f" if self.dtype.startswith("float") else "i"
+        bits = 1 if self.dtype == "bool" else 8 * self.itemsize
+        return f"v{self.lanes}{kind}{bits}"
 
     def all(self, value: float) -> ir.Constant:
         """A constant with the same number in all lanes."""

@@ -29,7 +29,7 @@ from graphc.codegen.cpu import simd
 from graphc.codegen.cpu.simd import I32, Shape
 
 __all__ = [
-    "Vector", "absolute", "argument_pointer", "bits", "ceil", "convert", "floor", "fma", "from_bits", "loader", "maximum",
+    "Vector", "absolute", "argument_pointer", "bits", "cast", "ceil", "floor", "fma", "from_bits", "isinf", "isnan", "loader", "maximum",
     "minimum", "offset", "pointer", "reduce_add", "reduce_max", "reduce_min", "rint", "select", "sqrt", "storer", "trunc",
 ]  # fmt: skip
 
@@ -96,9 +96,14 @@ def _is_float(v: Vector) -> bool:
     return isinstance(v.dtype, types.Float)
 
 
-def _arithmetic(on_float: str, on_int: str) -> Emit:
+def _is_signed(v: Vector) -> bool:
+    return isinstance(v.dtype, types.Integer) and bool(v.dtype.signed)
+
+
+def _arithmetic(on_float: str, on_int: str, on_unsigned: str | None = None) -> Emit:
     def emit(b: ir.IRBuilder, v: Vector, args: list[ir.Value]) -> ir.Value:
-        return getattr(b, on_float if _is_float(v) else on_int)(*args)
+        name = on_float if _is_float(v) else on_int if _is_signed(v) or on_unsigned is None else on_unsigned
+        return getattr(b, name)(*args)
 
     return emit
 
@@ -106,7 +111,7 @@ def _arithmetic(on_float: str, on_int: str) -> Emit:
 def _comparison(symbol: str) -> Emit:
     def emit(b: ir.IRBuilder, v: Vector, args: list[ir.Value]) -> ir.Value:
         if not _is_float(v):
-            return b.icmp_signed(symbol, *args)
+            return (b.icmp_signed if _is_signed(v) else b.icmp_unsigned)(symbol, *args)
         return b.fcmp_unordered(symbol, *args) if symbol == "!=" else b.fcmp_ordered(symbol, *args)
 
     return emit
@@ -116,12 +121,12 @@ for _symbols, _emit in (
     ((operator.add, operator.iadd), _arithmetic("fadd", "add")),
     ((operator.sub, operator.isub), _arithmetic("fsub", "sub")),
     ((operator.mul, operator.imul), _arithmetic("fmul", "mul")),
-    ((operator.truediv, operator.itruediv), _arithmetic("fdiv", "sdiv")),
+    ((operator.truediv, operator.itruediv), _arithmetic("fdiv", "sdiv", "udiv")),
     ((operator.and_, operator.iand), lambda b, v, a: b.and_(*a)),
     ((operator.or_, operator.ior), lambda b, v, a: b.or_(*a)),
     ((operator.xor, operator.ixor), lambda b, v, a: b.xor(*a)),
     ((operator.lshift,), lambda b, v, a: b.shl(*a)),
-    ((operator.rshift,), lambda b, v, a: b.ashr(*a)),
+    ((operator.rshift,), _arithmetic("ashr", "ashr", "lshr")),
 ):
     for _symbol in _symbols:
         _operator(_symbol, 2, _emit)
@@ -172,7 +177,7 @@ def _extremum(symbol: str) -> Callable[[ir.IRBuilder, Shape, bool, list[ir.Value
     def emit(b: ir.IRBuilder, s: Shape, is_float: bool, args: list[ir.Value]) -> ir.Value:
         x, y = args
         if not is_float:
-            return b.select(b.icmp_signed(symbol, x, y), x, y)
+            return b.select((b.icmp_unsigned if s.dtype.startswith("u") else b.icmp_signed)(symbol, x, y), x, y)
         if isinstance(x, ir.Constant):
             x, y = y, x
         # Written so that one max instruction does it: a comparison with NaN is false and leaves x.
@@ -198,6 +203,27 @@ absolute = _lanewise(
     "Without its sign.",
 )
 fma = _lanewise("fma", lambda b, s, is_float, a: simd.fma(b, s, *a) if is_float else b.add(b.mul(a[0], a[1]), a[2]), 3, "x * y + z, rounded once.")
+
+
+def _predicate(name: str, emit: Callable[[ir.IRBuilder, Shape, ir.Value], ir.Value], doc: str) -> Any:
+    """A test of one float, lane by lane."""
+
+    def typed(typingctx: Any, x: types.Type) -> Any:
+        if not isinstance(_element(x), types.Float):
+            return None
+        lanes = x if isinstance(x, Vector) else Vector(x, 1)
+
+        def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
+            if isinstance(x, Vector):
+                return emit(b, lanes.shape, args[0])
+            return b.extract_element(emit(b, lanes.shape, simd.splat(b, lanes.shape, args[0])), ir.Constant(I32, 0))
+
+        return signature(_like(x, types.boolean), x), codegen
+
+    scope: dict[str, Any] = {"typed": typed}
+    exec(f"def {name}(typingctx, x):\n    return typed(typingctx, x)", scope)
+    scope[name].__doc__ = doc
+    return intrinsic(scope[name])
 
 
 @intrinsic
@@ -242,18 +268,52 @@ def from_bits(typingctx: Any, x: types.Type) -> Any:
     return signature(result, x), lambda context, b, sig, args: b.bitcast(args[0], context.get_value_type(result))
 
 
-@intrinsic
-def convert(typingctx: Any, x: types.Type) -> Any:
-    """Floats to integers of the same width, towards zero (out of range: undefined), and integers to such floats."""
-    element = _element(x)
-    to_int = element in _INTEGER
-    result = _like(x, _INTEGER[element] if to_int else _FLOAT[element])
+@lru_cache(maxsize=None)
+def cast(dtype: str) -> Any:
+    """`f(x)`: vectors or numbers converted to another element type, as C does (floats to integers towards zero)."""
+    target = types.boolean if dtype == "bool" else getattr(types, dtype)
 
-    def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
-        llvm_type = context.get_value_type(result)
-        return b.fptosi(args[0], llvm_type) if to_int else b.sitofp(args[0], llvm_type)
+    @intrinsic
+    def convert(typingctx: Any, x: types.Type) -> Any:
+        x = types.unliteral(x)
+        result = _like(x, target)
 
-    return signature(result, x), codegen
+        def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
+            if not isinstance(x, Vector):
+                return context.cast(b, args[0], x, target)
+            return _convert(b, args[0], x, Vector(target, x.lanes))
+
+        return signature(result, x), codegen
+
+    return convert
+
+
+def _convert(b: ir.IRBuilder, value: ir.Value, old: Vector, new: Vector) -> ir.Value:
+    if old == new:
+        return value
+    kind, wider = new.shape.type, new.shape.itemsize > old.shape.itemsize
+    if new.dtype == types.boolean:
+        zero = old.shape.all(0)
+        return b.fcmp_unordered("!=", value, zero) if _is_float(old) else b.icmp_unsigned("!=", value, zero)
+    if old.dtype == types.boolean:
+        return b.uitofp(value, kind) if _is_float(new) else b.zext(value, kind)
+    if _is_float(old):
+        if _is_float(new):
+            return b.fpext(value, kind) if wider else b.fptrunc(value, kind)
+        return (b.fptosi if _is_signed(new) else b.fptoui)(value, kind)
+    if _is_float(new):
+        return (b.sitofp if _is_signed(old) else b.uitofp)(value, kind)
+    if new.shape.itemsize == old.shape.itemsize:
+        return value
+    return (b.sext if _is_signed(old) else b.zext)(value, kind) if wider else b.trunc(value, kind)
+
+
+isnan = _predicate("isnan", lambda b, s, a: b.fcmp_unordered("uno", a, a), "Whether a float is NaN.")
+isinf = _predicate(
+    "isinf",
+    lambda b, s, a: b.fcmp_ordered("==", simd.call(b, f"llvm.fabs.{s.mangled}", s.type, [a]), s.all(float("inf"))),
+    "Whether a float is an infinity.",
+)
 
 
 def _reduction(name: str, fold: Callable[[ir.IRBuilder, Shape, bool, list[ir.Value]], ir.Value], doc: str) -> Any:
