@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 # importing a family registers its operations
-from graphc.ops import convolution, elementwise, injective, layout, leaf, linalg, reduce, scatter, sorting  # noqa: F401
+from graphc.ops import convolution, elementwise, fusion, injective, layout, leaf, linalg, reduce, scatter, sorting  # noqa: F401
 from graphc.ops.spec import REGISTRY, Kind, Layout, OpSpec, Sample, expect, has_kernel, register
 
 globals().update(REGISTRY)
