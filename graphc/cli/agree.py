@@ -42,10 +42,7 @@ def compare(got: Any, want: Any, relative: float = RELATIVE, scaled: float = SCA
         if not isinstance(got, list | tuple) or len(got) != len(want):
             return _differ(f"expected a sequence of {len(want)}")
         parts = [compare(g, w, relative, scaled) for g, w in zip(got, want, strict=True)]
-        bad = next((p for p in parts if not p), None)
-        return bad or Agreement(
-            max((p.worst for p in parts), default=0.0), max((p.difference for p in parts), default=0.0)
-        )
+        return max(parts, key=lambda p: (not p, p.worst), default=Agreement(0.0, 0.0))
     got, want = np.asarray(got), np.asarray(want)
     if got.shape != want.shape:
         return _differ(f"shape {got.shape}, expected {want.shape}")
