@@ -46,7 +46,7 @@ class Driver:
         self._enter = entry(address)
 
     def walk(self, team: int, plan: int, threads: int, scratch: int) -> None:
-        """Run a plan with `threads` threads, this one and others of the team (0 will do for `team` when there are none)."""
+        """Run a plan with `threads` threads, this one and others of the team (`team` may be 0 when there are none)."""
         self._enter(team, threads, plan, scratch)
 
     def serve(self, team: int, thread: int) -> None:
@@ -68,7 +68,7 @@ def driver() -> Driver:
 
 
 def source_text() -> str:
-    """The driver's source. Its first line names the layouts it was written for, so that they are part of the cache key."""
+    """The driver's source. Its first line names the layouts it is for, which makes them part of the cache key."""
     here = Path(__file__)
     layouts = hashlib.sha256(Path(plan.__file__).read_bytes() + here.read_bytes()).hexdigest()
     return f"# layouts {layouts}\n" + here.with_name("walk.py").read_text(encoding="utf-8")

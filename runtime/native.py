@@ -4,8 +4,8 @@ Objects go through LLVM's ORC JIT with JITLink. It places all sections of an obj
 position-independent code needs (the older MCJIT may put constants further from the code than 32 bits reach, and does
 not notice), and it reports a symbol it cannot find where MCJIT ends the process.
 
-`Library.load` takes many objects at once: about 0.2 ms each, and 5 ms once for the engine. `kernel_addresses` is the whole
-way from source text: what this process has, then the cache, then the compiler.
+`Library.load` takes many objects at once: about 0.2 ms each, and 5 ms once for the engine. `kernel_addresses` is the
+whole way from source text: what this process has, then the cache, then the compiler.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ from graphc.runtime.cache import Cache, default_cache
 __all__ = ["Library", "kernel_addresses", "library"]
 
 
+# Engines and the trackers of what they linked. LLVM unloads code when these go, and plans hold bare addresses.
+_FOREVER: list[Any] = []
+
+
 class Library:
     """Native functions in this process, by symbol. Loaded code stays until the process ends; any thread may load."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._engine: Any = None
-        self._keep: list[Any] = []  # the engine unloads an object when its tracker goes
         self._addresses: dict[str, int] = {}
         self._numbers = itertools.count()
         self.known: dict[str, KernelObject] = {}  # by kernel key: what `kernel_addresses` has loaded
@@ -64,7 +67,7 @@ class Library:
         except RuntimeError as error:
             names = ", ".join(repr(kernel.name) for kernel in objects)
             raise CompileError(f"the object code of kernels {names} does not link: {error}") from error
-        self._keep.append(tracker)
+        _FOREVER.extend((self._engine, tracker))
         self._addresses.update((kernel.symbol, tracker[kernel.symbol]) for kernel in objects)
 
 

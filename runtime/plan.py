@@ -2,8 +2,8 @@
 
 This is the only place that knows how a row is laid out; `walk.py` reads rows, everything else builds them here.
 
-A row is eight int64 words, one cache line: `[opcode, operand 1, ..., operand 7]`. Addresses are absolute. A *cell* is the
-address of one int64 in memory. `target` is the index of a row.
+A row is eight int64 words, one cache line: `[opcode, operand 1, ..., operand 7]`. Addresses are absolute. A *cell* is
+the address of one int64 in memory. `target` is the index of a row.
 
     LAUNCH        kernel, block, tasks, group, threads, grain
                       Do tasks [0, tasks) of the kernel with the argument block. `group` rows from this one on do not
@@ -19,9 +19,9 @@ address of one int64 in memory. `target` is the index of a row.
     REBIND        cell, base, counter, stride
                       *cell = *base + *counter * stride, where base and counter are cells: point a kernel's argument at
                       the slice of this iteration
-    TICK          clock                  for profiles; `clock` is three cells in a row: [address of the cell that holds the
-                      time of the last tick, sum, count]. Adds the nanoseconds since the last tick to the sum, counts,
-                      and makes now the last tick
+    TICK          clock                  for profiles; `clock` is three cells in a row: [address of the cell that holds
+                      the time of the last tick, sum, count]. Adds the nanoseconds since the last tick to the sum,
+                      counts, and makes now the last tick
     END
 
 One thread evaluates control flow, so cells need no care: a kernel's results are visible to the rows after it.
@@ -100,7 +100,7 @@ class PlanBuilder:
     def launch(
         self, kernel: int, block: int, tasks: int = 1, *, threads: int = 0, grain: int = 1, scratch_bytes: int = 0
     ) -> int:
-        """Run the kernel at address `kernel` for tasks [0, tasks); it needs `scratch_bytes` of private memory a thread."""
+        """Run the kernel at address `kernel` for tasks [0, tasks), with `scratch_bytes` of private memory a thread."""
         if not kernel or not block:
             raise ValueError(f"a launch needs a kernel and a block, got addresses {kernel} and {block}")
         if not 0 <= tasks < MAX_TASKS:
@@ -109,7 +109,7 @@ class PlanBuilder:
         return self._append(Op.LAUNCH, kernel, block, tasks, 1, max(0, threads), max(1, grain))
 
     def group(self, first: int) -> None:
-        """Say that the launches from row `first` to the last one do not depend on each other: one phase for all of them."""
+        """Say that the launches from row `first` on do not depend on each other: one phase for all of them."""
         rows = self._rows[first:]
         if not rows or any(row[0] != Op.LAUNCH for row in rows):
             raise ValueError(f"rows {first} to {len(self._rows) - 1} are not all launches")

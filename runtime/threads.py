@@ -1,8 +1,8 @@
 """The thread team that runs plans: one a process, shared by all models.
 
-Workers are Python threads that enter native code once and stay there (see `walk.py`), so a run costs no Python but its one
-call. Between phases they spin for a short time ($GRAPHC_SPIN_US, 100 by default), which makes the next phase begin in
-under a microsecond, and then sleep in the kernel until one begins. A run with one thread touches no other.
+Workers are Python threads that enter native code once and stay there (see `walk.py`), so a run costs no Python but its
+one call. Between phases they spin for a short time ($GRAPHC_SPIN_US, 100 by default), which makes the next phase begin
+in under a microsecond, and then sleep in the kernel until one begins. A run with one thread touches no other.
 """
 
 from __future__ import annotations
@@ -68,6 +68,8 @@ class Team:
                 own.grow(plan.scratch_bytes)
             block.driver().walk(0, plan.address, 1, own.address)
             return
+        if not 1 < threads <= _MOST_THREADS:
+            raise OptionError(f"threads is {threads}; it takes 1 to {_MOST_THREADS}")
         with self._turn:
             address = self._prepare(threads, plan.scratch_bytes)
             block.driver().walk(address, plan.address, threads, self._first_scratch)
@@ -79,9 +81,7 @@ class Team:
 
     def _prepare(self, threads: int, scratch_bytes: int) -> int:
         """Have workers and scratch memory for a run; the address of the team's block."""
-        if threads > self.threads or self._address == 0:
-            if not 1 <= threads <= _MOST_THREADS:
-                raise OptionError(f"threads is {threads}; it takes 1 to {_MOST_THREADS}")
+        if threads > self.threads:
             self._stop()  # the block grows, and workers know its address
             self._start(threads)
         if scratch_bytes > self._scratch_bytes:

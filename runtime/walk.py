@@ -9,11 +9,14 @@ a *phase*: it writes what to do into the team's block and gives every thread an 
 
 into that thread's own cache line, which the thread is watching. Whoever wants tasks, the owner or a thread that has
 finished its own share, takes some by compare-and-swap on the word, and only then reads what they are: having claimed
-tasks it knows that the phase is open, and stays open until it has reported them done. Nobody waits for a thread that has
-not claimed anything: one that sleeps, or lost its core, delays nothing.
+tasks it knows that the phase is open, and stays open until it has reported them done. Nobody waits for a thread that
+has not claimed anything: one that sleeps, or lost its core, delays nothing.
 """
+# ruff: noqa: FURB136  (every min and max is one more function for Numba to compile)
 
 from time import CLOCK_MONOTONIC
+
+from numba import int64, njit
 
 from graphc.codegen.cpu.atomics import (
     call_kernel,
@@ -50,7 +53,6 @@ from graphc.runtime.driver import (
     WOKEN,
 )
 from graphc.runtime.plan import ROW, Op
-from numba import int64, njit
 
 END, LAUNCH, JUMP, BRANCH_FALSE, BRANCH_LESS, SET, ADD, MOVE, SWAP, REBIND, TICK = (int(op) for op in Op)
 FUTEX_WAIT, FUTEX_WAKE = 128, 129  # FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
@@ -240,7 +242,7 @@ def walk(team, address, threads, scratch):
 
 
 def native_driver(team, job, operand, scratch):
-    """The one native entry, with the kernel ABI. `job`: more than 0, walk with so many threads; 0, serve; -1, dismiss."""
+    """The one native entry, with the kernel ABI. `job`: above 0, walk with so many threads; 0, serve; -1, dismiss."""
     if job > 0:
         walk(team, operand, job, scratch)
     elif job == 0:

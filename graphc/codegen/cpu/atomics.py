@@ -1,4 +1,4 @@
-"""Intrinsics that the plan's driver is written with: atomic words, indirect calls, and the few system calls of a thread pool.
+"""Intrinsics that the plan's driver is written with: atomic words, indirect calls, the system calls of a thread pool.
 
 Atomic operations take `(words, index)`: a CPointer(int64) and an index into it. Orderings are the ones the driver
 needs and no more, in the words of the C++11 memory model.
@@ -212,7 +212,7 @@ def clock_ns(typingctx, clock):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def futex_on_high_half(typingctx, number, words, index, operation, value):  # type: ignore[no-untyped-def]
-    """Linux's futex(2), system call `number`, without timeout, on the upper 32 bits of words[index]; errors are not reported.
+    """Linux's futex(2), system call `number`, on the upper 32 bits of words[index], without timeout or error.
 
     The upper half lies second in memory: every processor graphc runs on is little-endian.
     """

@@ -99,7 +99,7 @@ def compile_source(name: str, text: str, target: Target | None = None) -> Kernel
         target: the processor to compile for; this one when not given.
 
     Raises:
-        CompileError: the text does not define `name`, Numba refuses it, or it needs Numba's runtime (it allocates or raises).
+        CompileError: the text does not define `name`, Numba refuses it, or it allocates or raises.
     """
     target = target or Target.host()
     symbol = f"graphc_{_PUBLIC_NAME.sub('_', name)}_{kernel_key(name, text, target)[:20]}"
@@ -109,7 +109,7 @@ def compile_source(name: str, text: str, target: Target | None = None) -> Kernel
     if missing:
         raise CompileError(
             f"kernel {name!r} needs {', '.join(missing)} of Numba's runtime; "
-            "a kernel may not allocate memory, raise, or use Python objects: pass it pointers and scratch memory instead"
+            "a kernel may not allocate memory, raise, or use Python objects: pass it pointers and scratch memory"
         )
     return KernelObject(name, symbol, code)
 
@@ -136,7 +136,9 @@ def _optimised_module(name: str, text: str, symbol: str, target: Target) -> tupl
                 defined.linkage = "internal"
         for variable in module.global_variables:
             if variable.name.startswith("numba.dynamic.globals"):
-                raise CompileError(f"kernel {name!r} bakes in an address of this process; pass it through the argument block")
+                raise CompileError(
+                    f"kernel {name!r} bakes in an address of this process; pass it through the argument block"
+                )
             if not variable.is_declaration:
                 variable.linkage = "internal"
         module.get_function(entry).name = symbol
@@ -163,12 +165,14 @@ def _define(name: str, text: str) -> Callable[..., None]:
 
 
 def _lower(function: Callable[..., None]) -> tuple[Any, str]:
-    """Numba's half: the LLVM module of `function` with all it calls linked in, and its entry's name in C's calling convention."""
+    """Numba's half: the LLVM module of `function` and all it calls, and the name of its entry for C callers."""
     from numba import types
     from numba.core import ccallback, compiler, registry
 
     options = {"fastmath": set(FASTMATH), "error_model": _ERROR_MODEL}
-    front = ccallback._CFuncCompiler(function, registry.cpu_target, options, {}, compiler.Compiler)
+    front = ccallback._CFuncCompiler(  # type: ignore[attr-defined]
+        function, registry.cpu_target, options, {}, compiler.Compiler
+    )
     lowered = front.compile((types.CPointer(types.int64), types.int64, types.int64, types.int64), types.void)
     module = lowered.library._final_module
     for library in dict.fromkeys(lowered.library._linking_libraries):

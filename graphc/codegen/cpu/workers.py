@@ -3,8 +3,8 @@
 Numba compiles under one lock and the interpreter's, so threads gain nothing; processes do, once there is enough to
 compile to pay for starting them (a helper spends about half a second on importing Numba). A helper is a fresh
 interpreter running this module, not a `multiprocessing` child: it neither imports the caller's `__main__` again nor
-inherits locks of a forked process. It reads one JSON request a line from its standard input, answers one a line, and ends
-when its input does, so that it cannot outlive its parent.
+inherits locks of a forked process. It reads one JSON request a line from its standard input, answers one a line, and
+ends when its input does, so that it cannot outlive its parent.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MOST_HELPERS = 8
 
 
 def compile_all(sources: Sequence[tuple[str, str]], helpers: int | None = None) -> Iterator[tuple[int, KernelObject]]:
-    """Compile (function name, module text) pairs for this processor; yields (index into `sources`, object) as they finish.
+    """Compile (function name, module text) pairs for this processor; yields (index, object) as they finish.
 
     Args:
         sources: see `compile_source`.
@@ -51,7 +51,9 @@ def _default_helpers(kernels: int) -> int:
     chosen = os.environ.get("GRAPHC_COMPILE_JOBS")
     if chosen is not None:
         if not chosen.isdigit():
-            raise OptionError(f"GRAPHC_COMPILE_JOBS is {chosen!r}; it takes a number of processes, 0 to compile in this one")
+            raise OptionError(
+                f"GRAPHC_COMPILE_JOBS is {chosen!r}; it takes a number of processes, 0 to compile in this one"
+            )
         return int(chosen)
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(available, _MOST_HELPERS, kernels // 2) if available > 1 and kernels >= _WORTH_HELPERS else 0
@@ -66,7 +68,8 @@ def _compile_in_helpers(sources: Sequence[tuple[str, str]], helpers: int) -> Ite
     processes = [_start() for _ in range(helpers)]
 
     def feed(process: subprocess.Popen[str]) -> None:
-        assert process.stdin and process.stdout
+        assert process.stdin
+        assert process.stdout
         while True:
             try:
                 index = waiting.get_nowait()
@@ -119,7 +122,7 @@ def _read_answer(answer: dict[str, Any], name: str) -> KernelObject | CompileErr
     if "object" in answer:
         return KernelObject.from_bytes(base64.b64decode(answer["object"]))
     return CompileError(
-        f"the helper process that compiled kernel {name!r} ended; GRAPHC_COMPILE_JOBS=0 compiles in this process instead"
+        f"the helper process that compiled kernel {name!r} ended; GRAPHC_COMPILE_JOBS=0 compiles in this process"
     )
 
 

@@ -1,0 +1,248 @@
+"""Source text to running code: compiling, keeping, loading, and saying what is wrong."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import re
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graphc.codegen.cpu.compile import KernelObject, Target, compile_assembly, compile_source, kernel_key
+from graphc.codegen.cpu.objectfile import external_symbols, needs_numba
+from graphc.codegen.cpu.workers import compile_all
+from graphc.errors import CompileError, OptionError
+from graphc.runtime.cache import Cache
+from graphc.runtime.native import Library, kernel_addresses
+
+TEXT = """
+import math
+from graphc.codegen.cpu.atomics import cells
+
+
+def powers(block, first, last, scratch):
+    out = cells(block[0])
+    for task in range(first, last):
+        out[task] = int(math.exp(task * 0.6931471805599453) + 0.5)
+
+
+def table(block, first, last, scratch):
+    # Floating constants land in another section than the code.
+    out = cells(block[0])
+    for task in range(first, last):
+        out[task] = int((task + 7.25) * 1.5)
+"""
+
+
+def call(address: int, count: int) -> list[int]:
+    out = np.zeros(count, np.int64)
+    block = np.array([out.ctypes.data], np.int64)
+    entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(address)
+    entry(block.ctypes.data, 0, count, 0)
+    return [int(v) for v in out]
+
+
+def test_a_kernel_compiles_loads_and_runs() -> None:
+    objects = [compile_source(name, TEXT) for name in ("powers", "table")]
+    addresses = Library().load(objects)
+    assert call(addresses[0], 8) == [1, 2, 4, 8, 16, 32, 64, 128]
+    assert call(addresses[1], 7) == [10, 12, 13, 15, 16, 18, 19]
+
+
+def test_an_object_exports_one_symbol_named_by_content() -> None:
+    first, second = compile_source("powers", TEXT), compile_source("powers", TEXT)
+    assert first.symbol == second.symbol
+    assert re.fullmatch(r"graphc_powers_[0-9a-f]{20}", first.symbol)
+    assert compile_source("powers", TEXT + "\n").symbol != first.symbol
+    assert set(external_symbols(first.code) or ()) <= {"exp"}
+
+
+def test_the_key_depends_on_all_that_decides_the_code() -> None:
+    host = Target.host()
+    keys = {
+        kernel_key("powers", TEXT),
+        kernel_key("table", TEXT),
+        kernel_key("powers", TEXT + " "),
+        kernel_key("powers", TEXT, dataclasses.replace(host, cpu="generic")),
+        kernel_key("powers", TEXT, dataclasses.replace(host, features="")),
+    }
+    assert len(keys) == 5
+    assert kernel_key("powers", TEXT) == kernel_key("powers", TEXT, host)
+
+
+def test_objects_survive_bytes() -> None:
+    kernel = KernelObject("name", "symbol", b"\x00\n\xff{}\n")
+    assert KernelObject.from_bytes(kernel.to_bytes()) == kernel
+    for bad in (b"", b"x", b"[]\nabc", b'{"name": 1, "symbol": "s"}\nabc', b'{"name": "n"}\n'):
+        with pytest.raises(ValueError, match=r"not a kernel object|Expecting value|Extra data"):
+            KernelObject.from_bytes(bad)
+
+
+def test_objects_are_position_independent() -> None:
+    """The same object loads twice, at two places, and both run: its constants came along."""
+    kernel = compile_source("table", TEXT)
+    libraries = [Library(), Library()]
+    addresses = [library.load([kernel])[0] for library in libraries]
+    assert addresses[0] != addresses[1]
+    assert call(addresses[0], 4) == call(addresses[1], 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def other(block, first, last, scratch):\n    pass\n", "defines no function of that name"),
+        ("def kernel(block, first last):\n    pass\n", "does not run: SyntaxError"),
+        ("import no_such_module\n", "does not run: ModuleNotFoundError"),
+        (
+            "def kernel(block, first, last, scratch):\n    return unknown_name(first)\n",
+            "Numba cannot compile kernel 'kernel'",
+        ),
+        ("def kernel(block, first, last, scratch):\n    raise ValueError('x')\n", "may not allocate memory, raise"),
+        (
+            "import numpy as np\ndef kernel(block, first, last, scratch):\n    block[0] = np.arange(last).sum()\n",
+            "may not allocate memory, raise",
+        ),
+    ],
+)
+def test_what_is_not_a_kernel_is_refused(text: str, message: str) -> None:
+    with pytest.raises(CompileError, match=re.escape(message)):
+        compile_source("kernel", text)
+
+
+def test_tracebacks_show_generated_lines() -> None:
+    text = "x = 1\ny = x / 0  # a line of generated code\n"
+    with pytest.raises(CompileError) as caught:
+        compile_source("kernel", text)
+    assert caught.value.__cause__ is not None
+    shown = "".join(traceback.format_exception(caught.value.__cause__))
+    assert "a line of generated code" in shown
+
+
+def test_assembly_can_be_read() -> None:
+    assert "powers:" in compile_assembly("powers", TEXT)
+
+
+EXTERNAL = """
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+
+@intrinsic
+def call_it(typingctx):
+    def codegen(context, builder, signature, arguments):
+        builder.call(ir.Function(builder.module, ir.FunctionType(ir.VoidType(), []), "NAME"), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+def kernel(block, first, last, scratch):
+    call_it()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads ELF")
+def test_a_symbol_that_is_nowhere_is_named() -> None:
+    """LLVM would end the process."""
+    kernel = compile_source("kernel", EXTERNAL.replace("NAME", "no_such_function_anywhere"))
+    assert external_symbols(kernel.code) == ("no_such_function_anywhere",)
+    library = Library()
+    with pytest.raises(CompileError, match="kernel 'kernel' calls no_such_function_anywhere"):
+        library.load([kernel])
+    # and the library still works
+    assert call(library.load([compile_source("powers", TEXT)])[0], 3) == [1, 2, 4]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads ELF")
+def test_a_symbol_of_numbas_runtime_is_refused_at_compile_time() -> None:
+    with pytest.raises(CompileError, match="NRT_Free of Numba's runtime"):
+        compile_source("kernel", EXTERNAL.replace("NAME", "NRT_Free"))
+    assert needs_numba(("expf", "NRT_Allocate", "numba_gil_ensure", "PyErr_Clear", "memcpy")) == (
+        "NRT_Allocate",
+        "numba_gil_ensure",
+        "PyErr_Clear",
+    )
+
+
+def test_damaged_object_code_is_an_error() -> None:
+    kernel = compile_source("powers", TEXT)
+    for code in (kernel.code[:300], b"", b"\x7fELF\x02\x01" + bytes(100), kernel.code[: len(kernel.code) // 2]):
+        with pytest.raises(CompileError, match="'powers'"):
+            Library().load([dataclasses.replace(kernel, code=code)])
+
+
+def test_addresses_come_from_process_then_cache_then_compiler(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    sources = [("powers", TEXT + "# here"), ("table", TEXT + "# here"), ("powers", TEXT + "# here")]
+    seen: list[tuple[int, int]] = []
+    first = kernel_addresses(sources, cache=cache, progress=lambda *p: seen.append(p))
+    assert first[0] == first[2] != first[1]
+    assert seen == [(0, 2), (1, 2), (2, 2)]
+    assert cache.size()[0] == 2
+    assert kernel_addresses(sources, cache=cache, progress=lambda *p: pytest.fail("compiled again")) == first
+
+
+def test_a_damaged_cache_entry_is_compiled_again(tmp_path: Path) -> None:
+    text = TEXT + "# damaged"
+    cache = Cache(tmp_path)
+    cache.put(kernel_key("powers", text), b"something else under the key")
+    (address,) = kernel_addresses([("powers", text)], cache=cache)
+    assert call(address, 3) == [1, 2, 4]
+    stored = cache.get(kernel_key("powers", text))
+    assert stored is not None
+    assert KernelObject.from_bytes(stored).name == "powers"
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_native import TEXT, call
+from graphc.runtime.cache import Cache
+from graphc.runtime.native import kernel_addresses
+powers, table = kernel_addresses([("powers", TEXT), ("table", TEXT)], cache=Cache(Path(sys.argv[1])))
+assert call(powers, 5) == [1, 2, 4, 8, 16]
+assert call(table, 2) == [10, 12]
+if sys.argv[3:] == ["warm"]:
+    assert "numba" not in sys.modules
+"""
+
+
+def test_two_processes_compile_the_same_kernels_at_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error::RuntimeWarning", "-c", SCRIPT, str(tmp_path), str(Path(__file__).parent)]
+    runs = [subprocess.Popen(command) for _ in range(2)]
+    assert [run.wait(120) for run in runs] == [0, 0]
+    assert subprocess.run([*command, "warm"], timeout=60, check=False).returncode == 0
+    assert Cache(tmp_path).size()[0] == 2
+
+
+@pytest.mark.parametrize("helpers", [0, 2])
+def test_many_kernels_compile_in_processes(helpers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What a text prints must not end up between the answers.
+    sources = [("powers", f"print('noise')\n{TEXT}\n# {i}") for i in range(3)]
+    done = dict(compile_all(sources, helpers))
+    assert sorted(done) == [0, 1, 2]
+    assert [done[i].symbol for i in range(3)] == [compile_source(*source).symbol for source in sources]
+
+
+@pytest.mark.parametrize("helpers", [0, 2])
+def test_errors_come_back_from_processes(helpers: int) -> None:
+    with pytest.raises(CompileError, match="defines no function"):
+        list(compile_all([("powers", TEXT), ("kernel", "x = 1"), ("table", TEXT)], helpers))
+
+
+def test_a_helper_that_dies_is_an_error() -> None:
+    with pytest.raises(CompileError, match="helper process that compiled kernel 'kernel' ended"):
+        list(compile_all([("kernel", "import os; os._exit(3)")], 1))
+
+
+def test_the_number_of_helpers_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHC_COMPILE_JOBS", "x")
+    with pytest.raises(OptionError, match="GRAPHC_COMPILE_JOBS is 'x'"):
+        list(compile_all([("powers", TEXT)]))
