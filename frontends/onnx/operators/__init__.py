@@ -12,8 +12,9 @@ from graphc.frontends.onnx.operators import (
     normalization,
     pooling,
     reduction,
+    resize,
 )
 
 __all__ = [
-    "activation", "control", "convolution", "elementwise", "generate", "indexing", "linear", "movement", "normalization", "pooling", "reduction",
+    "activation", "control", "convolution", "elementwise", "generate", "indexing", "linear", "movement", "normalization", "pooling", "reduction", "resize",
 ]  # fmt: skip
