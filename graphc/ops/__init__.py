@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 # importing a family registers its operations
-from graphc.ops import convolution, elementwise, fusion, injective, layout, leaf, linalg, reduce, scatter, sorting  # noqa: F401
+from graphc.ops import (  # noqa: F401
+    control, convolution, elementwise, fusion, injective, layout, leaf, linalg, random, recurrent, reduce, scatter, sorting,
+)  # fmt: skip
 from graphc.ops.spec import REGISTRY, Kind, Layout, OpSpec, Sample, expect, has_kernel, register
 
 globals().update(REGISTRY)
