@@ -308,6 +308,12 @@ def _convert(b: ir.IRBuilder, value: ir.Value, old: Vector, new: Vector) -> ir.V
     return (b.sext if _is_signed(old) else b.zext)(value, kind) if wider else b.trunc(value, kind)
 
 
+@lower_cast(Vector, Vector)
+def _implicit(context: Any, b: ir.IRBuilder, source: Vector, target: Vector, value: ir.Value) -> ir.Value:
+    """Where a vector of another type is wanted, as for numbers: Python's own floats are doubles."""
+    return _convert(b, value, source, target)
+
+
 isnan = _predicate("isnan", lambda b, s, a: b.fcmp_unordered("uno", a, a), "Whether a float is NaN.")
 isinf = _predicate(
     "isinf",

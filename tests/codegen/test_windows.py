@@ -1,0 +1,92 @@
+"""Depthwise convolutions and pooling through the window template, against NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from codegen.launching import epilogue, launch, surrounded
+
+from graphc.codegen.cpu.templates.epilogue import Epilogue
+from graphc.codegen.cpu.templates.windows import window_arguments, window_source
+from graphc.kernels import windows as w
+from graphc.kernels.contraction import aligned, from_blocked, to_blocked
+from graphc.kernels.machine import host_machine
+
+MACHINE = host_machine()
+LANES = MACHINE.isa.lanes(4)
+
+
+def run(p: w.WindowProblem, x: np.ndarray, weights: np.ndarray | None, e: Epilogue, threads: int = 1) -> np.ndarray:
+    s = w.schedule(p, MACHINE, threads)
+    high, wide = p.output
+    y = surrounded(np.zeros((p.batch, p.blocks, high, wide, p.lanes), p.dtype))
+    plane = high * wide * p.lanes
+    values = w.arguments(p, s) | {
+        "x": surrounded(to_blocked(x, p.lanes)), "w": aligned(w.pack_depthwise(p, weights)) if weights is not None else np.zeros(64, p.dtype),
+        "y": y, "y_batch": p.blocks * plane, "y_group": 0, "y_vector": plane, "y_row": p.lanes,
+    }  # fmt: skip
+    launch("windows", window_source(s.variant, e), window_arguments(s.variant, e), values, s.tasks, s.scratch_bytes, min(3, s.tasks))
+    assert np.isnan(y.base[:256]).all()
+    assert np.isnan(y.base[-256:]).all()
+    return from_blocked(y, x.shape[1])
+
+
+def taps(p: w.WindowProblem, x: np.ndarray, fill: float) -> np.ndarray:
+    """Every window's elements: [taps, batch, channels, *output], `fill` outside the image."""
+    top, left, bottom, right = p.pads
+    padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=fill)
+    high, wide = p.output
+    rows = [u * p.dilation[0] for u in range(p.kernel[0])]
+    columns = [v * p.dilation[1] for v in range(p.kernel[1])]
+    return np.stack([padded[:, :, u::p.stride[0], v::p.stride[1]][:, :, :high, :wide] for u in rows for v in columns])
+
+
+PROBLEMS = {
+    "3x3": ((2, 13, 11, 21), {"kernel": (3, 3), "pads": (1, 1, 1, 1)}),
+    "narrow": ((1, 8, 7, 7), {"kernel": (3, 3), "pads": (1, 1, 1, 1)}),
+    "5x5 stride 2": ((1, 9, 15, 26), {"kernel": (5, 5), "stride": (2, 2), "pads": (2, 2, 2, 2)}),
+    "dilated": ((1, 8, 14, 30), {"kernel": (3, 3), "dilation": (2, 3), "pads": (2, 3, 2, 3)}),
+    "stride beyond the window": ((1, 8, 13, 40), {"kernel": (2, 2), "stride": (3, 3)}),
+    "uneven": ((1, 8, 6, 9), {"kernel": (3, 4), "stride": (1, 2), "pads": (2, 0, 1, 3)}),
+    "whole image": ((2, 16, 7, 7), {"kernel": (7, 7)}),
+    "window larger than the image": ((1, 8, 3, 2), {"kernel": (5, 5), "pads": (2, 2, 2, 2)}),
+}
+
+
+@pytest.mark.parametrize("combine", ["fma", "add", "max"])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_windows(name: str, combine: w.Combine) -> None:
+    (batch, channels, height, width), options = PROBLEMS[name]
+    p = w.WindowProblem(batch, -(-channels // LANES), height, width, lanes=LANES, combine=combine, **options)
+    rng = np.random.default_rng(7)
+    x = rng.standard_normal((batch, channels, height, width)).astype("f")
+    weights = rng.standard_normal((channels, *p.kernel)).astype("f") if combine == "fma" else None
+    got = run(p, x, weights, epilogue(), threads=2)
+    if combine == "max":
+        expected = taps(p, x, -np.inf).max(0)
+    else:
+        factors = np.ones((1, 1)) if weights is None else weights.reshape(channels, -1).T.astype(np.float64)
+        expected = (taps(p, x, 0) * factors[:, None, :, None, None]).sum(0)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_averages_divide_by_the_taps_inside_the_image() -> None:
+    p = w.WindowProblem(1, 1, 6, 19, (3, 3), stride=(2, 1), pads=(1, 1, 1, 1), lanes=LANES, combine="add")
+    x = np.random.default_rng(8).standard_normal((1, LANES, 6, 19)).astype("f")
+    got = run(p, x, None, epilogue("acc = acc / float32(taps)", imports=("from numpy import float32",)))
+    expected = taps(p, x, 0).sum(0) / taps(p, np.ones_like(x), 0).sum(0)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_doubles() -> None:
+    lanes = MACHINE.isa.lanes(8)
+    p = w.WindowProblem(1, 2, 9, 14, (3, 3), pads=(1, 1, 1, 1), lanes=lanes, dtype="float64")
+    rng = np.random.default_rng(9)
+    x, weights = rng.standard_normal((1, 2 * lanes, 9, 14)), rng.standard_normal((2 * lanes, 3, 3))
+    expected = (taps(p, x, 0) * weights.reshape(2 * lanes, -1).T[:, None, :, None, None]).sum(0)
+    np.testing.assert_allclose(run(p, x, weights, epilogue(dtype="float64")), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_packing_refuses_another_window() -> None:
+    with pytest.raises(ValueError, match=r"\(9, 3, 3\)"):
+        w.pack_depthwise(w.WindowProblem(1, 1, 8, 8, (3, 3), lanes=8), np.zeros((9, 3, 3), "f"))
