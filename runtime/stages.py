@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from graphc.ir.graph import Graph, Node, Value, input_value, remake
-from graphc.ir.types import TensorType, type_symbols
+from graphc.ir.graph import Graph, Node, Value, input_value, location, location_of, remake
+from graphc.ir.types import TensorType, Type, type_symbols
 from graphc.ops.spec import Kind, has_kernel
 
 __all__ = ["Stage", "host_reason", "input_sizes", "partition"]
@@ -62,6 +62,10 @@ def host_reason(node: Node) -> str:
     return ""
 
 
+def _is_native(type: Type) -> bool:
+    return isinstance(type, TensorType) and has_kernel(type.dtype)
+
+
 def partition(graph: Graph) -> tuple[list[Stage], tuple[int, ...]]:
     """Stages that compute the graph, and the numbers of its outputs; inputs have the numbers 0, 1, ...
 
@@ -70,6 +74,10 @@ def partition(graph: Graph) -> tuple[list[Stage], tuple[int, ...]]:
     """
     numbers: dict[Value, int] = {v: i for i, v in enumerate(graph.inputs)}
     reasons = {n: host_reason(n) for n in graph.nodes}
+    if not any(reasons.values()) and all(_is_native(v.type) for v in (*graph.inputs, *graph.outputs)):
+        # nearly every model: one stretch, the graph as it is, under its own names
+        results = tuple(range(len(graph.inputs), len(graph.inputs) + len(graph.outputs)))
+        return [Stage(graph, tuple(range(len(graph.inputs))), results)], results
     # the rank of a node: how many changes between host and native lie before it
     rank: dict[Node, int] = {}
     for n in graph.nodes:
@@ -113,7 +121,8 @@ def _stage(batch: list[Node], writes: list[Value], numbers: dict[Value, int], re
                 new[v] = input_value(f"v{numbers[v]}", v.type)
                 reads.append(numbers[v])
                 inputs.append(new[v])
-        new.update(zip(node.outputs, remake(node, tuple(new[v] for v in node.inputs)), strict=True))
+        with location(*location_of(node)):
+            new.update(zip(node.outputs, remake(node, tuple(new[v] for v in node.inputs)), strict=True))
     for v in writes:
         numbers[v] = len(numbers)
     return Stage(Graph(inputs, [new.get(v, v) for v in writes]), tuple(reads), tuple(numbers[v] for v in writes), reason)

@@ -130,7 +130,11 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--save", metavar="FILE.svg", help="with --memory: draw the memory plan")
     inspect.add_argument("--host", action="store_true", help="what runs on the host instead of in a kernel, and why")
     inspect.add_argument(
-        "--why", action="store_true", help="which rewrites and fusions were applied, and why others were not"
+        "--why",
+        nargs="?",
+        const="",
+        metavar="RULE",
+        help="which rewrites were applied how often, and why others were not; with RULE, at which nodes",
     )
     return parser
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -53,17 +54,26 @@ class Stretch:
 
 @dataclass
 class DryRun:
-    """Everything seen on the way. `host` are the nodes outside kernels with the reason, `unplanned` counts stretches
-    whose sizes only a run knows."""
+    """Everything seen on the way.
 
+    `graphs` are the final graphs of the stretches of native code, `host` the nodes between them with the reasons;
+    `unplanned` counts stretches whose sizes only a run knows.
+    """
+
+    options: Options
     imported: Graph
     import_seconds: float
     prepared: Graph
     trace: Trace
     passes: list[PassRecord] = field(default_factory=list)
-    stretches: list[Stretch] = field(default_factory=list)
+    graphs: list[Graph] = field(default_factory=list)
     host: list[tuple[Node, str]] = field(default_factory=list)
     unplanned: int = 0
+
+    @cached_property
+    def stretches(self) -> list[Stretch]:
+        """The programs of `graphs`; made when asked for: a graph that cannot be lowered can be looked at."""
+        return [_stretch(graph, self.options) for graph in self.graphs]
 
 
 def dry_run(model: Source, feeds: Mapping[str, np.ndarray], options: Options, explain: bool = False) -> DryRun:
@@ -78,12 +88,12 @@ def dry_run(model: Source, feeds: Mapping[str, np.ndarray], options: Options, ex
 
     with trace(explain=explain) as events:
         prepared = prepare(imported, options, hooks=(hook,))
-        seen = DryRun(imported, import_seconds, prepared, events, records)
+        seen = DryRun(options, imported, import_seconds, prepared, events, records)
         for stage in partition(prepared)[0]:
             if stage.on_host:
                 seen.host.append((stage.node, stage.reason))
             elif all(isinstance(v.type, TensorType) and v.type.is_static for n in stage.graph.nodes for v in n.outputs):
-                seen.stretches.append(_stretch(optimise(stage.graph, options, hooks=(hook,)), options))
+                seen.graphs.append(optimise(stage.graph, options, hooks=(hook,)))
             else:
                 seen.unplanned += 1
     return seen

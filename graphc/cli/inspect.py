@@ -31,7 +31,7 @@ def inspect(arguments: argparse.Namespace) -> int:
         raise OptionError("--save draws the memory plan: give --memory too")
     options = Options.of(threads=arguments.threads, level=arguments.level, disable=arguments.disable)
     source = source_of(arguments.model)
-    seen = dry_run(source, _feeds(arguments, source), options, explain=arguments.why)
+    seen = dry_run(source, _feeds(arguments, source), options, explain=arguments.why is not None)
     asked = False
     for wanted, section in (
         (arguments.after is not None, lambda: _after(seen, arguments.after)),
@@ -40,7 +40,7 @@ def inspect(arguments: argparse.Namespace) -> int:
         (arguments.kernels is not None, lambda: _kernels(seen, arguments.kernels)),
         (arguments.memory, lambda: _memory(seen, arguments.save)),
         (arguments.host, lambda: _host(seen)),
-        (arguments.why, lambda: print(seen.trace)),
+        (arguments.why is not None, lambda: _why(seen, arguments.why)),
     ):
         if wanted:
             section()
@@ -66,7 +66,7 @@ def _after(seen: DryRun, name: str) -> None:
         print(seen.imported, end="")
         return
     if name == "last":
-        graphs = [s.graph for s in seen.stretches] or [seen.prepared]
+        graphs = seen.graphs or [seen.prepared]
     else:
         graphs = [record.graph for record in seen.passes if record.name == name]
         if not graphs:
@@ -94,6 +94,22 @@ def _host(seen: DryRun) -> None:
         for node, reason in seen.host
     ]
     show.table(["on the host", "result", "from", "because"], rows)
+
+
+def _why(seen: DryRun, rule: str) -> None:
+    """What rules did: counts over the whole graph, or every node that one rule (or all of a prefix) met."""
+    events = [e for e in seen.trace.events if e.rule.startswith(rule)]
+    if rule and not events:
+        known = sorted({e.rule for e in seen.trace.events})
+        raise OptionError(f"--why {rule}: no rule of that name met a node; there are {', '.join(known)}")
+    if rule:
+        rows = [(e.rule, e.op, ", ".join(e.where) or "-", e.why or "applied") for e in dict.fromkeys(events)]
+        show.table(["rule", "at", "from", ""], rows)
+        return
+    applied = Counter(e.rule for e in events if not e.why)
+    refused = Counter((e.rule, e.op, e.why) for e in events if e.why)
+    show.table(["applied", "times"], applied.most_common(), right=["times"])
+    show.table(["not applied", "at", "because", "times"], ((*e, n) for e, n in refused.most_common()), right=["times"])
 
 
 # --- the plan --------------------------------------------------------------------------------------------------------
@@ -187,7 +203,7 @@ def _summary(source: Source, seen: DryRun) -> None:
     rows = [("input", p.name, p.type) for p in source.inputs] + [("output", p.name, p.type) for p in source.outputs]
     show.table(["", "name", "type"], rows)
     before, after = _operations(seen.imported), Counter[str]()
-    for graph in [s.graph for s in seen.stretches] or [seen.prepared]:
+    for graph in seen.graphs or [seen.prepared]:
         after += _operations(graph)
     names = sorted(before | after, key=lambda n: (-before[n], -after[n], n))
     show.table(
