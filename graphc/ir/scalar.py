@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 from graphc.errors import GraphTypeError
 from graphc.ir.dtypes import DType, dtype_of
 
-__all__ = ["COMPARISONS", "Scalar", "affine", "cast", "const", "index", "load", "param", "scalar", "select", "temp", "walk"]
+__all__ = ["COMPARISONS", "Scalar", "affine", "bitcast", "cast", "const", "index", "load", "param", "scalar", "select", "temp", "walk"]
 
 INT64 = dtype_of("int64")
 BOOL = dtype_of("bool")
@@ -43,6 +43,7 @@ class Scalar:
     load                  (offset,)       number of the buffer; offset counts elements, int64
     temp                  ()              number of an earlier stage's result
     cast                  (x,)            None; the type is the node's dtype
+    bitcast               (x,)            None; the same bits as another type of the same width
     select                (cond, a, b)
     any other             its operands    one of the names above; operands and result as in NumPy
     """
@@ -169,6 +170,11 @@ def cast(x: Scalar, dtype: object) -> Scalar:
     return _make("cast", (x,), t)
 
 
+def bitcast(x: Scalar, dtype: object) -> Scalar:
+    """The bits of `x` taken as another element type of the same width."""
+    return _make("bitcast", (x,), dtype_of(dtype))
+
+
 def select(condition: Scalar, a: Scalar | float, b: Scalar | float) -> Scalar:
     """`a` where the condition holds, else `b`. Only the chosen side is evaluated, so a load in the other is safe."""
     a, b = _coerce(a, b)
@@ -263,6 +269,7 @@ def rewrite(root: Scalar, replace: Callable[[Scalar], Scalar | None]) -> Scalar:
             e2 = (
                 load(e.attr, args[0], e.dtype) if e.op == "load"
                 else cast(args[0], e.dtype) if e.op == "cast"
+                else bitcast(args[0], e.dtype) if e.op == "bitcast"
                 else scalar(e.op, *args)
             )  # fmt: skip
         else:

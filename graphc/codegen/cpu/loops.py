@@ -1,0 +1,300 @@
+"""Loop nests as Numba source.
+
+The text follows the nest: the argument block is unpacked, then loops in the nest's order. Three arrangements differ:
+
+- plain: LLVM vectorises the innermost loop; a short innermost loop of known length is written as vectors instead;
+- panel: the last outer loop runs innermost, and reductions keep a row of accumulators (see `panel_loop`);
+- tiled: where loads are contiguous along one loop and stores along another, both go in small squares.
+
+A task is `chunk` steps of the outermost loop; `chunk` is the last of the launch's integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from graphc.codegen.scalar import INNERMOST, Level, Writer, guarded_selects, identity_of, nested, register_type
+from graphc.ir.scalar import Scalar, const, index, load, rewrite, walk
+from graphc.kernels.index import counters_in, linear_form, substitute
+from graphc.kernels.ir import LoopNest, Map, Reduce, Store
+from graphc.kernels.loops import PANEL, expressions, inner_extents, panel_loop, tile_loops
+
+__all__ = ["loop_source"]
+
+#: the side of the squares in which a transposition goes, in elements
+_TILE = 16
+_COMBINE = {"add": "{0} + {1}", "mul": "{0} * {1}", "and": "{0} & {1}", "or": "{0} | {1}"}
+
+
+def loop_source(kernel: LoopNest, name: str) -> str:
+    """The module that defines the kernel `name`."""
+    return _Source(kernel).text(name)
+
+
+class _Source:
+    """The state of one kernel's printing."""
+
+    def __init__(self, kernel: LoopNest) -> None:
+        self.panel = panel_loop(kernel)
+        self.tiles = tile_loops(kernel)
+        self.vector, self.lanes = _vector_loop(kernel, self.panel, self.tiles)
+        inputs = len(kernel.buffers) - kernel.outputs
+        self.buffers = [f"x{k}" if k < inputs else f"out{k - inputs}" for k in range(len(kernel.buffers))]
+        reads = [f"{b}[{{}}]" for b in self.buffers]
+        if self.lanes:
+            self.panel = None
+            kernel = _vectorised(kernel, self.vector)
+            reads += [f"load({b}, {{}})" for b in self.buffers]
+        self.kernel = kernel
+        self.inner = inner_extents(kernel)
+        self.used: set[str] = {"operand"}
+        self.extents: list[str] = []  # the text of each loop's extent
+        self.top = Level("")
+        self.writer = Writer([self.top], reads, self.used)
+
+    # -- the module -------------------------------------------------------------------------------------------------
+
+    def text(self, name: str) -> str:
+        self._unpack()
+        self._outer_loops()
+        for stage in self.kernel.stages:
+            self._stage(stage)
+        body = nested(self.writer.levels)
+        header = []
+        if self.lanes:
+            makers = {"load": "loader", "store": "storer", "repeat": "repeater"}
+            made = {f: m for f, m in makers.items() if any(f"{f}(" in line for line in body)}
+            self.used |= set(made.values())
+            header = ["", f"{', '.join(made)} = {', '.join(f'{m}({self.lanes})' for m in made.values())}"]
+        imports = _wrapped(f"from graphc.codegen.cpu.intrinsics import {', '.join(sorted(self.used))}")
+        function = [f"def {name}(block, first, last, scratch):", *(f"    {line}" for line in body)]
+        return "\n".join([f'"""{self._summary()}"""', "", imports, *header, "", "", *function, ""])
+
+    def _summary(self) -> str:
+        """One line that says what the kernel computes."""
+        kinds = [f"{s.combine}" if isinstance(s, Reduce) else "map" for s in self.kernel.stages]
+        names = zip(self.buffers, self.kernel.buffers, strict=True)
+        return f"{', '.join(kinds)}: {', '.join(f'{n} {t}' for n, t in names)}."
+
+    def _unpack(self) -> None:
+        """Names for the argument block's slots: buffers, then integers."""
+        kernel, lines = self.kernel, self.top.lines
+        scopes = self._scopes()
+        for k, (buffer, dtype) in enumerate(zip(self.buffers, kernel.buffers, strict=True)):
+            lines.append(f'{buffer} = operand(block, {k}, "{dtype}", "{scopes[k]}", "{" ".join(self._others(k, scopes))}")')
+        slots = len(kernel.buffers)
+        read = {e.attr for e in walk([*expressions(kernel), *kernel.extents, *self.inner]) if e.op == "param"}
+        for k in sorted(read):
+            lines.append(f"p{k} = block[{slots + k}]")
+        if kernel.extents:
+            lines.append(f"chunk = block[{slots + kernel.params - 1}]")
+        self.extents = [f"p{e.attr}" if e.op == "param" else str(e.attr) for e in (*kernel.extents, *self.inner)]
+        if self.panel is not None:
+            reductions = [s for s in kernel.stages if isinstance(s, Reduce)]
+            self.used.add("workspace")
+            others = " ".join(dict.fromkeys(scopes))
+            for number, s in enumerate(reductions):
+                dtype = register_type(s.value.dtype)
+                apart = " ".join([others, *(f"r{t.result}" for t in reductions if t is not s)])
+                lines.append(f'r{s.result} = workspace(scratch, {8 * PANEL * number}, "{dtype}", "r{s.result}", "{apart}")')
+
+    def _scopes(self) -> list[str]:
+        """A name for each buffer's memory: one for an input and an output that may share it."""
+        scopes = list(self.buffers)
+        for a, b in sorted(self.kernel.aliased):
+            old, new = scopes[b], scopes[a]
+            scopes = [new if s == old else s for s in scopes]
+        return scopes
+
+    def _others(self, k: int, scopes: Sequence[str]) -> list[str]:
+        """What buffer k surely does not overlap: for an input the outputs' memory, for an output everybody else's."""
+        first_output = len(self.buffers) - self.kernel.outputs
+        candidates = scopes[first_output:] if k < first_output else scopes
+        rows = [f"r{s.result}" for s in self.kernel.stages if isinstance(s, Reduce)] if self.panel is not None else []
+        return [s for s in dict.fromkeys(candidates) if s != scopes[k]] + rows
+
+    # -- loops ------------------------------------------------------------------------------------------------------
+
+    def _range(self, loop: int) -> str:
+        return "first_step, last_step" if loop == 0 and self.kernel.extents else self.extents[loop]
+
+    def _open(self, loop: int, bounds: str | None = None) -> None:
+        self.writer.levels.append(Level(f"for i{loop} in range({bounds or self._range(loop)}):"))
+        self.writer.depth[loop] = len(self.writer.levels) - 1
+
+    def _outer_loops(self) -> None:
+        outer = len(self.kernel.extents)
+        if outer:
+            self.top.lines.append(f"first_step, last_step = first * chunk, min(last * chunk, {self.extents[0]})")
+        if self.tiles is not None:
+            self._tiled_loops(*self.tiles)
+            return
+        for loop in range(outer):
+            if loop == self.panel:
+                self._open_panel(loop)
+            elif loop != self.vector:
+                self._open(loop)
+
+    def _open_panel(self, loop: int) -> None:
+        """The loop over panels; the loop inside a panel comes innermost, in each stage."""
+        if self.extents[loop].isdigit():
+            return
+        low, high = ("first_step", "last_step") if loop == 0 else ("0", self.extents[loop])
+        level = Level(f"for panel in range({low}, {high}, {PANEL}):")
+        level.lines.append(f"panel_end = min(panel + {PANEL}, {high})")
+        self.writer.levels.append(level)
+
+    def _panel_range(self, loop: int) -> tuple[str, str]:
+        """The bounds of the loop inside a panel, and the place of its accumulator."""
+        if self.extents[loop].isdigit():
+            return self.extents[loop], f"i{loop}"
+        return "panel, panel_end", f"i{loop} - panel"
+
+    def _tiled_loops(self, rows: int, columns: int) -> None:
+        for loop in range(len(self.kernel.extents)):
+            if loop not in (rows, columns):
+                self._open(loop)
+        for loop in (rows, columns):
+            low, high = ("first_step", "last_step") if loop == 0 else ("0", self.extents[loop])
+            if self.extents[loop].isdigit():
+                continue
+            self.writer.levels.append(Level(f"for t{loop} in range({low}, {high}, {_TILE}):"))
+        for loop in (rows, columns):
+            high = "last_step" if loop == 0 else self.extents[loop]
+            self._open(loop, None if self.extents[loop].isdigit() else f"t{loop}, min(t{loop} + {_TILE}, {high})")
+
+    def _inner_loops(self, stage: Map | Reduce) -> None:
+        outer = len(self.kernel.extents)
+        for k in range(len(stage.extents)):
+            if outer + k != self.vector:
+                self._open(outer + k)
+        if self.panel is not None:
+            self._open(self.panel, self._panel_range(self.panel)[0])
+
+    # -- stages -----------------------------------------------------------------------------------------------------
+
+    def _stage(self, stage: Map | Reduce) -> None:
+        writer, point = self.writer, len(self.writer.levels) - 1
+        if isinstance(stage, Reduce):
+            self._reduce(stage, point)
+        else:
+            self._inner_loops(stage)
+            self._map(stage)
+            self._close(point)
+
+    def _close(self, point: int) -> None:
+        """The loops inside the outer point are complete: they become lines of it."""
+        levels = self.writer.levels
+        lines = nested(levels[point + 1 :])
+        self.writer.leave(point)
+        levels[point].lines += lines
+
+    def _map(self, stage: Map) -> None:
+        careful = bool(self.kernel.aliased) and len(stage.stores) > 1
+        values = self.writer.values([s.value for s in stage.stores], named=careful)
+        offsets = self.writer.values([s.offset for s in stage.stores])
+        for s, value, offset in zip(stage.stores, values, offsets, strict=True):
+            target = self.buffers[s.buffer]
+            if self.lanes:
+                self.writer.levels[-1].lines.append(f"store({target}, {offset}, {value})")
+            else:
+                self.writer.levels[-1].lines.append(f"{target}[{offset}] = {value}")
+
+    def _reduce(self, stage: Reduce, point: int) -> None:
+        writer, name = self.writer, f"r{stage.result}"
+        start = identity_of(stage.combine, stage.value.dtype)
+        if register_type(stage.value.dtype).kind != "bool":
+            self.used.add(start.partition("(")[0]) if "(" in start else None
+        self.used |= {word for word in ("inf", "nan") if word in start}
+        if self.panel is None:
+            writer.levels[point].lines.append(f"{name} = repeat({start})" if self.lanes else f"{name} = {start}")
+            result = name
+        else:
+            bounds, place = self._panel_range(self.panel)
+            writer.levels[point].lines += [f"for i{self.panel} in range({bounds}):", f"    {name}[{place}] = {start}"]
+            result = f"{name}[{place}]"
+        self._inner_loops(stage)
+        (value,) = writer.values([stage.value])
+        writer.levels[-1].lines.append(f"{result} = {self._combined(stage, result, value)}")
+        self._close(point)
+        writer.temps[stage.result] = (result, point if self.panel is None else INNERMOST)
+
+    def _combined(self, stage: Reduce, result: str, value: str) -> str:
+        t = register_type(stage.value.dtype)
+        if stage.combine in ("maximum", "minimum"):
+            self.used.add(stage.combine)
+            return f"{stage.combine}({result}, {value})"
+        simple = value.isidentifier() or value.endswith((")", "]")) and value.count("(") + value.count("[") == 1 and value[0].isalpha()
+        text = _COMBINE[stage.combine].format(result, value if simple or stage.combine == "add" else f"({value})")
+        if t.is_integer and t.name != "int64":
+            self.used.add(t.name)
+            return f"{t}({text})"
+        return text
+
+
+def _vector_loop(kernel: LoopNest, panel: int | None, tiles: tuple[int, int] | None) -> tuple[int, int]:
+    """The loop to write as one vector, and its length; (-1, 0) when there is none.
+
+    That is the innermost loop of a map or the loop inside a panel, when its length is a small known number: LLVM unrolls
+    such a loop before its vectoriser sees it, and leaves scalar code.
+    """
+    none = -1, 0
+    extents = (*kernel.extents, *inner_extents(kernel))
+    if tiles is not None or len(extents) < 2 or (panel is None and any(isinstance(s, Reduce) for s in kernel.stages)):
+        return none
+    loop = len(extents) - 1 if panel is None else panel
+    if extents[loop].op != "const" or extents[loop].attr < 2:
+        return none
+    everything = expressions(kernel)
+    stores = [s for stage in kernel.stages if isinstance(stage, Map) for s in stage.stores]
+    if any(_step(s.offset, loop) != 1 or s.value.dtype.name == "int64" for s in stores) or guarded_selects(everything):
+        return none
+    for e in walk(everything):
+        if e.op == "load":
+            if _step(e.args[0], loop) is None or e.dtype.name == "int64":
+                return none
+        elif e.dtype.name != "int64" and any(a.dtype.name == "int64" and loop in counters_in(a) for a in e.args):
+            return none
+    return loop, int(extents[loop].attr)
+
+
+def _vectorised(kernel: LoopNest, loop: int) -> LoopNest:
+    """Without counter `loop`; a load that moves with it reads buffer `k + len(buffers)`, the vector view of buffer k."""
+    buffers = len(kernel.buffers)
+    gone = {loop: const(0)}
+
+    def change(e: Scalar) -> Scalar:
+        moving = rewrite(e, lambda x: load(x.attr + buffers, x.args[0], x.dtype) if x.op == "load" and _step(x.args[0], loop) else None)
+        return substitute(moving, gone)
+
+    def stage(s: Map | Reduce) -> Map | Reduce:
+        if isinstance(s, Reduce):
+            return replace(s, value=change(s.value))
+        return Map(s.extents, tuple(Store(t.buffer, substitute(t.offset, gone), change(t.value)) for t in s.stores))
+
+    return replace(kernel, stages=tuple(map(stage, kernel.stages)))
+
+
+def _step(offset: Scalar, loop: int) -> int | None:
+    """How far a step of the loop moves an offset: 0, 1, or None for anything else."""
+    form = linear_form(offset)
+    if form.terms.get(index(loop)) == 1 and not any(loop in counters_in(a) for a in form.terms if a is not index(loop)):
+        return 1
+    return None if loop in counters_in(offset) else 0
+
+
+def _wrapped(line: str) -> str:
+    """An import line, broken when it is long."""
+    if len(line) <= 120:
+        return line
+    module, _, names = line.partition(" import ")
+    rows, row = [], "   "
+    for n in names.split(", "):
+        if len(row) + len(n) > 110:
+            rows.append(row)
+            row = "   "
+        row += f" {n},"
+    return "\n".join([f"{module} import (", *rows, row, ")"])
+
+

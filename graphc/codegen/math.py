@@ -1,0 +1,330 @@
+"""Transcendental functions as expressions of plain arithmetic, so that they vectorise on every target.
+
+Numba ships no vector math library, and a call a lane would cost more than the rest of a kernel. Each function here is
+written once, without branches, over scalar expressions; the CPU prints them as LLVM instructions on scalars or vectors,
+CUDA as device functions, and tests evaluate them over arrays.
+
+Only multiplication followed by addition may be fused on the way, never reordered: range reductions count on it.
+Errors in units in the last place over all float32 values (tests measure them): exp, tanh, sigmoid, log and erf at most 2,
+the others at most 4; sin, cos and tan up to 2**26 in magnitude. NaN gives NaN, infinities their limits.
+
+Coefficients are those of S. Moshier's Cephes library (single precision, public domain) unless a comment says otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from graphc.ir.scalar import Scalar, bitcast, cast, const, scalar, select
+
+__all__ = ["EXPANSIONS", "expansion"]
+
+_LOG2E = 1.4426950408889634
+# ln 2 in two parts; the first has few enough bits that its product with an exponent is exact
+_LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
+# 1.5 * 2**23: adding it rounds a float32 to an integer, which then stands in the low bits
+_SHIFTER = 12582912.0
+_SHIFTER_BITS = 0x4B400000
+_SIGN_BIT = -0x80000000
+
+
+def _poly(x: Scalar, *coefficients: float) -> Scalar:
+    """Horner's rule, highest power first."""
+    total: Scalar = const(coefficients[0], x.dtype)
+    for c in coefficients[1:]:
+        total = total * x + c
+    return total
+
+
+def _abs(x: Scalar) -> Scalar:
+    return scalar("abs", x)
+
+
+def _with_sign(magnitude: Scalar, x: Scalar) -> Scalar:
+    """A value that is not negative, with the sign of `x`."""
+    sign = scalar("and", bitcast(x, "int32"), const(_SIGN_BIT, "int32"))
+    return bitcast(scalar("or", bitcast(magnitude, "int32"), sign), "float32")
+
+
+def _clamp(x: Scalar, low: float, high: float) -> Scalar:
+    """`x` between two limits; NaN stays NaN, because no comparison with it holds."""
+    x = select(x > high, const(high, x.dtype), x)
+    return select(x < low, const(low, x.dtype), x)
+
+
+def _round_to_int(x: Scalar) -> tuple[Scalar, Scalar]:
+    """The nearest integer as a float32 and as an int32, for |x| < 2**22. NaN gives some integer."""
+    shifted = x + _SHIFTER
+    return shifted - _SHIFTER, bitcast(shifted, "int32") - _SHIFTER_BITS
+
+
+def _power_of_two(n: Scalar) -> Scalar:
+    """2**n for -126 <= n <= 127, n an int32."""
+    return bitcast(scalar("shl", n + 127, const(23, "int32")), "float32")
+
+
+def _scaled(x: Scalar, n: Scalar) -> Scalar:
+    """x * 2**n in two steps, so that neither power leaves the range and a tiny result is rounded once."""
+    half = scalar("shr", n, const(1, "int32"))
+    return x * _power_of_two(half) * _power_of_two(n - half)
+
+
+def _reduced_exp(x: Scalar) -> tuple[Scalar, Scalar]:
+    """(r, n) with exp(x) = exp(r) * 2**n and |r| <= ln(2) / 2."""
+    whole, n = _round_to_int(x * _LOG2E)
+    return x - whole * _LN2_HIGH - whole * _LN2_LOW, n
+
+
+def _exp_tail(r: Scalar) -> Scalar:
+    """(exp(r) - 1 - r) / r**2 for |r| <= ln(2) / 2."""
+    return _poly(r, 1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+
+
+def exp(x: Scalar) -> Scalar:
+    r, n = _reduced_exp(_clamp(x, -104.0, 89.0))
+    return _scaled(_exp_tail(r) * (r * r) + r + 1.0, n)
+
+
+def exp2(x: Scalar) -> Scalar:
+    x = _clamp(x, -151.0, 129.0)
+    whole, n = _round_to_int(x)
+    r = (x - whole) * math.log(2.0)
+    return _scaled(_exp_tail(r) * (r * r) + r + 1.0, n)
+
+
+def expm1(x: Scalar) -> Scalar:
+    clamped = _clamp(x, -25.0, 89.0)
+    r, n = _reduced_exp(clamped)
+    small = _exp_tail(r) * (r * r) + r
+    half = scalar("shr", n, const(1, "int32"))
+    # (small + 1) * 2**n - 1 without losing small when n is 0
+    first, second = _power_of_two(half), _power_of_two(n - half)
+    return select(_abs(x) < 1e-10, x, (first * small + (first - _power_of_two(half - n))) * second)
+
+
+def _log_parts(x: Scalar) -> tuple[Scalar, Scalar]:
+    """(f, e) with x = (1 + f) * 2**e and 1 + f between sqrt(1/2) and sqrt(2), for finite x > 0."""
+    tiny = x < 1.17549435e-38
+    x = select(tiny, x * 8388608.0, x)
+    # counting exponents from sqrt(1/2) takes a single subtraction
+    bits = bitcast(x, "int32") - 0x3F3504F3
+    exponent = scalar("shr", bits, const(23, "int32"))
+    mantissa = bitcast(scalar("and", bits, const(0x007FFFFF, "int32")) + 0x3F3504F3, "float32")
+    return mantissa - 1.0, cast(exponent, "float32") - select(tiny, const(23.0, "float32"), 0.0)
+
+
+def _log_tail(f: Scalar) -> Scalar:
+    """log(1 + f) - f + f**2 / 2."""
+    p = _poly(
+        f, 7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1,
+        2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
+    )  # fmt: skip
+    return f * (f * f) * p
+
+
+def _log_limits(x: Scalar, result: Scalar) -> Scalar:
+    """Logarithms of infinity, zero and negative numbers."""
+    result = select(x < math.inf, result, x)  # NaN too: not less than anything
+    result = select(scalar("eq", x, 0.0), const(-math.inf, x.dtype), result)
+    return select(x < 0.0, const(math.nan, x.dtype), result)
+
+
+def log(x: Scalar) -> Scalar:
+    f, e = _log_parts(x)
+    return _log_limits(x, e * _LN2_HIGH + (f - ((f * f) * 0.5 - (_log_tail(f) + e * _LN2_LOW))))
+
+
+def log2(x: Scalar) -> Scalar:
+    f, e = _log_parts(x)
+    # log2(e) = 1 + 0.4427: the one is added last, so that f keeps its bits
+    rest = _log_tail(f) - (f * f) * 0.5
+    return _log_limits(x, e + (f + (rest + (rest * 0.44269504088896340735 + f * 0.44269504088896340735))))
+
+
+def log1p(x: Scalar) -> Scalar:
+    whole = x + 1.0
+    lost = (x - (whole - 1.0)) / whole
+    # at the ends nothing was lost, and the correction would be NaN
+    return select(whole < math.inf, select(whole > 0.0, log(whole) + lost, log(whole)), log(whole))
+
+
+def sigmoid(x: Scalar) -> Scalar:
+    e = exp(-_abs(x))
+    return select(x < 0.0, e, 1.0) / (e + 1.0)
+
+
+def tanh(x: Scalar) -> Scalar:
+    square = x * x
+    p = _poly(square, -5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1)
+    small = p * square * x + x
+    magnitude = _abs(x)
+    large = _with_sign(1.0 - 2.0 / (exp(magnitude + magnitude) + 1.0), x)
+    return select(magnitude < 0.625, small, large)
+
+
+def erf(x: Scalar) -> Scalar:
+    """N. Juffa's approximation (https://stackoverflow.com/a/35148199, BSD licence): 1 - exp(-polynomial), and a polynomial near 0."""
+    t, square = _abs(x), x * x
+    r = t * -1.72853470e-5 + 3.83197126e-4
+    u = t * -3.88396438e-3 + 2.42546219e-2
+    r = r * square + u
+    r = ((r * t - 1.06777877e-1) * t - 6.34846687e-1) * t - 1.28717512e-1
+    large = 1.0 - exp(r * t - t)
+    p = _poly(square, -5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1, 1.28379166e-1)
+    return select(t > 0.927734375, select(t < 4.0, _with_sign(large, x), _with_sign(const(1.0, "float32"), x)), p * x + x)
+
+
+def _reduced_angle(x: Scalar) -> tuple[Scalar, Scalar]:
+    """(r, n) with x = r + n * pi / 2 and |r| <= pi / 4; float64 on the way, exact to 2**26 in magnitude."""
+    wide = cast(x, "float64")
+    shifter = 6755399441055744.0  # 1.5 * 2**52
+    shifted = wide * (2.0 / math.pi) + shifter
+    whole = shifted - shifter
+    # pi / 2 with its last 25 bits cut off, and the rest
+    r = wide - whole * 1.5707963109016418 - whole * 1.5893254712295857e-08
+    return cast(r, "float32"), cast(bitcast(shifted, "int64"), "int32")
+
+
+def _sin_cos(r: Scalar) -> tuple[Scalar, Scalar]:
+    """Sine and cosine for |r| <= pi / 4."""
+    square = r * r
+    sine = _poly(square, -1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1) * square * r + r
+    cosine = _poly(square, 2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2) * square * square - square * 0.5 + 1.0
+    return sine, cosine
+
+
+def _quadrant(r: Scalar, n: Scalar) -> Scalar:
+    """sin(r + n * pi / 2)."""
+    sine, cosine = _sin_cos(r)
+    odd = scalar("ne", scalar("and", n, const(1, "int32")), 0)
+    flip = scalar("shl", scalar("and", n, const(2, "int32")), const(30, "int32"))
+    value = select(odd, cosine, sine)
+    return bitcast(scalar("xor", bitcast(value, "int32"), flip), "float32")
+
+
+def sin(x: Scalar) -> Scalar:
+    r, n = _reduced_angle(x)
+    return _quadrant(r, n)
+
+
+def cos(x: Scalar) -> Scalar:
+    r, n = _reduced_angle(x)
+    return _quadrant(r, n + 1)
+
+
+def tan(x: Scalar) -> Scalar:
+    r, n = _reduced_angle(x)
+    return _quadrant(r, n) / _quadrant(r, n + 1)
+
+
+def atan(x: Scalar) -> Scalar:
+    t = _abs(x)
+    far, middle = t > 2.414213562373095, t > 0.4142135623730950
+    y = select(far, -1.0 / t, select(middle, (t - 1.0) / (t + 1.0), t))
+    base = select(far, const(math.pi / 2, "float32"), select(middle, const(math.pi / 4, "float32"), 0.0))
+    z = y * y
+    return _with_sign(base + (_poly(z, 8.05374449538e-2, -1.38776856032e-1, 1.99777106478e-1, -3.33329491539e-1) * z * y + y), x)
+
+
+def atan2(y: Scalar, x: Scalar) -> Scalar:
+    big, small = _abs(x), _abs(y)
+    swap = small > big
+    big, small = select(swap, small, big), select(swap, big, small)
+    # equal infinities and two zeros have quotients of their own
+    ratio = select(scalar("eq", big, small), select(scalar("eq", big, 0.0), const(0.0, "float32"), 1.0), small / big)
+    angle = atan(ratio)
+    angle = select(swap, math.pi / 2 - angle, angle)
+    angle = select(bitcast(x, "int32") < 0, math.pi - angle, angle)
+    # NaN in either operand: the comparisons above may have lost it
+    return _with_sign(angle, y) + (x * 0.0 + y * 0.0) * select(scalar("ne", x, x), x, select(scalar("ne", y, y), y, 0.0))
+
+
+def _asin_small(x: Scalar) -> Scalar:
+    """asin for 0 <= x <= 1/2."""
+    z = x * x
+    return _poly(z, 4.2163199048e-2, 2.4181311049e-2, 4.5470025998e-2, 7.4953002686e-2, 1.6666752422e-1) * z * x + x
+
+
+def asin(x: Scalar) -> Scalar:
+    t = _abs(x)
+    large = t > 0.5
+    reduced = select(large, scalar("sqrt", (1.0 - t) * 0.5), t)
+    small = _asin_small(reduced)
+    return _with_sign(select(large, math.pi / 2 - (small + small), small), x)
+
+
+def acos(x: Scalar) -> Scalar:
+    t = _abs(x)
+    large = t > 0.5
+    reduced = select(large, scalar("sqrt", (1.0 - t) * 0.5), x)
+    small = _asin_small(reduced)
+    double = small + small
+    return select(large, select(x < 0.0, math.pi - double, double), math.pi / 2 - small)
+
+
+def sinh(x: Scalar) -> Scalar:
+    square = x * x
+    near = _poly(square, 2.03721912945e-4, 8.33028376239e-3, 1.66667160211e-1) * square * x + x
+    half = exp(_abs(x) * 0.5)  # the square root first: exp alone overflows too early
+    far = _with_sign((half * 0.5) * half - 0.5 / (half * half), x)
+    return select(_abs(x) < 1.0, near, far)
+
+
+def cosh(x: Scalar) -> Scalar:
+    half = exp(_abs(x) * 0.5)
+    return (half * 0.5) * half + 0.5 / (half * half)
+
+
+def asinh(x: Scalar) -> Scalar:
+    t = _abs(x)
+    # for large t the square would overflow and adds nothing
+    big = t > 1e9
+    near = log1p(t + t * t / (scalar("sqrt", t * t + 1.0) + 1.0))
+    far = log(t) + math.log(2.0)
+    return _with_sign(select(big, far, near), x)
+
+
+def acosh(x: Scalar) -> Scalar:
+    t = x - 1.0
+    near = log1p(t + scalar("sqrt", t * 2.0 + t * t))
+    return select(x > 1e9, log(x) + math.log(2.0), near)
+
+
+def atanh(x: Scalar) -> Scalar:
+    t = _abs(x)
+    return _with_sign(log1p((t + t) / (1.0 - t)) * 0.5, x)
+
+
+def sign(x: Scalar) -> Scalar:
+    return select(x > 0.0, const(1.0, x.dtype), select(x < 0.0, const(-1.0, x.dtype), x))
+
+
+def rsqrt(x: Scalar) -> Scalar:
+    return 1.0 / scalar("sqrt", x)
+
+
+def reciprocal(x: Scalar) -> Scalar:
+    return 1.0 / x
+
+
+def _sigmoid_any(x: Scalar) -> Scalar:
+    e = scalar("exp", -_abs(x))
+    return select(x < 0.0, e, 1.0) / (e + 1.0)
+
+
+#: functions of float32 (of any float type for the last few) by the scalar operation's name
+EXPANSIONS: Mapping[str, Callable[..., Scalar]] = {
+    f.__name__: f
+    for f in (
+        exp, exp2, expm1, log, log2, log1p, sigmoid, tanh, erf, sin, cos, tan, asin, acos, atan, atan2, sinh, cosh, asinh, acosh, atanh,
+    )
+}  # fmt: skip
+_ANY_FLOAT: Mapping[str, Callable[..., Scalar]] = {"sign": sign, "rsqrt": rsqrt, "reciprocal": reciprocal, "sigmoid": _sigmoid_any}
+
+
+def expansion(op: str, *args: Scalar) -> Scalar | None:
+    """The operation on `args` (float32 or float64) as plain arithmetic; None when a target has to bring its own."""
+    if args[0].dtype.name == "float32" and op in EXPANSIONS:
+        return EXPANSIONS[op](*args)
+    return _ANY_FLOAT[op](*args) if op in _ANY_FLOAT else None

@@ -1,0 +1,353 @@
+"""Transformations of loop nests: LoopNest in, LoopNest out, the same values computed.
+
+While lowering, extents and strides are numbers. The steps here take out loops that run once, split loops where an
+index is divided, merge neighbours that run through memory as one, put them in the order of memory, and at last
+replace the numbers by parameters, so that one compiled kernel serves every shape.
+
+The stages of a nest that have inner loops all have the same ones.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+
+from graphc.ir.dtypes import dtype_of
+from graphc.ir.scalar import COMPARISONS, Scalar, cast, const, index, load, param, scalar, walk
+from graphc.kernels.index import Linear, counters_in, is_sum, linear_form, linear_roots, simplify, substitute
+from graphc.kernels.ir import LoopNest, Map, Reduce, Stage, Store
+
+__all__ = [
+    "PANEL", "collapse", "drop_unit_loops", "expressions", "inner_extents", "order", "panel_loop", "parallel_first", "parametrise",
+    "scratch_bytes", "split_divided", "split_domain", "tile_loops",
+]  # fmt: skip
+
+INT64 = dtype_of("int64")
+_COMPARE = {name: getattr(operator, name) for name in COMPARISONS}
+#: how many points of the outer loop a panel reduction does at once: its accumulators stay in the first-level cache
+PANEL = 256
+#: innermost extents up to this that are powers of two stay numbers: the loop becomes a few vector instructions
+_STATIC_EXTENT = 16
+#: more regions than this are not worth their launches; the comparisons stay in the kernel
+_MAX_REGIONS = 9
+_REGION_POINTS = 512
+#: numbers that do not become parameters: they mean the same in every shape
+_PLAIN = (-1, 0, 1)
+
+
+# -- access ---------------------------------------------------------------------------------------------------------
+
+
+def inner_extents(nest: LoopNest) -> tuple[Scalar, ...]:
+    """The extents of the inner loops, () when no stage has any."""
+    return next((s.extents for s in nest.stages if s.extents), ())
+
+
+def expressions(nest: LoopNest) -> list[Scalar]:
+    """Every offset and value of the nest, in order."""
+    return [e for s in nest.stages for e in _of_stage(s)]
+
+
+def _of_stage(stage: Stage) -> list[Scalar]:
+    if isinstance(stage, Reduce):
+        return [stage.value]
+    return [e for store in stage.stores for e in (store.offset, store.value)]
+
+
+def _numbers(extents: Sequence[Scalar]) -> list[int]:
+    return [e.attr for e in extents]
+
+
+def _loads(roots: Sequence[Scalar]) -> list[Scalar]:
+    return [x for x in walk(roots) if x.op == "load"]
+
+
+def _coefficient(offset: Scalar, loop: int) -> int:
+    """How far a step of the loop moves an offset that is a sum; 0 also for loops inside other operations."""
+    return linear_form(offset).terms.get(index(loop), 0)
+
+
+def _mapped(nest: LoopNest, change: Callable[[Scalar], Scalar], outer: Sequence[int], inner: Sequence[int]) -> LoopNest:
+    """The nest with every expression changed and new extents."""
+    extents = tuple(map(const, inner))
+
+    def stage(s: Stage) -> Stage:
+        loops = extents if s.extents else ()
+        if isinstance(s, Reduce):
+            return Reduce(s.result, s.combine, loops, change(s.value))
+        return Map(loops, tuple(Store(t.buffer, change(t.offset), change(t.value)) for t in s.stores))
+
+    return replace(nest, extents=tuple(map(const, outer)), stages=tuple(map(stage, nest.stages)))
+
+
+def _renumbered(nest: LoopNest, counters: Mapping[int, Scalar], outer: Sequence[int], inner: Sequence[int]) -> LoopNest:
+    """Other loops: `counters` gives the old ones as expressions of the new."""
+    extents = [*outer, *inner]
+    replaced: dict[Scalar, Scalar] = {}
+    simplified: dict[Scalar, Scalar] = {}
+    return _mapped(nest, lambda e: simplify(substitute(e, counters, replaced), extents, simplified), outer, inner)
+
+
+# -- steps ----------------------------------------------------------------------------------------------------------
+
+
+def drop_unit_loops(nest: LoopNest) -> LoopNest:
+    """Without the loops that run once."""
+    outer, inner = _numbers(nest.extents), _numbers(inner_extents(nest))
+    if 1 not in outer and 1 not in inner:
+        return nest
+    counters, at = {}, 0
+    for k, d in enumerate([*outer, *inner]):
+        counters[k] = const(0) if d == 1 else index(at)
+        at += d != 1
+    return _renumbered(nest, counters, [d for d in outer if d != 1], [d for d in inner if d != 1])
+
+
+def split_domain(nest: LoopNest) -> list[LoopNest]:
+    """Pieces of a pure map, each with loops of its own, in which comparisons of a counter with a number are decided.
+
+    A pad becomes its inside and its borders, a concatenation one piece an operand. The nest alone when it has
+    reductions or inner loops, or when there would be too many pieces.
+    """
+    if len(nest.stages) != 1 or not isinstance(nest.stages[0], Map) or inner_extents(nest):
+        return [nest]
+    extents = _numbers(nest.extents)
+    cuts: list[set[int]] = [{0, d} for d in extents]
+    for x in walk(expressions(nest)):
+        if x.op in COMPARISONS and x.args[0].dtype is INT64:
+            form = linear_form(x.args[0] - x.args[1])
+            if len(form.terms) == 1:
+                ((atom, c),) = form.terms.items()
+                if atom.op == "index" and abs(c) == 1:
+                    cuts[atom.attr] |= {at for at in _turning_points(x.op, c, form.base) if 0 < at < extents[atom.attr]}
+    pieces = 1
+    for c in cuts:
+        pieces *= len(c) - 1
+    if pieces == 1 or pieces > _MAX_REGIONS or math.prod(extents) < pieces * _REGION_POINTS:
+        return [nest]
+    result = []
+    for corner in product(*(list(zip(sorted(c), sorted(c)[1:], strict=False)) for c in cuts)):
+        counters = {k: index(k) + low for k, (low, _) in enumerate(corner)}
+        result.append(_renumbered(nest, counters, [high - low for low, high in corner], []))
+    return result
+
+
+def _turning_points(comparison: str, step: int, base: int) -> list[int]:
+    """The counters i at which `step * i + base`, compared with 0, has another answer than at i - 1."""
+    answer = _COMPARE[comparison]
+    zero = -base * step  # steps are 1 or -1
+    return [i for i in (zero, zero + 1) if answer(step * i + base, 0) != answer(step * (i - 1) + base, 0)]
+
+
+def split_divided(nest: LoopNest) -> LoopNest:
+    """Loops whose counter is divided by a number become two, so that the division and its remainder are counters again."""
+    for _ in range(8):  # a loop can be split at most once a factor; shapes have few
+        found = _division(nest)
+        if found is None:
+            return nest
+        loop, step = found
+        outer, inner = _numbers(nest.extents), _numbers(inner_extents(nest))
+        extents = outer if loop < len(outer) else inner
+        at = loop if loop < len(outer) else loop - len(outer)
+        extents[at : at + 1] = [extents[at] // step, step]
+        counters = {k: index(k if k < loop else k + 1) for k in range(len(outer) + len(inner))}
+        counters[loop] = index(loop) * step + index(loop + 1)
+        nest = _renumbered(nest, counters, outer, inner)
+    return nest
+
+
+def _division(nest: LoopNest) -> tuple[int, int] | None:
+    """A loop and a factor of its extent by which an index is divided."""
+    extents = [*_numbers(nest.extents), *_numbers(inner_extents(nest))]
+    for x in walk(expressions(nest)):
+        if x.dtype is INT64 and x.op in ("floordiv", "mod") and x.args[1].op == "const":
+            divisor = x.args[1].attr
+            for atom, c in linear_form(x.args[0]).terms.items():
+                if atom.op == "index" and c > 0 and divisor % c == 0:
+                    step = divisor // c
+                    if 1 < step < extents[atom.attr] and extents[atom.attr] % step == 0:
+                        return atom.attr, step
+    return None
+
+
+def order(nest: LoopNest) -> LoopNest:
+    """Loops in the order of memory, the smallest step innermost: outer ones as results lie, inner ones as operands do."""
+    roots = expressions(nest)
+    outer, inner = len(nest.extents), len(inner_extents(nest))
+    loads = [x.args[0] for x in _loads(roots)]
+    stores = [t.offset for s in nest.stages if isinstance(s, Map) for t in s.stores]
+
+    def step(offsets: Sequence[Scalar], loop: int) -> int:
+        return max((abs(_coefficient(o, loop)) for o in offsets), default=0)
+
+    def outer_key(loop: int) -> tuple[int, int]:
+        return -(step(stores[:1], loop) or 1 << 62), -step(loads, loop)
+
+    def inner_key(loop: int) -> int:
+        return -(step(loads, loop) or 1 << 62)
+
+    loops = [*sorted(range(outer), key=outer_key), *sorted(range(outer, outer + inner), key=inner_key)]
+    return _permuted(nest, loops)
+
+
+def _permuted(nest: LoopNest, loops: Sequence[int]) -> LoopNest:
+    """Loop k of the result is loop `loops[k]`."""
+    if list(loops) == sorted(loops):
+        return nest
+    extents = [*_numbers(nest.extents), *_numbers(inner_extents(nest))]
+    n = len(nest.extents)
+    counters = {old: index(new) for new, old in enumerate(loops)}
+    return _renumbered(nest, counters, [extents[k] for k in loops[:n]], [extents[k] for k in loops[n:]])
+
+
+def collapse(nest: LoopNest) -> LoopNest:
+    """Neighbouring loops that every access runs through as if they were one become one."""
+    while True:
+        outer, inner = _numbers(nest.extents), _numbers(inner_extents(nest))
+        extents = [*outer, *inner]
+        forms = [linear_form(r) for r in linear_roots(expressions(nest))]
+        for k in range(len(extents) - 1):
+            if k + 1 != len(outer) and all(_runs_on(f, k, extents[k + 1]) for f in forms):
+                break
+        else:
+            return nest
+        group, at = (outer, k) if k + 1 < len(outer) else (inner, k - len(outer))
+        width = extents[k + 1]
+        group[at : at + 2] = [extents[k] * width]
+        counters = {j: index(j if j <= k else j - 1) for j in range(len(extents))}
+        counters[k], counters[k + 1] = index(k) // width, index(k) % width
+        nest = _renumbered(nest, counters, outer, inner)
+
+
+def _runs_on(form: Linear, loop: int, width: int) -> bool:
+    """Whether a step of `loop` is `width` steps of the next one."""
+    return form.terms.get(index(loop), 0) == width * form.terms.get(index(loop + 1), 0)
+
+
+def parallel_first(nest: LoopNest, threads: int) -> LoopNest:
+    """The loop that is divided among threads outermost: the first whose extent divides well, the innermost only if alone."""
+    extents = _numbers(nest.extents)
+    # the loop that runs innermost stays there
+    fixed = panel_loop(nest) is not None or not any(isinstance(s, Reduce) for s in nest.stages)
+    candidates = range(max(len(extents) - 1, 1) if fixed else len(extents)) if extents else range(0)
+
+    def waste(loop: int) -> float:
+        return -(-extents[loop] // threads) * threads / max(extents[loop], 1)
+
+    best = next((k for k in candidates if waste(k) <= 1.1), None)
+    if best is None:
+        best = min(candidates, key=waste, default=0)
+    if best == 0:
+        return nest
+    total = len(extents) + len(inner_extents(nest))
+    return _permuted(nest, [best, *(k for k in range(total) if k != best)])
+
+
+# -- shapes that code generation asks about ---------------------------------------------------------------------------
+
+
+def panel_loop(nest: LoopNest) -> int | None:
+    """The outer loop that should run innermost, around nothing: when a reduction's operand is contiguous along it.
+
+    Then many reductions advance side by side, a panel of them, instead of one after the other with long strides.
+    Works on numbers and on parameters alike.
+    """
+    inner = inner_extents(nest)
+    if not inner or not nest.extents or not any(isinstance(s, Reduce) for s in nest.stages):
+        return None
+    last, innermost = len(nest.extents) - 1, len(nest.extents) + len(inner) - 1
+    loads = _loads([s.value for s in nest.stages if isinstance(s, Reduce)])
+    along_panel = sum(_coefficient(x.args[0], last) == 1 for x in loads)
+    along_rows = sum(_coefficient(x.args[0], innermost) == 1 for x in loads)
+    return last if along_panel > along_rows else None
+
+
+def tile_loops(nest: LoopNest) -> tuple[int, int] | None:
+    """Two loops of a pure map to run in small squares: loads are contiguous along the first, stores along the second."""
+    if inner_extents(nest) or len(nest.extents) < 2 or not all(isinstance(s, Map) for s in nest.stages):
+        return None
+    last = len(nest.extents) - 1
+    for x in _loads(expressions(nest)):
+        if last in counters_in(x.args[0]) and _coefficient(x.args[0], last) != 1:
+            for k in range(last):
+                if _coefficient(x.args[0], k) == 1:
+                    return k, last
+    return None
+
+
+def scratch_bytes(nest: LoopNest) -> int:
+    """The private memory that a thread needs: a panel's accumulators, 8 bytes each at most."""
+    if panel_loop(nest) is None:
+        return 0
+    return 8 * PANEL * sum(isinstance(s, Reduce) for s in nest.stages)
+
+
+# -- parameters -------------------------------------------------------------------------------------------------------
+
+
+def parametrise(nest: LoopNest) -> tuple[LoopNest, tuple[int, ...]]:
+    """The nest with parameters for its numbers, in the order in which they occur, and the numbers.
+
+    Numbers stay where the generated code depends on them: steps of 0 and 1, divisors (a division by a known number is a
+    multiplication), and a small innermost extent.
+    """
+    numbers: list[int] = []
+
+    def new(value: int) -> Scalar:
+        numbers.append(value)
+        return param(len(numbers) - 1)
+
+    panel = panel_loop(nest)
+    total = len(nest.extents) + len(inner_extents(nest))
+    rows = panel is None and any(isinstance(s, Reduce) for s in nest.stages)
+    innermost = panel if panel is not None else -1 if rows else total - 1
+
+    def extent(e: Scalar, loop: int) -> Scalar:
+        small = loop == innermost and loop > 0 and e.attr <= _STATIC_EXTENT and e.attr & (e.attr - 1) == 0
+        return e if small else new(e.attr)
+
+    outer = tuple(extent(e, k) for k, e in enumerate(nest.extents))
+    inner = tuple(extent(e, len(outer) + k) for k, e in enumerate(inner_extents(nest)))
+    roots = set(linear_roots(expressions(nest)))
+    done: dict[Scalar, Scalar] = {}
+
+    def known(x: Scalar) -> Scalar:
+        if x.op == "const" and x.dtype is INT64 and x not in done:
+            done[x] = x if x.attr in _PLAIN else new(x.attr)
+        return done.get(x, x)
+
+    def change(e: Scalar) -> Scalar:
+        for x in walk((e,)):
+            if x in done or x.op == "const" or (is_sum(x) and x not in roots):
+                continue
+            done[x] = _with_params(linear_form(x), known, new) if is_sum(x) else _rebuilt(x, known)
+        return known(e)
+
+    def stage(s: Stage) -> Stage:
+        loops = inner if s.extents else ()
+        if isinstance(s, Reduce):
+            return Reduce(s.result, s.combine, loops, change(s.value))
+        return Map(loops, tuple(Store(t.buffer, change(t.offset), change(t.value)) for t in s.stores))
+
+    stages = tuple(map(stage, nest.stages))
+    return replace(nest, extents=outer, stages=stages, params=len(numbers)), tuple(numbers)
+
+
+def _with_params(form: Linear, known: Callable[[Scalar], Scalar], new: Callable[[int], Scalar]) -> Scalar:
+    total = const(0)
+    for atom, c in sorted(form.terms.items(), key=lambda t: t[0].attr if t[0].op == "index" else 1 << 30):
+        total = total + known(atom) * (c if c == 1 else new(c))
+    return total + (form.base if form.base in _PLAIN else new(form.base))
+
+
+def _rebuilt(x: Scalar, known: Callable[[Scalar], Scalar]) -> Scalar:
+    divides = x.op in ("floordiv", "mod") and x.args[1].op == "const"
+    args = [a if divides and k == 1 else known(a) for k, a in enumerate(x.args)]
+    if tuple(args) == x.args:
+        return x
+    if x.op == "load":
+        return load(x.attr, args[0], x.dtype)
+    return cast(args[0], x.dtype) if x.op == "cast" else scalar(x.op, *args)
