@@ -65,7 +65,8 @@ def times_minus_one(node: Node) -> Value:
 def subtract_constant(node: Node) -> Value:
     """x - c = x + (-c): sums are what the other rules know"""
     source = constant_source(node.inputs[1])
-    assert source is not None and source.literal is not None
+    assert source is not None
+    assert source.literal is not None
     return ops.add(node.inputs[0], _mapped(node.inputs[1], -source.literal))
 
 

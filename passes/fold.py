@@ -67,7 +67,7 @@ class _Folder:
         if resolved is not None:
             record("fold", node)
             return resolved
-        if node.inputs and all(v in self.known for v in inputs) or node.op.kind is not Kind.LEAF and not node.inputs:
+        if all(v in self.known for v in inputs) and node.op.kind is not Kind.LEAF:
             why = self.why_not(node)
             if why is None:
                 self.evaluate(node)

@@ -250,7 +250,12 @@ def window_over_everything(node: Node) -> Value:
     return ops.reshape(reduction(node.inputs[0], axes=tuple(sorted(node.attrs["axes"]))), shape=node.outputs[0].shape)
 
 
-@rule("reduce_window", check=needs(lambda n: all(k == 1 for k in (*n.attrs["window"], *n.attrs["strides"])) and all(p == (0, 0) for p in n.attrs["padding"]), "the window or stride is not 1"))
+def _one_element(node: Node) -> bool:
+    a = node.attrs
+    return all(k == 1 for k in (*a["window"], *a["strides"])) and not any(map(any, a["padding"]))
+
+
+@rule("reduce_window", check=needs(_one_element, "the window or stride is not 1"))
 def window_of_one(node: Node) -> Value:
     """pooling with a window of one element"""
     return node.inputs[0]

@@ -1,0 +1,329 @@
+"""Fusion: groups of operations become one kernel each, so that what one writes for the other stays in registers.
+
+Groups are planned on the graph as it is, by the *kind* of operations, and applied once at the end. A group grows from
+one operation, its root, towards the operands: an operation joins when everything that reads it is in the group already.
+So a group has one way out, its root, and a cycle through it cannot exist.
+
+Two sorts of groups:
+
+- an anchor (a convolution, a matrix product, a window) with the elementwise operations behind it, its epilogue;
+- elementwise, injective and reducing operations that make one loop nest, such as a softmax or a layer normalisation;
+  `graphc.kernels.lower.why_not` has the last word on these.
+
+Views (transposes, slices, broadcasts, most reshapes) cost nothing where their reader can follow strides, so a group
+never begins or ends with one. What is not done is recorded with the reason.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from graphc.ir.graph import Graph, Node, Value, location, location_of, make, remake
+from graphc.ir.rewrite import deep, record, refuse
+from graphc.ir.types import TensorType
+from graphc.kernels.lower import why_not
+from graphc.ops.fusion import body_of, fusion
+from graphc.ops.spec import Kind, Layout, has_kernel
+
+__all__ = ["FUSING_ANCHORS", "fuse", "plan"]
+
+#: operands and results of a fused kernel, at most: each takes a register for its address
+OPERANDS = 12
+#: operations of a fused kernel, at most
+OPERATIONS = 64
+#: templates that take an epilogue
+FUSING_ANCHORS = ("contraction", "depthwise", "window")
+_NEST_KINDS = (Kind.ELEMENTWISE, Kind.INJECTIVE, Kind.REDUCE)
+#: injective operations that the plan of memory makes free, or that may read an element many times
+_APART = ("concat", "gather", "gather_nd", "gather_elements")
+
+
+def fuse(graph: Graph) -> Graph:
+    """The graph with fusions in place of groups of operations; shapes must be known."""
+    return deep(lambda g: _apply(g, plan(g)))(graph)
+
+
+@dataclass
+class Group:
+    """Operations that become one kernel; `root` gives its result. Members stand in the order they joined, root first."""
+
+    root: Node
+    members: dict[Node, None] = field(default_factory=dict)
+
+    @property
+    def anchor(self) -> Node | None:
+        return next((n for n in self.members if n.op.kind is Kind.ANCHOR), None)
+
+    @property
+    def operands(self) -> list[Value]:
+        """What the group reads from outside, in a fixed order; single numbers are written into the kernel instead."""
+        found: dict[Value, None] = {}
+        for node in self.members:
+            for v in node.inputs:
+                if v.node not in self.members and not _is_number(v):
+                    found[v] = None
+        return list(found)
+
+    def body(self) -> Graph:
+        return body_of(self.operands, self.root.outputs)
+
+
+def _is_number(v: Value) -> bool:
+    """A constant of one element of a type that kernels can hold."""
+    literal = v.literal
+    return literal is not None and literal.size == 1 and v.dtype.kind in ("float", "int", "uint", "bool")
+
+
+# --- the plan --------------------------------------------------------------------------------------------------------
+
+
+def plan(graph: Graph) -> list[Group]:
+    """The groups of at least two operations, disjoint, each with one way out."""
+    return _Planner(graph).run()
+
+
+class _Planner:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.order = {node: k for k, node in enumerate(graph.nodes)}
+        self.outputs = {v.node for v in graph.outputs}
+        self.taken: set[Node] = set()
+
+    def run(self) -> list[Group]:
+        """Anchors first: what could stand behind one is not worth more anywhere else."""
+        groups = []
+        for find in (self.behind_anchor, self.nest):
+            for node in reversed(self.graph.nodes):
+                if node in self.taken or not _is_fusible(node) or _is_view(node):
+                    continue
+                group = find(node)
+                if group is not None and len(group.members) > 1:
+                    self.taken.update(group.members)
+                    groups.append(group)
+        return groups
+
+    def grow(self, group: Group, joins: Callable[[Group, Node], str | None]) -> None:
+        """Take in producers, latest first, while `joins(group, node)` has no objection. A node is offered once all its
+        readers have been decided, so that each is offered once."""
+        heap: list[int] = []
+        offered: set[Node] = set()
+
+        def offer(node: Node) -> None:
+            for v in node.inputs:
+                if v.node not in offered and v.node not in group.members:
+                    offered.add(v.node)
+                    heapq.heappush(heap, -self.order[v.node])
+
+        for member in group.members:
+            offer(member)
+        while heap and len(group.members) < OPERATIONS:
+            node = self.graph.nodes[-heapq.heappop(heap)]
+            why = self.leaves(group, node) or joins(group, node)
+            if why is None:
+                group.members[node] = None
+                offer(node)
+            elif node.op.kind is not Kind.LEAF:
+                refuse("fuse", node, f"{why}; not part of the kernel of {group.root.op.name}")
+
+    def leaves(self, group: Group, node: Node) -> str | None:
+        """Why a producer would not end inside the group."""
+        if node in self.taken:
+            return "it is part of another kernel"
+        if node in self.outputs:
+            return "it is an output of the graph"
+        if any(u not in group.members for v in node.outputs for u in self.graph.users.get(v, ())):
+            return "something else reads it too"
+        return None
+
+    # -- anchors --------------------------------------------------------------------------------------------------------
+
+    def behind_anchor(self, root: Node) -> Group | None:
+        """The anchor whose epilogue ends in `root`, with that epilogue; None when there is none."""
+        if root.op.kind is not Kind.ELEMENTWISE:
+            return None
+        group = Group(root, {root: None})
+        self.grow(group, _joins_epilogue)
+        anchor = group.anchor
+        if anchor is None:
+            return None
+        _keep_needed(group, anchor)
+        return group if len(group.operands) + 1 <= OPERANDS else None
+
+    # -- nests ----------------------------------------------------------------------------------------------------------
+
+    def nest(self, root: Node) -> Group:
+        """The largest group that makes one loop nest."""
+        group = Group(root, {root: None})
+        if root.op.kind not in _NEST_KINDS or root.op.name in _APART:
+            return group
+        self.grow(group, _joins_nest)
+        _trim(group)
+        if len(group.members) == 1:
+            return group
+        why = _objection(group)
+        if why is None:
+            return group
+        refuse("fuse", root, f"{why}; growing step by step")
+        group = Group(root, {root: None})
+        self.grow(group, _joins_checked)
+        _trim(group)
+        return group if _objection(group) is None else Group(root, {root: None})
+
+
+def _is_fusible(node: Node) -> bool:
+    if node.op.kind not in (*_NEST_KINDS, Kind.ANCHOR) or len(node.types) != 1:
+        return False
+    values = (*node.inputs, *node.outputs)
+    return all(isinstance(v.type, TensorType) and v.type.is_static and has_kernel(v.type.dtype) for v in values) and not any(
+        0 in v.shape for v in values
+    )
+
+
+def _is_view(node: Node) -> bool:
+    """Whether the result is expressible as strides into the operand's memory, when that is dense."""
+    if node.op.kind is not Kind.INJECTIVE or node.op.view is None or not _is_fusible(node):
+        return False
+    layout = Layout.dense(node.inputs[0].tensor.static_shape)
+    return node.op.view(layout, node.types[0], **node.attrs) is not None
+
+
+def _joins_epilogue(group: Group, node: Node) -> str | None:
+    """Why a producer cannot stand before the group in an anchor's kernel."""
+    if not _is_fusible(node):
+        return f"no kernel computes {node.op.name} on {', '.join(map(str, node.types))}"
+    shape = group.root.outputs[0].shape
+    if node.op.kind is Kind.ELEMENTWISE:
+        return None if node.outputs[0].shape == shape else "its shape is another one"
+    if node.op.name == "broadcast_to" and _is_number(node.inputs[0]):
+        return None
+    if node.op.kind is not Kind.ANCHOR:
+        return f"{node.op.name} does not belong to an epilogue"
+    if node.op.template not in FUSING_ANCHORS:
+        return f"the template {node.op.template} takes no epilogue"
+    if group.anchor is not None:
+        return "the kernel has an anchor already"
+    return None if node.outputs[0].shape == shape else "its shape is another one"
+
+
+def _keep_needed(group: Group, anchor: Node) -> None:
+    """Leave in an anchor's group what depends on the anchor; the rest can be done before, unless it is a plain number."""
+    depends = {anchor}
+    for node in reversed(group.members):
+        if any(v.node in depends for v in node.inputs):
+            depends.add(node)
+    kept = dict.fromkeys(n for n in group.members if n in depends or (n.op.name == "broadcast_to" and _is_number(n.inputs[0])))
+    group.members = kept
+
+
+def _joins_nest(group: Group, node: Node) -> str | None:
+    """Why a producer should not be computed inside a loop nest."""
+    if node.op.kind not in _NEST_KINDS or not _is_fusible(node):
+        return f"{node.op.name} has a kernel of its own"
+    if node.op.name in _APART:
+        return f"{node.op.name} stays apart: the elements it reads must be in memory"
+    if len(group.operands) + len(node.inputs) - 1 > OPERANDS:
+        return f"the kernel would have more than {OPERANDS} operands"
+    result = node.outputs[0]
+    readers = [m for m in group.members if result in m.inputs]
+    if node.op.kind is not Kind.REDUCE and any(_repeats(m, result) for m in readers) and not _is_repeatable(node):
+        return "a reader would compute it many times"
+    if any(m.op.name == "reshape" and not _only_units(m) for m in readers):
+        return "a reader sees it in another shape"
+    if node.op.name == "reshape" and not _only_units(node):
+        return "it sees its operand in another shape, which is free"
+    return None
+
+
+def _joins_checked(group: Group, node: Node) -> str | None:
+    """As `_joins_nest`, with a trial lowering of every step."""
+    why = _joins_nest(group, node)
+    if why is None:
+        trial = Group(group.root, {**group.members, node: None})
+        why = _objection(trial)
+    return why
+
+
+def _objection(group: Group) -> str | None:
+    """Why a group is not one loop nest."""
+    if len(group.operands) + 1 > OPERANDS:
+        return f"it has more than {OPERANDS} operands"
+    return why_not(group.body())
+
+
+def _repeats(reader: Node, operand: Value) -> bool:
+    """Whether an operation reads elements of the operand more than once."""
+    return reader.op.kind is Kind.INJECTIVE and reader.op.name in ("broadcast_to", "pad") and _size(reader.outputs[0]) > _size(operand)
+
+
+def _is_repeatable(node: Node) -> bool:
+    """Whether an operation may be computed again for every reader: when it is little more than finding an element, or
+    follows a reduction, whose result is kept for the whole row."""
+    seen: set[Node] = set()
+    stack = [node]
+    while stack:
+        n = stack.pop()
+        if n in seen or len(seen) > 16:
+            continue
+        seen.add(n)
+        if n.op.kind is Kind.REDUCE:
+            return True
+        stack += [v.node for v in n.inputs]
+    return node.op.kind is Kind.INJECTIVE
+
+
+def _only_units(node: Node) -> bool:
+    """Whether a reshape only adds or drops axes of extent 1."""
+    before, after = ([d for d in v.shape if d != 1] for v in (node.inputs[0], node.outputs[0]))
+    return before == after
+
+
+def _size(v: Value) -> int:
+    size = 1
+    for d in v.tensor.static_shape:
+        size *= d
+    return size
+
+
+def _trim(group: Group) -> None:
+    """Drop views at the operands' side: their readers follow strides."""
+    while True:
+        loose = [
+            n
+            for n in group.members
+            if n is not group.root and _is_view(n) and not _is_number(n.inputs[0]) and all(v.node not in group.members for v in n.inputs)
+        ]
+        if not loose:
+            break
+        for n in loose:
+            del group.members[n]
+
+
+# --- applying it -----------------------------------------------------------------------------------------------------
+
+
+def _apply(graph: Graph, groups: Iterable[Group]) -> Graph:
+    by_root = {group.root: group for group in groups}
+    inside = {n for group in by_root.values() for n in group.members if n is not group.root}
+    new: dict[Value, Value] = {}
+    for node in graph.nodes:
+        if node in inside:
+            continue
+        group = by_root.get(node)
+        if group is None:
+            with location(*location_of(node)):
+                outs: Sequence[Value] = remake(node, tuple(new[v] for v in node.inputs))
+        else:
+            record("fuse", node)
+            body = group.body()
+            with location(*_places(body)):
+                outs = make(fusion, *(new[v] for v in group.operands), body=body)
+        new.update(zip(node.outputs, outs, strict=True))
+    outputs = tuple(new[v] for v in graph.outputs)
+    return graph if outputs == graph.outputs else graph.with_outputs(outputs)
+
+
+def _places(body: Graph) -> tuple[str, ...]:
+    """Everywhere that the operations of a body come from."""
+    return tuple(dict.fromkeys(place for n in body.nodes for place in location_of(n)))

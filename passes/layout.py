@@ -1,0 +1,431 @@
+"""Layout: convolutions and what lies between them work on blocked channels; weights are packed.
+
+Convolution kernels want a vector register to hold channels, so activations are kept as [N, blocks, H, W, lanes] through
+whole chains of layers (see graphc.ops.layout). The pass walks the graph once, forward, and keeps for every value its
+plain form, its blocked form, or both:
+
+- a convolution takes its operand blocked and gives its result blocked;
+- everything that can work on blocks as well as on channels does so when an operand is blocked: elementwise operations,
+  pooling, sums over pixels, concatenations and slices along whole blocks, padding, broadcasts, reshapes of pixels;
+- whatever cannot, takes the plain form. A conversion is made at the first use, once.
+
+Matrix products take their right operand packed. Packing is an operation like any other: of constants it folds.
+
+Lanes past the last channel hold leftovers. They meet only weights that are zero, so all that matters is that they stay
+finite; operations that could make them otherwise (`SAFE` lists those that cannot) work on the plain form.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphc import ops
+from graphc.ir.graph import Graph, Node, Value, constant, location, location_of, remake
+from graphc.ir.rewrite import deep, record, refuse
+from graphc.ir.types import TensorType
+from graphc.kernels.contraction import ConvProblem, GemmProblem, schedule
+from graphc.kernels.machine import Machine
+from graphc.ops.spec import Kind
+from graphc.passes.match import uniform
+
+__all__ = ["block_layout", "pack_only"]
+
+#: elementwise operations that make finite numbers of finite numbers, overflow aside
+SAFE = {
+    "abs", "add", "atan", "cast", "ceil", "cos", "eq", "erf", "floor", "ge", "gt", "le", "logical_and", "logical_not", "logical_or",
+    "logical_xor", "lt", "maximum", "minimum", "mul", "ne", "neg", "relu", "round", "select", "sigmoid", "sign", "sin", "sub", "tanh", "trunc",
+}  # fmt: skip
+CONTRACTED = ("float32", "float64")
+#: a first layer's few channels and a row of its window are read as one run of at most this many elements
+MERGED_ELEMENTS = 40
+
+
+def block_layout(graph: Graph, machine: Machine, threads: int) -> Graph:
+    """The graph with blocked activations and packed weights; all shapes must be known."""
+    return deep(lambda g: _Layout(g, machine, threads, spread=True).run())(graph)
+
+
+def pack_only(graph: Graph, machine: Machine, threads: int) -> Graph:
+    """Only what the contraction kernels need: every convolution between conversions of its own, packed weights."""
+    return deep(lambda g: _Layout(g, machine, threads, spread=False).run())(graph)
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """A value [N, C, *S] as blocks: `value` is [N, blocks, H, W, lanes], where H x W are the pixels of S in order."""
+
+    value: Value
+    channels: int
+
+    @property
+    def lanes(self) -> int:
+        return int(self.value.shape[4])
+
+    @property
+    def exact(self) -> bool:
+        """Whether there are no lanes past the last channel."""
+        return self.channels % self.lanes == 0
+
+
+class _Layout:
+    """One walk. `plain` and `blocked` hold the forms of the old graph's values."""
+
+    def __init__(self, graph: Graph, machine: Machine, threads: int, spread: bool) -> None:
+        self.graph, self.machine, self.threads, self.spread = graph, machine, threads, spread
+        self.plain_forms: dict[Value, Value] = {}
+        self.blocked_forms: dict[Value, Blocked] = {}
+
+    def run(self) -> Graph:
+        for node in self.graph.nodes:
+            with location(*location_of(node)):
+                self.visit(node)
+        outputs = tuple(self.plain(v) for v in self.graph.outputs)
+        return self.graph if outputs == self.graph.outputs else self.graph.with_outputs(outputs)
+
+    def visit(self, node: Node) -> None:
+        if node.op.name in ("conv", "dot"):
+            why = self.contraction(node)
+            if why is None:
+                record("layout", node)
+                return
+            refuse("layout", node, why)
+        elif self.spread and any(v in self.blocked_forms for v in node.inputs):
+            found = self.on_blocks(node)
+            if isinstance(found, Blocked):
+                self.blocked_forms[node.outputs[0]] = found
+                return
+            if isinstance(found, Value):
+                self.plain_forms[node.outputs[0]] = found
+                return
+            refuse("layout", node, found)
+        self.plain_forms.update(zip(node.outputs, remake(node, tuple(self.plain(v) for v in node.inputs)), strict=True))
+
+    # -- the two forms ------------------------------------------------------------------------------------------------
+
+    def plain(self, v: Value) -> Value:
+        """The value as it was, converted from blocks at the first call."""
+        if v not in self.plain_forms:
+            form = self.blocked_forms[v]
+            image = ops.unblock(form.value, channels=form.channels)
+            self.plain_forms[v] = image if image.shape == v.shape else ops.reshape(image, shape=v.shape)
+        return self.plain_forms[v]
+
+    def blocks(self, v: Value, lanes: int) -> Blocked | None:
+        """The value in blocks, converted at the first call; None when it has no channels or too many axes."""
+        form = self.blocked_forms.get(v)
+        if form is not None and form.lanes == lanes:
+            return form
+        if not 2 <= v.rank <= 4 or not all(isinstance(d, int) for d in v.shape):
+            return None
+        converted = Blocked(ops.block(_as_image(self.plain(v)), size=lanes), v.shape[1])
+        if form is None:
+            self.blocked_forms[v] = converted
+        return converted
+
+    # -- contractions -------------------------------------------------------------------------------------------------
+
+    def contraction(self, node: Node) -> str | None:
+        """Put a convolution or matrix product into its kernel's form; the reason when there is none."""
+        t = node.types[0]
+        assert isinstance(t, TensorType)
+        if t.dtype.name not in CONTRACTED:
+            return f"no contraction kernel computes {t.dtype}"
+        if 0 in t.static_shape or any(0 in v.tensor.static_shape for v in node.inputs):
+            self.plain_forms[node.outputs[0]] = ops.broadcast_to(constant(0, t.dtype), shape=t.shape)
+            return None
+        if node.op.name == "dot":
+            self.plain_forms[node.outputs[0]] = self.product(node)
+            return None
+        if node.inputs[0].rank != 4:
+            return f"it has {node.inputs[0].rank - 2} spatial dimensions"
+        form = self.depthwise(node) or self.convolution(node)
+        if isinstance(form, Blocked):
+            self.blocked_forms[node.outputs[0]] = form
+        else:
+            self.plain_forms[node.outputs[0]] = form
+        return None
+
+    def product(self, node: Node) -> Value:
+        """dot(a, b) with b packed; a right operand that is the same for all batches is packed once."""
+        a, b = (self.plain(v) for v in node.inputs)
+        while b.node.op.name == "broadcast_to" and b.node.inputs[0].rank >= 2 and b.node.inputs[0].shape[-2:] == b.shape[-2:]:
+            inner = b.node.inputs[0]
+            if any(d != 1 for d in inner.shape[:-2]):
+                break
+            b = ops.reshape(inner, shape=inner.shape[-2:])
+        if all(d == 1 for d in b.shape[:-2]):
+            b = ops.reshape(b, shape=b.shape[-2:])
+        *batch, m, k = a.tensor.static_shape
+        n = int(b.shape[-1])
+        shared = b.rank == 2
+        problem = GemmProblem(
+            m=m * math.prod(batch) if shared else m, n=n, k=k, batch=1 if shared else math.prod(batch), shared=shared, dtype=a.dtype.name
+        )
+        columns = schedule(problem, self.machine, self.threads).variant.columns
+        result: Value = ops.dot_packed(a, ops.pack_matrix(b, columns=columns), columns_total=n)
+        return result
+
+    def convolution(self, node: Node) -> Blocked | Value:
+        x, w = node.inputs
+        strides, padding, dilation, groups = _window(node)
+        lanes = self.machine.isa.lanes(x.dtype.itemsize)
+        channels, filters = int(x.shape[1]) // groups, int(w.shape[0])
+        kernel = (int(w.shape[2]), int(w.shape[3]))
+        size = min(channels, lanes)
+        whole_groups = groups == 1 or channels % lanes == 0
+        if whole_groups and (size == lanes or x in self.blocked_forms):
+            form = self.blocks(x, lanes)
+            assert form is not None
+            image, size = form.value, lanes
+        else:
+            source = self.plain(x)
+            if groups == 1 and kernel[1] > 1 and dilation[1] == 1 and kernel[1] * size <= MERGED_ELEMENTS and any(map(any, padding)):
+                # the kernel reads a whole row of the window at once if the borders are in memory
+                low, high = zip(*padding, strict=True)
+                source = ops.pad(source, np.zeros((), x.dtype.numpy), low=(0, 0, *low), high=(0, 0, *high))
+                padding = ((0, 0), (0, 0))
+            image = ops.block(source, size=size, groups=groups)
+        problem = ConvProblem(
+            batch=int(x.shape[0]), channels=-(-channels // size) * size, filters=filters // groups,
+            height=int(image.shape[2]), width=int(image.shape[3]), kernel=kernel, stride=strides, dilation=dilation,
+            pads=(padding[0][0], padding[1][0], padding[0][1], padding[1][1]), groups=groups, block=size, dtype=x.dtype.name,
+        )  # fmt: skip
+        columns = schedule(problem, self.machine, self.threads).variant.columns
+        packed = ops.pack_conv_weights(self.plain(w), block=size, columns=columns, groups=groups)
+        y = ops.conv_blocked(image, packed, strides=strides, padding=padding, dilation=dilation, filters=filters, lanes=lanes)
+        if groups == 1 or (filters // groups) % lanes == 0:
+            return Blocked(y, filters)
+        result: Value = ops.unblock(y, channels=filters, groups=groups)
+        return result
+
+    def depthwise(self, node: Node) -> Blocked | None:
+        """A convolution of every channel with a filter of its own; None when it is another one."""
+        x, w = node.inputs
+        strides, padding, dilation, groups = _window(node)
+        if not groups == x.shape[1] == w.shape[0] or groups == 1:
+            return None
+        lanes = self.machine.isa.lanes(x.dtype.itemsize)
+        form = self.blocks(x, lanes)
+        assert form is not None
+        packed = ops.pack_depthwise_weights(self.plain(w), size=lanes)
+        return Blocked(ops.depthwise_blocked(form.value, packed, strides=strides, padding=padding, dilation=dilation), form.channels)
+
+    # -- everything between -------------------------------------------------------------------------------------------
+
+    def on_blocks(self, node: Node) -> Blocked | Value | str:
+        """The node's result from blocked operands (blocked, or plain where it has no channels), or why that cannot be."""
+        if node.op.kind is Kind.ELEMENTWISE:
+            return self.elementwise(node)
+        transfer = _TRANSFERS.get(node.op.name)
+        if transfer is None:
+            return f"{node.op.name} works on the plain form"
+        form = self.blocked_forms.get(node.inputs[0])
+        if form is None and node.op.name != "concat":
+            return "its first operand is not blocked"
+        return transfer(self, node, form)
+
+    def elementwise(self, node: Node) -> Blocked | str:
+        forms = [self.blocked_forms[v] for v in node.inputs if v in self.blocked_forms]
+        lanes, exact = forms[0].lanes, all(f.exact for f in forms)
+        if not exact and node.op.name not in SAFE:
+            return f"{node.op.name} of lanes past the last channel might not be finite"
+        operands = []
+        for v in node.inputs:
+            form = self.blocked_forms.get(v)
+            value = form.value if form is not None and form.lanes == lanes else self.blocked_broadcast(v, forms[0], exact)
+            if isinstance(value, str):
+                return value
+            operands.append(value)
+        return Blocked(node.op(*operands, **node.attrs), forms[0].channels)
+
+    def blocked_broadcast(self, v: Value, like: Blocked, exact: bool) -> Value | str:
+        """An operand that is not blocked yet, for an operation on blocks: under a broadcast only what it repeats is converted."""
+        shape = like.value.shape
+        number = uniform(v)
+        if number is not None:
+            if not exact and not np.isfinite(number):
+                return "a constant is not finite"
+            return ops.broadcast_to(constant(number, v.dtype), shape=shape)  # type: ignore[no-any-return]
+        source = v.node.inputs[0] if v.node.op.name == "broadcast_to" else v
+        rank = v.rank
+        extents = (1,) * (rank - source.rank) + source.shape
+        if not 2 <= rank <= 4:
+            return f"an operand of rank {rank} has no blocked form"
+        if extents == v.shape:
+            form = self.blocks(v, like.lanes)
+            return form.value if form is not None else "an operand has no blocked form"
+        inner = self.blocked_forms.get(source) if source.rank == rank else None
+        if inner is not None and inner.lanes == like.lanes:
+            return ops.broadcast_to(inner.value, shape=shape)  # type: ignore[no-any-return]
+        image = _as_image(ops.reshape(self.plain(source), shape=extents))
+        small = ops.reshape(image, shape=(*image.shape, 1)) if extents[1] == 1 else ops.block(image, size=like.lanes)
+        return ops.broadcast_to(small, shape=shape)  # type: ignore[no-any-return]
+
+
+def _window(node: Node) -> tuple[Any, Any, Any, int]:
+    a = node.attrs
+    return a["strides"], a["padding"], a["dilation"], a.get("groups", 1)
+
+
+def _as_image(v: Value) -> Value:
+    """[N, C, *S] with at most two axes S as [N, C, H, W]."""
+    n, c, *s = v.shape
+    shape = (n, c, *(1,) * (2 - len(s)), *s)
+    return v if shape == v.shape else ops.reshape(v, shape=shape)
+
+
+def _pixel_axis(rank: int, axis: int) -> int:
+    """Where a spatial axis of a value of this rank is in blocks."""
+    return axis + 4 - rank
+
+
+# Each of these gives the result of one operation from its blocked operand, or says why it cannot.
+
+
+def _broadcast(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | str:
+    assert form is not None
+    x, shape = node.inputs[0], node.attrs["shape"]
+    if x.rank != len(shape) or x.shape[1] != shape[1]:
+        return "it repeats along the channels or adds axes"
+    n, _, *s = shape
+    target = (n, form.value.shape[1], *(1,) * (2 - len(s)), *s, form.lanes)
+    return Blocked(ops.broadcast_to(form.value, shape=target), form.channels)
+
+
+def _reshape(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | str:
+    assert form is not None
+    x, shape = node.inputs[0], node.attrs["shape"]
+    if len(shape) not in (2, 3, 4) or shape[:2] != x.shape[:2]:
+        return "it does more than rearrange pixels"
+    n, _, *s = shape
+    target = (n, form.value.shape[1], *(1,) * (2 - len(s)), *s, form.lanes)
+    return Blocked(ops.reshape(form.value, shape=target), form.channels)
+
+
+def _transpose(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | str:
+    assert form is not None
+    if node.attrs["perm"] != (0, 1, 3, 2):
+        return "it moves channels"
+    return Blocked(ops.transpose(form.value, perm=(0, 1, 3, 2, 4)), form.channels)
+
+
+def _slice(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | str:
+    assert form is not None
+    x, a = node.inputs[0], node.attrs
+    start, stop, step = a["starts"][1], a["stops"][1], a["steps"][1]
+    if step != 1 or start % form.lanes or (stop % form.lanes and stop != form.channels):
+        return "it cuts through a block of channels"
+    extent = node.outputs[0].shape[1]
+    starts, stops, steps = [0] * 5, list(form.value.shape), [1] * 5
+    for axis in range(x.rank):
+        if axis != 1:
+            at = 0 if axis == 0 else _pixel_axis(x.rank, axis)
+            starts[at], stops[at], steps[at] = a["starts"][axis], a["stops"][axis], a["steps"][axis]
+    starts[1], stops[1] = start // form.lanes, -(-stop // form.lanes)
+    return Blocked(ops.slice(form.value, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps)), extent)
+
+
+def _pad(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | str:
+    assert form is not None
+    low, high = node.attrs["low"], node.attrs["high"]
+    if low[1] or high[1]:
+        return "it adds channels"
+    number = uniform(node.inputs[1])
+    if not form.exact and (number is None or not np.isfinite(number)):
+        return "lanes past the last channel would not be finite"
+    rank = node.inputs[0].rank
+    ends = [[0] * 5, [0] * 5]
+    for end, amounts in zip(ends, (low, high), strict=True):
+        end[0] = amounts[0]
+        for axis in range(2, rank):
+            end[_pixel_axis(rank, axis)] = amounts[axis]
+    padded = ops.pad(form.value, layout.plain(node.inputs[1]), low=tuple(ends[0]), high=tuple(ends[1]))
+    return Blocked(padded, form.channels)
+
+
+def _gather(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | str:
+    assert form is not None
+    x, indices = node.inputs
+    axis = node.attrs["axis"]
+    if axis == 1 or indices.rank != 1:
+        return "it picks channels or adds axes"
+    at = 0 if axis == 0 else _pixel_axis(x.rank, axis)
+    return Blocked(ops.gather(form.value, layout.plain(indices), axis=at), form.channels)
+
+
+def _concat(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | str:
+    axis = node.attrs["axis"]
+    lanes = next(layout.blocked_forms[v] for v in node.inputs if v in layout.blocked_forms).lanes
+    if not 2 <= node.outputs[0].rank <= 4:
+        return f"operands of rank {node.outputs[0].rank} have no blocked form"
+    if axis == 1 and any(v.shape[1] % lanes for v in node.inputs[:-1]):
+        return "an operand's channels do not fill whole blocks"
+    plain_bytes = sum(v.tensor.nbytes for v in node.inputs if v not in layout.blocked_forms)
+    if 2 * plain_bytes > node.outputs[0].tensor.nbytes:
+        return "most of its operands are plain"
+    values = []
+    for v in node.inputs:
+        part = layout.blocks(v, lanes)
+        if part is None:
+            return "an operand has no blocked form"
+        values.append(part.value)
+    at = axis if axis < 2 else _pixel_axis(node.outputs[0].rank, axis)
+    return Blocked(ops.concat(*values, axis=at), int(node.outputs[0].shape[1]))
+
+
+def _reduction(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | Value | str:
+    """Over pixels the result stays blocked; with the channels (when they fill whole blocks) it has none left."""
+    assert form is not None
+    x, out = node.inputs[0], node.outputs[0]
+    axes = node.attrs["axes"]
+    at = {0: 0} | {axis: _pixel_axis(x.rank, axis) for axis in range(2, x.rank)}
+    if 0 in axes and 1 not in axes:
+        return "it sums over the batch but not the channels"
+    inner = tuple(sorted(at[a] for a in axes if a != 1))
+    if 1 in axes:
+        if not form.exact:
+            return "it would take in lanes past the last channel"
+        return ops.reshape(node.op(form.value, axes=tuple(sorted((*inner, 1, 4)))), shape=out.shape)  # type: ignore[no-any-return]
+    n, _, *s = out.shape
+    target = (n, form.value.shape[1], *(1,) * (2 - len(s)), *s, form.lanes)
+    return Blocked(ops.reshape(node.op(form.value, axes=inner), shape=target), form.channels)
+
+
+def _window_reduction(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | str:
+    assert form is not None
+    x, a = node.inputs[0], node.attrs
+    if any(axis < 2 for axis in a["axes"]):
+        return "its window covers channels"
+    place = {_pixel_axis(x.rank, axis): k for k, axis in enumerate(a["axes"])}
+
+    def entries(key: str, default: Any) -> tuple[Any, ...]:
+        return tuple(a[key][place[axis]] if axis in place else default for axis in (2, 3))
+
+    value = ops.reduce_window(
+        form.value,
+        combine=a["combine"],
+        axes=(2, 3),
+        window=entries("window", 1),
+        strides=entries("strides", 1),
+        padding=entries("padding", (0, 0)),
+        dilation=entries("dilation", 1),
+    )
+    return Blocked(value, form.channels)
+
+
+_TRANSFERS: Mapping[str, Callable[[_Layout, Node, Blocked | None], Blocked | Value | str]] = {
+    "broadcast_to": _broadcast,
+    "reshape": _reshape,
+    "transpose": _transpose,
+    "slice": _slice,
+    "pad": _pad,
+    "gather": _gather,
+    "concat": _concat,
+    "reduce_window": _window_reduction,
+    **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min"), _reduction),
+}

@@ -1,0 +1,102 @@
+"""The passes in their order: the story of a compilation.
+
+`prepare` works on the whole graph, where sizes may still be symbolic; `optimise` on a stretch of it that becomes one
+native program, where every size is a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from graphc.errors import OptionError
+from graphc.ir.graph import Graph
+from graphc.ir.rewrite import Hook, Pass, PassManager
+from graphc.kernels.machine import Machine, host_machine
+from graphc.options import Options
+from graphc.passes.batch_norm import fold_batch_norm
+from graphc.passes.decompose import decompose
+from graphc.passes.fold import fold
+from graphc.passes.fuse import fuse
+from graphc.passes.layout import block_layout, pack_only
+from graphc.passes.simplify import simplify
+
+__all__ = ["optimise", "pipeline", "prepare"]
+
+
+def pipeline(options: Options, machine: Machine | None = None) -> list[Pass]:
+    """All passes that `options` ask for, in order; see the comments for why in this order.
+
+    Raises OptionError when `options.disable` names a pass that does not exist or that nothing runs without.
+    """
+    return [*_preparation(options), *_optimisation(options, machine or host_machine())]
+
+
+def prepare(graph: Graph, options: Options, hooks: Iterable[Hook] = ()) -> Graph:
+    """The graph after the passes that do not need to know sizes."""
+    return PassManager(_preparation(options), hooks).run(graph)
+
+
+def optimise(graph: Graph, options: Options, hooks: Iterable[Hook] = ()) -> Graph:
+    """A graph of known sizes, ready to be lowered to kernels."""
+    return PassManager(_optimisation(options, host_machine()), hooks).run(graph)
+
+
+def _preparation(options: Options) -> list[Pass]:
+    return _chosen(options, [(1, Pass("clean", lambda g: _clean(g, options)))])
+
+
+def _optimisation(options: Options, machine: Machine) -> list[Pass]:
+    threads = options.thread_count
+    strict = options.precision == "strict"
+    passes = [
+        # What the sizes made constant goes first: every later pass gets less to look at.
+        (1, Pass("fold", fold)),
+        (1, Pass("simplify", lambda g: simplify(g, strict))),
+        # Operations without kernels become smaller ones before layouts are chosen: convolutions over lines and volumes
+        # become convolutions over images, and those take part.
+        (0, Pass("decompose", decompose)),
+        # Scales meet weights while both are still in the model's own layout.
+        (1, Pass("batch-norm", (lambda g: g) if strict else fold_batch_norm)),
+        (1, Pass("clean-weights", lambda g: _clean(g, options))),
+        # Then activations are blocked and weights packed. At level 0 every contraction converts for itself.
+        (0, Pass("layout", _layout(options, machine, threads), requires=("decompose", "batch-norm"))),
+        # Packing constant weights is constant folding. What conversions are left are merged and cancelled.
+        (0, Pass("pack", fold, requires=("layout",))),
+        (1, Pass("clean-layout", lambda g: _clean(g, options), requires=("layout",))),
+        # Fusion is last: a fused group is a kernel, and no other pass looks inside.
+        (2, Pass("fuse", fuse, requires=("layout", "clean-layout"))),
+    ]
+    return _chosen(options, passes)
+
+
+#: passes without which a graph cannot be lowered
+NEEDED = ("decompose", "layout", "pack")
+
+
+def _layout(options: Options, machine: Machine, threads: int) -> Callable[[Graph], Graph]:
+    arrange = block_layout if options.level >= 2 and "blocking" not in options.disable else pack_only
+    return lambda g: arrange(g, machine, threads)
+
+
+def _clean(graph: Graph, options: Options, rounds: int = 8) -> Graph:
+    """Fold and simplify until neither finds anything: each makes work for the other."""
+    for _ in range(rounds):
+        before = graph
+        if "fold" not in options.disable:
+            graph = fold(graph)
+        if "simplify" not in options.disable:
+            graph = simplify(graph, options.precision == "strict")
+        if graph is before:
+            break
+    return graph
+
+
+def _chosen(options: Options, passes: list[tuple[int, Pass]]) -> list[Pass]:
+    """The passes of the chosen level that were not disabled."""
+    known = {"blocking", "fold", "simplify", "batch-norm", "fuse", "clean", "clean-weights", "clean-layout"}
+    for name in options.disable:
+        if name in NEEDED:
+            raise OptionError(f"the pass {name!r} cannot be left out: kernels need what it makes")
+        if name not in known:
+            raise OptionError(f"no pass {name!r}; those that can be left out are {', '.join(sorted(known))}")
+    return [p for level, p in passes if level <= options.level and p.name not in options.disable]
