@@ -273,12 +273,15 @@ class Context:
         """The outputs of a subgraph put in place of this node."""
         return self._run.inline(graph, arguments, self._frame, self.name)
 
-    def body(self, graph: GraphProto, types: Sequence[Type]) -> tuple[Graph, list[Value]]:
+    def body(
+        self, graph: GraphProto, types: Sequence[Type], given: Mapping[int, Value] | None = None
+    ) -> tuple[Graph, list[Value]]:
         """A subgraph as a closed graph, and the outer values that it captures.
 
         Its inputs are the subgraph's own, with the given types, then the captured values in the order returned.
+        `given` says that an input always has a certain (constant) value; it stays in the signature.
         """
-        return self._run.body(graph, types, self._frame, self.name)
+        return self._run.body(graph, types, given or {}, self._frame, self.name)
 
 
 # --- the walk ------------------------------------------------------------------------------------------------------------
@@ -434,7 +437,8 @@ class _Import:
                 return self._call(function, operands, attributes, name, frame)
             return self._apply(entry, node, name, operands, attributes, frame)
         except _Unsupported as e:
-            self.items.append(UnsupportedItem(_shown(domain, node.op_type), name, str(e)))
+            if str(e):
+                self.items.append(UnsupportedItem(_shown(domain, node.op_type), name, str(e)))
         except (GraphcError, MemoryError):
             raise
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as e:
@@ -539,7 +543,8 @@ class _Import:
         opsets = dict(frame.opsets) | _opsets(function.opset_import, f"the function {function.name}")
         inner = _Frame(scope, opsets, given, f"{name}/", frame.depth + 1)
         self._nodes(function.node, inner)
-        return [scope.find(n) for n in function.output]
+        # an operator's definition leaves out the outputs that the node does not ask for
+        return [scope.names.get(n) for n in function.output]
 
     def inline(self, graph: GraphProto, arguments: Sequence[Value], frame: _Frame, name: str) -> list[Value]:
         scope = _Scope(frame.scope)
@@ -552,24 +557,22 @@ class _Import:
         before = len(self.items)
         self._nodes(graph.node, frame)
         outputs = [scope.find(v.name) for v in graph.output]
-        if any(o is _POISON for o in outputs):
-            # the missing operators inside are listed; this node only passes it on
-            raise _Unsupported(
-                "its body needs what is not supported"
-                if len(self.items) == before
-                else "its body has unsupported nodes"
-            )
+        if len(self.items) > before or any(o is _POISON for o in outputs):
+            raise _Unsupported("")  # what is missing is listed already
         if any(o is None for o in outputs):
             raise ModelError(f"node {frame.path[:-1]!r}: an output of its body is absent")
         return outputs  # type: ignore[return-value]
 
-    def body(self, graph: GraphProto, types: Sequence[Type], frame: _Frame, name: str) -> tuple[Graph, list[Value]]:
+    def body(
+        self, graph: GraphProto, types: Sequence[Type], given: Mapping[int, Value], frame: _Frame, name: str
+    ) -> tuple[Graph, list[Value]]:
         if len(types) != len(graph.input):
             raise ModelError(f"node {name!r}: its body takes {len(graph.input)} inputs but is given {len(types)}")
         self.bodies += 1
         scope = _Scope(frame.scope, closed=f"body{self.bodies}", alias=self.static.alias)
         inputs = [input_value(f"{scope.closed}.{v.name}", t) for v, t in zip(graph.input, types, strict=True)]
-        outputs = self._subgraph(graph, inputs, frame.inside(scope, f"{name}/"))
+        arguments = [given.get(k, v) for k, v in enumerate(inputs)]
+        outputs = self._subgraph(graph, arguments, frame.inside(scope, f"{name}/"))
         return Graph([*inputs, *scope.captured.values()], outputs), list(scope.captured)
 
     def _list_unknown(self, nodes: Sequence[NodeProto], frame: _Frame) -> None:

@@ -11,10 +11,11 @@ from graphc.frontends.onnx.operators import (
     movement,
     normalization,
     pooling,
+    recurrent,
     reduction,
     resize,
 )
 
 __all__ = [
-    "activation", "control", "convolution", "elementwise", "generate", "indexing", "linear", "movement", "normalization", "pooling", "reduction", "resize",
+    "activation", "control", "convolution", "elementwise", "generate", "indexing", "linear", "movement", "normalization", "pooling", "recurrent", "reduction", "resize",
 ]  # fmt: skip
