@@ -24,7 +24,7 @@ from graphc.kernels import windows as win
 from graphc.kernels.machine import ISAS, Machine, host_machine
 from graphc.runtime.native import kernel_addresses
 
-_PEAK = '''
+_PEAK = """
 from graphc.codegen.cpu import vector
 
 load, store = vector.loader({lanes}), vector.storer({lanes})
@@ -38,7 +38,7 @@ def peak(block, first, last, scratch):
     for task in range(first, last):
         {step}
     {done}
-'''
+"""
 _WHERE = ("batch", "group", "vector", "row")
 #: Bias and ReLU: what follows most convolutions.
 BIAS_RELU = Epilogue(
@@ -70,7 +70,9 @@ class Launch:
     keep: tuple[object, ...]
 
 
-def launch(name: str, source: str, arguments: tuple[Argument, ...], values: dict[str, object], tasks: int, scratch: int) -> tuple[Callable[[], None], tuple[object, ...]]:
+def launch(
+    name: str, source: str, arguments: tuple[Argument, ...], values: dict[str, object], tasks: int, scratch: int
+) -> tuple[Callable[[], None], tuple[object, ...]]:
     kernel = native(name, source)
     slots = [values[a.name] for a in arguments]
     block = np.array([v.ctypes.data if isinstance(v, np.ndarray) else v for v in slots], np.int64)
@@ -100,10 +102,13 @@ def gemm(machine: Machine, m: int, n: int, k: int) -> Launch:
     v = s.variant
     e = epilogue(v.lanes)
     values = c.arguments(p, s) | {
-        "x": rng.random((m, k), "f"), "w": c.aligned(c.pack_matrix(p, v, rng.random((k, n), "f"))), "offsets": 0, "zeros": 0,
-        "y": np.zeros((m, n), "f"), "bias": np.zeros(n + v.lanes, "f"), "y_batch": m * n, "y_group": m * n, "y_vector": v.lanes, "y_row": n,
+        "x": rng.random((m, k), "f"), "w": c.aligned(c.pack_matrix(p, v, rng.random((k, n), "f"))),
+        "offsets": 0, "zeros": 0, "y": np.zeros((m, n), "f"), "bias": np.zeros(n + v.lanes, "f"),
+        "y_batch": m * n, "y_group": m * n, "y_vector": v.lanes, "y_row": n,
     }  # fmt: skip
-    run, keep = launch("contraction", contraction_source(v, e), contraction_arguments(v, e), values, s.tasks, s.scratch_bytes)
+    run, keep = launch(
+        "contraction", contraction_source(v, e), contraction_arguments(v, e), values, s.tasks, s.scratch_bytes
+    )
     return Launch(run, p.flops, f"{v.mode} {v.rows}x{v.vectors}", keep)
 
 
@@ -116,11 +121,16 @@ def conv(machine: Machine, p: c.ConvProblem) -> Launch:
     shape = (p.groups * p.filters, p.channels, *p.kernel)
     values = c.arguments(p, s) | {
         "x": rng.random((p.batch, p.groups * p.blocks, p.height, p.width, p.block), "f"),
-        "w": c.aligned(c.pack_weights(p, v, rng.random(shape, "f"))), "offsets": c.offset_table(p, v), "zeros": np.zeros(64, "f"),
-        "y": np.zeros((p.batch, p.groups * blocks, pixels, lanes), "f"), "bias": np.zeros(p.groups * blocks * lanes, "f"),
-        "y_batch": p.groups * blocks * pixels * lanes, "y_group": blocks * pixels * lanes, "y_vector": pixels * lanes, "y_row": lanes,
+        "w": c.aligned(c.pack_weights(p, v, rng.random(shape, "f"))),
+        "offsets": c.offset_table(p, v), "zeros": np.zeros(64, "f"),
+        "y": np.zeros((p.batch, p.groups * blocks, pixels * lanes), "f"),
+        "bias": np.zeros(p.groups * blocks * lanes, "f"),
+        "y_batch": p.groups * blocks * pixels * lanes, "y_group": blocks * pixels * lanes,
+        "y_vector": pixels * lanes, "y_row": lanes,
     }  # fmt: skip
-    run, keep = launch("contraction", contraction_source(v, e), contraction_arguments(v, e), values, s.tasks, s.scratch_bytes)
+    run, keep = launch(
+        "contraction", contraction_source(v, e), contraction_arguments(v, e), values, s.tasks, s.scratch_bytes
+    )
     return Launch(run, p.flops, f"{v.mode} {v.rows}x{v.vectors}", keep)
 
 
@@ -131,7 +141,8 @@ def depthwise(machine: Machine, p: win.WindowProblem) -> Launch:
     rng = np.random.default_rng(0)
     high, wide = p.output
     values = win.arguments(p, s) | {
-        "x": rng.random((p.batch, p.blocks, p.height, p.width, p.lanes), "f"), "w": c.aligned(rng.random((p.blocks, *p.kernel, p.lanes), "f")),
+        "x": rng.random((p.batch, p.blocks, p.height, p.width, p.lanes), "f"),
+        "w": c.aligned(rng.random((p.blocks, *p.kernel, p.lanes), "f")),
         "y": np.zeros((p.batch, p.blocks, high * wide, p.lanes), "f"), "bias": np.zeros(p.blocks * p.lanes, "f"),
         "y_batch": p.blocks * high * wide * p.lanes, "y_group": 0, "y_vector": high * wide * p.lanes, "y_row": p.lanes,
     }  # fmt: skip
@@ -139,7 +150,9 @@ def depthwise(machine: Machine, p: win.WindowProblem) -> Launch:
     return Launch(run, p.flops, f"{v.combine} {v.pixels}px", keep)
 
 
-def peer(op: str, feeds: dict[str, tuple[int, ...]], weights: dict[str, tuple[int, ...]], **attributes: object) -> Callable[[], object] | None:
+def peer(
+    op: str, feeds: dict[str, tuple[int, ...]], weights: dict[str, tuple[int, ...]], **attributes: object
+) -> Callable[[], object] | None:
     """The same operator (and its ReLU) alone in onnxruntime, one thread; None where it is not installed."""
     try:
         import onnx
@@ -150,7 +163,9 @@ def peer(op: str, feeds: dict[str, tuple[int, ...]], weights: dict[str, tuple[in
     rng = np.random.default_rng(0)
     nodes = [helper.make_node(op, [*feeds, *weights], ["t"], **attributes), helper.make_node("Relu", ["t"], ["y"])]
     graph = helper.make_graph(
-        nodes, "layer", [helper.make_tensor_value_info(n, 1, s) for n, s in feeds.items()], [helper.make_tensor_value_info("y", 1, None)],
+        nodes, "layer",
+        [helper.make_tensor_value_info(n, 1, s) for n, s in feeds.items()],
+        [helper.make_tensor_value_info("y", 1, None)],
         [onnx.numpy_helper.from_array(rng.random(s, "f"), n) for n, s in weights.items()],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -169,36 +184,47 @@ def conv_peer(p: c.ConvProblem) -> Callable[[], object] | None:
     )  # fmt: skip
 
 
-def cases(machine: Machine, peers: bool) -> dict[str, tuple[Callable[[], Launch], Callable[[], Callable[[], object] | None]]]:
-    """By name: how to make the launch, and how to make the peer's."""
-    table: dict[str, tuple[Callable[[], Launch], Callable[[], Callable[[], object] | None]]] = {}
-    for m, n, k in ((512, 512, 512), (128, 768, 768), (49, 512, 512), (1, 4096, 4096), (1, 1000, 2048)):
-        table[f"gemm {m}x{n}x{k}"] = (
-            lambda m=m, n=n, k=k: gemm(machine, m, n, k),
-            lambda m=m, n=n, k=k: peer("Gemm", {"x": (m, k)}, {"w": (k, n), "b": (n,)}),
-        )
+@dataclass
+class Case:
+    """A layer: how to make our launch of it, and the peer's."""
+
+    ours: Callable[[], Launch]
+    peer: Callable[[], Callable[[], object] | None]
+
+
+def gemm_case(machine: Machine, m: int, n: int, k: int) -> Case:
+    return Case(lambda: gemm(machine, m, n, k), lambda: peer("Gemm", {"x": (m, k)}, {"w": (k, n), "b": (n,)}))
+
+
+def conv_case(machine: Machine, channels: int, filters: int, size: int, kernel: int, stride: int, pad: int) -> Case:
+    block = min(channels, machine.isa.lanes(4))
+    p = c.ConvProblem(
+        1, channels, filters, size, size, (kernel, kernel), (stride, stride), pads=(pad,) * 4, block=block
+    )
+    return Case(lambda: conv(machine, p), lambda: conv_peer(p))
+
+
+def depthwise_case(machine: Machine, channels: int, size: int, stride: int) -> Case:
     lanes = machine.isa.lanes(4)
+    window = {"kernel": (3, 3), "stride": (stride, stride), "pads": (1, 1, 1, 1)}
+    p = win.WindowProblem(1, -(-channels // lanes), size, size, lanes=lanes, **window)
+    as_conv = c.ConvProblem(1, 1, 1, size, size, groups=channels, block=lanes, **window)
+    return Case(lambda: depthwise(machine, p), lambda: conv_peer(as_conv))
 
-    def add(channels: int, filters: int, size: int, kernel: int, stride: int = 1, pad: int | None = None, block: int = lanes) -> None:
-        pad = kernel // 2 if pad is None else pad
-        p = c.ConvProblem(1, channels, filters, size, size, (kernel, kernel), (stride, stride), pads=(pad,) * 4, block=block)
+
+def cases(machine: Machine) -> dict[str, Case]:
+    """The layers of resnet50, a few matrix products, and the depthwise layers of mobile networks, by name."""
+    sizes = ((512, 512, 512), (128, 768, 768), (49, 512, 512), (1, 4096, 4096), (1, 1000, 2048))
+    table = {f"gemm {m}x{n}x{k}": gemm_case(machine, m, n, k) for m, n, k in sizes}
+    layers = [(128, 128, 56, 3, 2, 1), (256, 512, 56, 1, 2, 0), (3, 64, 224, 7, 2, 3), (3, 64, 230, 7, 2, 0)]
+    for n, size in ((64, 56), (128, 28), (256, 14), (512, 7)):
+        layers += [(n, n, size, 3, 1, 1), (n, 4 * n, size, 1, 1, 0), (4 * n, n, size, 1, 1, 0)]
+    for channels, filters, size, kernel, stride, pad in layers:
         name = f"conv {channels}->{filters} {size}² {kernel}x{kernel}" + (f"/{stride}" if stride > 1 else "")
-        table[name] = (lambda: conv(machine, p), lambda: conv_peer(p))
-
-    for channels, size in ((64, 56), (128, 28), (256, 14), (512, 7)):
-        add(channels, channels, size, 3)
-        add(channels, 4 * channels, size, 1)
-        add(4 * channels, channels, size, 1)
-    add(128, 128, 56, 3, 2)
-    add(256, 512, 56, 1, 2)
-    add(3, 64, 224, 7, 2, block=3)
-    add(3, 64, 230, 7, 2, pad=0, block=3)
+        table[name] = conv_case(machine, channels, filters, size, kernel, stride, pad)
     for channels, size, stride in ((96, 112, 2), (144, 56, 1), (384, 14, 1), (960, 7, 1)):
-        w = win.WindowProblem(1, -(-channels // lanes), size, size, (3, 3), (stride, stride), pads=(1, 1, 1, 1), lanes=lanes)
-        as_conv = c.ConvProblem(1, 1, 1, size, size, (3, 3), (stride, stride), pads=(1, 1, 1, 1), groups=channels, block=lanes)
-        table[f"depthwise {channels} {size}²" + (f"/{stride}" if stride > 1 else "")] = (
-            lambda w=w: depthwise(machine, w), lambda as_conv=as_conv: conv_peer(as_conv),
-        )  # fmt: skip
+        name = f"depthwise {channels} {size}²" + (f"/{stride}" if stride > 1 else "")
+        table[name] = depthwise_case(machine, channels, size, stride)
     return table
 
 
@@ -217,12 +243,15 @@ def main() -> None:
     options = parser.parse_args()
     machine = replace(host_machine(), isa=ISAS[options.isa]) if options.isa else host_machine()
     peak = peak_loop(machine.isa.lanes(4))
-    print(f"{machine.isa.name}, {machine.isa.lanes(4)} lanes, L1 {machine.l1_bytes >> 10} KiB, L2 {machine.l2_bytes >> 10} KiB")
+    print(
+        f"{machine.isa.name}, {machine.isa.lanes(4)} lanes, "
+        f"L1 {machine.l1_bytes >> 10} KiB, L2 {machine.l2_bytes >> 10} KiB"
+    )
     print(f"{'case':26} {'tile':>12} {'us':>8} {'GFLOP/s':>8} {'of peak':>8} {'onnxruntime us':>15} {'faster':>7}")
-    for name, (make, make_peer) in cases(machine, not options.no_peer).items():
+    for name, case in cases(machine).items():
         if options.filter not in name:
             continue
-        ours, theirs = make(), None if options.no_peer else make_peer()
+        ours, theirs = case.ours(), None if options.no_peer else case.peer()
         best = [1e9, 1e9, 1e9]
         for _ in range(options.rounds):
             for k, f in enumerate((ours.run, peak.run, theirs)):

@@ -1,12 +1,13 @@
-"""Contractions as data: matrix products and convolutions, their schedules, packed weights, offset tables and argument blocks.
+"""Contractions as data: matrix products and convolutions, their schedules, packed weights and argument blocks.
 
 Both are one computation, a matrix product whose left operand is found through indirection:
 
-    y[b, g, m, n] = sum over o < outer, t < taps, k < inner of  x[b, g][o * outer_stride + place(t, m) + k] * w[g][o, t, k, n]
+    y[b, g, m, n] = sum over o < outer, t < taps, k < inner
+                    of x[b, g][o * outer_stride + place(t, m) + k] * w[g][o, t, k, n]
 
-In a matrix product `m` is a row and there is one tap; in a convolution `m` is an output pixel, the taps are the kernel's
-positions and `outer` counts blocks of input channels. A kernel is compiled once for a `ContractionVariant` (what its
-micro-kernel needs to know) and serves every layer of that variant: all sizes are slots of the launch's argument block.
+In a matrix product `m` is a row and there is one tap; in a convolution `m` is an output pixel, the taps are the
+kernel's positions and `outer` counts blocks of input channels. A kernel is compiled once for a `ContractionVariant`
+(what its micro-kernel needs to know) and serves every layer of that variant: sizes are slots of its argument block.
 
 Layouts. Activations are blocked: x[batch, groups * channel blocks, height, width, block], the channels of each group
 padded to whole blocks. Weights are packed by `pack_weights` and `pack_matrix`: one panel for `columns` output columns,
@@ -25,8 +26,9 @@ import numpy as np
 from graphc.kernels.machine import Machine
 
 __all__ = [
-    "SLOTS", "ContractionVariant", "ConvProblem", "GemmProblem", "Schedule", "aligned", "arguments", "from_blocked", "offset_table",
-    "pack_matrix", "pack_weights", "packed_matrix_shape", "packed_weights_shape", "schedule", "to_blocked",
+    "SLOTS", "ContractionVariant", "ConvProblem", "GemmProblem", "Schedule", "aligned", "arguments", "from_blocked",
+    "offset_table", "pack_matrix", "pack_weights", "packed_matrix_shape", "packed_weights_shape", "schedule",
+    "to_blocked",
 ]  # fmt: skip
 
 Mode = Literal["rows", "strided", "table"]
@@ -98,7 +100,7 @@ class GemmProblem:
 
 @dataclass(frozen=True, slots=True)
 class ConvProblem:
-    """A two-dimensional convolution of blocked activations; channels count one group, `pads` is (top, left, bottom, right).
+    """A convolution of blocked images; channels and filters count one group, `pads` is (top, left, bottom, right).
 
     `block` is the number of channels that are consecutive in x: usually the lanes of a vector, 3 for an RGB image.
     """
@@ -138,9 +140,9 @@ class ConvProblem:
 
     @property
     def merged(self) -> bool:
-        """Whether a row of the kernel is one run of consecutive elements: few channels, and borders padded by the caller."""
+        """Whether a kernel's row is one run of consecutive elements: few channels, and borders padded by the caller."""
         consecutive = self.blocks == 1 and self.block == self.channels and self.dilation[1] == 1 and not any(self.pads)
-        return consecutive and 1 < self.kernel[1] and self.kernel[1] * self.block <= 40
+        return consecutive and self.kernel[1] > 1 and self.kernel[1] * self.block <= 40
 
     @property
     def taps(self) -> int:
@@ -208,7 +210,7 @@ class ContractionVariant:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How a problem is computed: the kernel, and how its tiles are dealt out to tasks. `cycles` is the model's estimate."""
+    """How a problem is computed: the kernel, and how tiles are dealt out to tasks. `cycles` is the model's estimate."""
 
     variant: ContractionVariant
     rounds_per_block: int
@@ -225,7 +227,9 @@ class Schedule:
         return self.variant.tile_bytes * self.tiles_per_task
 
 
-def schedule(problem: Problem, machine: Machine, threads: int = 1, rows: int | None = None, vectors: int | None = None) -> Schedule:
+def schedule(
+    problem: Problem, machine: Machine, threads: int = 1, rows: int | None = None, vectors: int | None = None
+) -> Schedule:
     """The tile and the tasks with the least estimated time; `rows` and `vectors` force the tile."""
     itemsize = np.dtype(problem.dtype).itemsize
     lanes = machine.isa.lanes(itemsize)
@@ -237,14 +241,14 @@ def schedule(problem: Problem, machine: Machine, threads: int = 1, rows: int | N
     tiles = [t for t in _tiles(machine) if rows in (None, t[0]) and vectors in (None, t[1])]
     if rows is not None and vectors is not None:
         tiles = [(rows, vectors)]
-    tile = min(tiles, key=lambda t: _cycles(problem, machine, *t, lanes))
+    tile = min(tiles, key=lambda t: _cycles(problem, machine, t, lanes))
     inner = problem.inner if isinstance(problem, ConvProblem) else max(1, min(8, 96 // (tile[0] * tile[1])))
     variant = ContractionVariant(*tile, lanes, mode, inner, partial, problem.dtype)
     return _deal(problem, machine, variant, max(1, threads))
 
 
 def _tiles(machine: Machine) -> Iterator[tuple[int, int]]:
-    """Tiles (rows, vectors) whose accumulators take three quarters of the registers and leave two beside the vectors of a step."""
+    """Tiles (rows, vectors): accumulators in three quarters of the registers, two left beside the vectors of a step."""
     registers = machine.isa.registers
     for vectors in (2, 3, 4, 1):
         most = min(registers * 3 // 4, registers - vectors - 2) // vectors
@@ -254,26 +258,33 @@ def _tiles(machine: Machine) -> Iterator[tuple[int, int]]:
 
 
 def _tile_cycles(problem: Problem, machine: Machine, rows: int, vectors: int) -> float:
-    """Cycles of one tile: arithmetic, latency of the accumulators or loads, whichever binds, and what a tile costs besides."""
+    """Cycles of one tile: arithmetic, latency of the sums or loads, whichever binds, and what a tile costs besides."""
     isa = machine.isa
     step = max(rows * vectors / isa.fma_per_cycle, isa.fma_latency, (rows + vectors) / isa.loads_per_cycle)
     return problem.steps * step + 20 + 3 * rows * vectors
 
 
-def _cycles(problem: Problem, machine: Machine, rows: int, vectors: int, lanes: int) -> float:
-    """Cycles of a whole problem, its padding included; a tile that loads more for its arithmetic waits more for caches."""
+def _cycles(problem: Problem, machine: Machine, tile: tuple[int, int], lanes: int) -> float:
+    """Cycles of a whole problem, padding included; a tile that loads more for its arithmetic waits more for caches."""
+    rows, vectors = tile
     tiles = -(-problem.rows // rows) * -(-problem.columns // (vectors * lanes))
     return tiles * _tile_cycles(problem, machine, rows, vectors) * (1 + 0.15 * (rows + 2 * vectors) / (rows * vectors))
 
 
 def _deal(problem: Problem, machine: Machine, variant: ContractionVariant, threads: int) -> Schedule:
-    """Cut rows and columns into tasks: rows so that their part of x stays in L2, and enough tasks to keep all threads busy."""
+    """Cut rows and columns into tasks: a task's part of x stays in L2, and there is enough for all threads."""
     task_overhead = 400.0  # cycles to claim a task and to warm up its loops
     row_tiles, panels = -(-problem.rows // variant.rows), -(-problem.columns // variant.columns)
     outer = problem.batch * problem.groups
     cost = _tile_cycles(problem, machine, variant.rows, variant.vectors)
     # A task's part of x takes some of L2, its unfinished sums at most half of L1.
-    resident = max(1, min(machine.l2_bytes * 3 // 8 // max(1, variant.rows * problem.row_bytes), machine.l1_bytes // 2 // variant.tile_bytes))
+    resident = max(
+        1,
+        min(
+            machine.l2_bytes * 3 // 8 // max(1, variant.rows * problem.row_bytes),
+            machine.l1_bytes // 2 // variant.tile_bytes,
+        ),
+    )
     # Putting sums aside costs as much as a few steps, so only a panel well beyond L1 is cut.
     rounds = max(1, _rounds(problem, variant))
     panel_bytes = problem.steps * variant.columns * np.dtype(problem.dtype).itemsize
@@ -287,7 +298,9 @@ def _deal(problem: Problem, machine: Machine, variant: ContractionVariant, threa
         each = per_row * per_column * cost + task_overhead
         # Nothing to come back for: one row tile takes the whole panel at once.
         block = rounds_per_block if per_row > 1 else rounds
-        return Schedule(variant, block, per_row, row_tasks, per_column, column_tasks, tasks, each * -(-tasks // threads))
+        return Schedule(
+            variant, block, per_row, row_tasks, per_column, column_tasks, tasks, each * -(-tasks // threads)
+        )
 
     fewest = -(-row_tiles // resident)
     most = max(1, 8 * threads)
@@ -302,13 +315,14 @@ def _rounds(problem: Problem, variant: ContractionVariant) -> int:
 
 
 def arguments(problem: Problem, s: Schedule) -> dict[str, int]:
-    """The slots of `SLOTS` that hold sizes; the caller adds the addresses x, w, offsets and zeros (0 where not needed)."""
+    """The slots of `SLOTS` that hold sizes; the caller adds the addresses x, w, offsets, zeros (0 where not needed)."""
     v = s.variant
     panels = -(-problem.columns // v.columns)
     panel = problem.steps * v.columns
     slots = dict.fromkeys(SLOTS[4:], 0) | {
-        "groups": problem.groups, "rows_total": problem.rows, "columns_total": problem.columns, "panels": panels,
-        "panel_stride": panel, "w_group": panels * panel, "rounds_per_block": s.rounds_per_block, "tiles_per_task": s.tiles_per_task, "row_tasks": s.row_tasks,
+        "groups": problem.groups, "rows_total": problem.rows, "columns_total": problem.columns,
+        "panels": panels, "panel_stride": panel, "w_group": panels * panel, "rounds_per_block": s.rounds_per_block,
+        "tiles_per_task": s.tiles_per_task, "row_tasks": s.row_tasks,
         "panels_per_task": s.panels_per_task, "column_tasks": s.column_tasks,
     }  # fmt: skip
     if isinstance(problem, GemmProblem):
@@ -324,7 +338,8 @@ def arguments(problem: Problem, s: Schedule) -> dict[str, int]:
         return slots
     image = problem.height * problem.width * problem.block
     return slots | {
-        "outer": problem.blocks, "outer_stride": image, "row_stride": problem.block, "step_stride": 1, "taps": problem.taps,
+        "outer": problem.blocks, "outer_stride": image, "taps": problem.taps,
+        "row_stride": problem.block, "step_stride": 1,
         "x_group": problem.blocks * image, "x_batch": problem.groups * problem.blocks * image,
     }  # fmt: skip
 
@@ -367,12 +382,12 @@ def pack_matrix(problem: GemmProblem, v: ContractionVariant, w: np.ndarray) -> n
 
 
 def offset_table(problem: ConvProblem, v: ContractionVariant) -> np.ndarray:
-    """int32 [row tiles, taps, rows of a tile]: where in a channel block's image each output pixel reads, or -1 for padding.
+    """int32 [row tiles, taps, rows of a tile]: where in a channel block's image each output pixel reads; -1 is padding.
 
     Pixels are numbered through the whole output image, so that a tile may span its rows. Rows past the last pixel
     repeat it.
     """
-    height, width = problem.output
+    _, width = problem.output
     top, left, *_ = problem.pads
     tiles = -(-problem.rows // v.rows)
     pixel = np.minimum(np.arange(tiles * v.rows), problem.rows - 1)
@@ -386,7 +401,7 @@ def offset_table(problem: ConvProblem, v: ContractionVariant) -> np.ndarray:
 
 
 def to_blocked(x: np.ndarray, block: int, groups: int = 1) -> np.ndarray:
-    """x[batch, channels, height, width] as [batch, groups * blocks, height, width, block], each group padded with zeros."""
+    """x[batch, channels, height, width] as [batch, groups * blocks, height, width, block], groups padded with zeros."""
     batch, channels, height, width = x.shape
     each = channels // groups
     blocks = -(-each // block)
@@ -396,16 +411,16 @@ def to_blocked(x: np.ndarray, block: int, groups: int = 1) -> np.ndarray:
 
 
 def from_blocked(y: np.ndarray, channels: int, groups: int = 1) -> np.ndarray:
-    """The inverse of `to_blocked`: y[batch, groups * blocks, height, width, block] as [batch, channels, height, width]."""
+    """The inverse: y[batch, groups * blocks, height, width, block] as [batch, channels, height, width]."""
     batch, blocks, height, width, block = y.shape
     full = y.transpose(0, 1, 4, 2, 3).reshape(batch, groups, blocks // groups * block, height, width)
     return np.ascontiguousarray(full[:, :, : channels // groups].reshape(batch, channels, height, width))
 
 
-def aligned(x: np.ndarray, bytes: int = 64) -> np.ndarray:
-    """A copy of `x` whose address is a multiple of `bytes`, as packed weights must be."""
-    room = np.empty(x.nbytes + bytes, np.uint8)
-    start = -room.ctypes.data % bytes
+def aligned(x: np.ndarray) -> np.ndarray:
+    """A copy of `x` whose address is a multiple of 64, as that of packed weights must be."""
+    room = np.empty(x.nbytes + 64, np.uint8)
+    start = -room.ctypes.data % 64
     copy = room[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
     copy[...] = x
     return copy

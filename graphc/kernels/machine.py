@@ -1,6 +1,6 @@
 """The machine that kernels are made for: vector width, registers, caches. Plain data, no compiler behind it.
 
-Schedules are chosen from these numbers alone, so that a schedule for another machine can be made (and looked at) anywhere.
+Schedules are chosen from these numbers alone, so that a schedule for another machine can be made and read anywhere.
 """
 
 from __future__ import annotations
@@ -63,13 +63,15 @@ class Machine:
 
 @lru_cache(maxsize=1)
 def host_machine() -> Machine:
-    """The machine of this process; the environment variable GRAPHC_ISA (avx512, avx2, neon, generic) overrides its instruction set.
+    """The machine of this process; the environment variable GRAPHC_ISA (avx512, avx2, neon, generic) overrides the ISA.
 
     Raises OptionError when GRAPHC_ISA names none of them.
     """
     chosen = os.environ.get("GRAPHC_ISA")
     if chosen is not None and chosen not in ISAS:
-        raise OptionError(f"GRAPHC_ISA={chosen!r} is not an instruction set that graphc knows; it knows {', '.join(ISAS)}")
+        raise OptionError(
+            f"GRAPHC_ISA={chosen!r} is not an instruction set that graphc knows; it knows {', '.join(ISAS)}"
+        )
     isa = ISAS[chosen] if chosen is not None else _host_isa()
     caches = _cache_bytes()
     return Machine(isa, caches.get(1, 32 << 10), caches.get(2, 512 << 10))

@@ -4,8 +4,9 @@ Every output pixel of a channel combines the input pixels under a window with no
 
     y[b, q, i, j, lane] = combine over taps (u, v) of x[b, q, i * stride - top + u * dilation, ...] (* w[q, u, v, lane])
 
-x and y hold blocks of as many channels as a vector has lanes: x[batch, blocks, height, width, lanes], w[blocks, *kernel,
-lanes]. Taps outside the image are skipped, and the epilogue learns how many were not (`taps`), for averages.
+x and y hold blocks of as many channels as a vector has lanes: x[batch, blocks, height, width, lanes] and
+w[blocks, *kernel, lanes]. Taps outside the image are skipped, and the epilogue learns how many were not (`taps`), for
+averages.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ SLOTS = (
     "w",                                         # address of the weights (combine "fma", else anything readable)
     "blocks",                                    # channel blocks
     "height", "width", "out_height", "out_width",
-    "kernel_height", "kernel_width", "stride_height", "stride_width", "dilation_height", "dilation_width", "top", "left",
+    "kernel_height", "kernel_width", "stride_height", "stride_width", "dilation_height", "dilation_width",
+    "top", "left",
     "inner_first", "inner_last",                 # output columns whose windows lie inside the image's width
     "rows_per_task", "row_tasks",
 )  # fmt: skip
@@ -126,8 +128,9 @@ def arguments(problem: WindowProblem, s: WindowSchedule) -> dict[str, int]:
     if last - first < s.variant.pixels:
         first = last = 0
     numbers = (
-        problem.blocks, problem.height, problem.width, *problem.output, *problem.kernel, *problem.stride, *problem.dilation,
-        *problem.pads[:2], first, last, s.rows_per_task, s.row_tasks,
+        problem.blocks, problem.height, problem.width, *problem.output,
+        *problem.kernel, *problem.stride, *problem.dilation, *problem.pads[:2],
+        first, last, s.rows_per_task, s.row_tasks,
     )  # fmt: skip
     return dict(zip(SLOTS[2:], numbers, strict=True))
 

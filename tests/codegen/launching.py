@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -15,14 +16,22 @@ _PARTS = ("batch", "group", "vector", "row")
 Y = "b * y_batch + g * y_group + q * y_vector + m * y_row"
 
 
-def epilogue(*lines: str, dtype: str = "float32", arguments: Sequence[Argument] = (), imports: Sequence[str] = ()) -> Epilogue:
+def epilogue(
+    *lines: str, dtype: str = "float32", arguments: Sequence[Argument] = (), imports: Sequence[str] = ()
+) -> Epilogue:
     """Lines that end in a store to a dense y, whose arguments come first."""
     y = (Argument("y", dtype), *(Argument(f"y_{part}", "int") for part in _PARTS))
     return Epilogue((*y, *arguments), (*lines, f"store(y, {Y}, acc, lanes)"), tuple(imports))
 
 
 def launch(
-    name: str, source: str, arguments: Sequence[Argument], values: Mapping[str, object], tasks: int, scratch_bytes: int, calls: int = 1
+    name: str,
+    source: str,
+    arguments: Sequence[Argument],
+    values: Mapping[str, object],
+    tasks: int,
+    scratch_bytes: int,
+    calls: int = 1,
 ) -> None:
     """Run all tasks of a kernel, in `calls` pieces. A guard behind the scratch memory must stay as it is."""
     (address,) = kernel_addresses([(name, source)])
@@ -31,7 +40,7 @@ def launch(
     block = np.array([v.ctypes.data if isinstance(v, np.ndarray) else v for v in slots], np.int64)
     scratch = aligned(np.full(scratch_bytes + 64, 0x7F, np.uint8))
     bounds = [tasks * n // calls for n in range(calls + 1)]
-    for first, last in zip(bounds, bounds[1:], strict=False):
+    for first, last in pairwise(bounds):
         kernel(block.ctypes.data, first, last, scratch.ctypes.data)
     assert (scratch[scratch_bytes:] == 0x7F).all(), "the kernel wrote past its scratch memory"
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from codegen.launching import epilogue, launch, surrounded
+from codegen.launching import Y, epilogue, launch, surrounded
 
 from graphc.codegen.cpu.compile import Target, compile_assembly
 from graphc.codegen.cpu.templates.contraction import contraction_arguments, contraction_source
@@ -44,7 +44,18 @@ def run_gemm(p: c.GemmProblem, s: c.Schedule, a: np.ndarray, packed: np.ndarray,
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
-    ("m", "n", "k"), [(1, 1, 1), (6, 16, 8), (7, 17, 9), (1, 1000, 33), (37, 45, 101), (13, 3, 5), (64, 64, 64), (50, 23, 1100), (5, 40, 3)]
+    ("m", "n", "k"),
+    [
+        (1, 1, 1),
+        (6, 16, 8),
+        (7, 17, 9),
+        (1, 1000, 33),
+        (37, 45, 101),
+        (13, 3, 5),
+        (64, 64, 64),
+        (50, 23, 1100),
+        (5, 40, 3),
+    ],
 )
 def test_matrix_products_of_any_size(m: int, n: int, k: int, dtype: str) -> None:
     rng = np.random.default_rng(m * n * k)
@@ -113,7 +124,9 @@ def test_packing_at_run_time_gives_what_packing_at_compile_time_gives(k: int, n:
 def reference_conv(p: c.ConvProblem, x: np.ndarray, w: np.ndarray) -> np.ndarray:
     """A convolution by its definition: one tap at a time over the padded image."""
     top, left, bottom, right = p.pads
-    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right))).reshape(p.batch, p.groups, p.channels, p.height + top + bottom, -1)
+    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right))).reshape(
+        p.batch, p.groups, p.channels, p.height + top + bottom, -1
+    )
     high, wide = p.output
     y = np.zeros((p.batch, p.groups, p.filters, high, wide))
     w = w.reshape(p.groups, p.filters, p.channels, *p.kernel).astype(np.float64)
@@ -125,7 +138,9 @@ def reference_conv(p: c.ConvProblem, x: np.ndarray, w: np.ndarray) -> np.ndarray
     return y.reshape(p.batch, p.groups * p.filters, high, wide)
 
 
-def run_conv(p: c.ConvProblem, s: c.Schedule, x: np.ndarray, w: np.ndarray, e: Epilogue, more: dict[str, object]) -> np.ndarray:
+def run_conv(
+    p: c.ConvProblem, s: c.Schedule, x: np.ndarray, w: np.ndarray, e: Epilogue, more: dict[str, object]
+) -> np.ndarray:
     lanes, (high, wide) = s.variant.lanes, p.output
     blocks = -(-p.filters // lanes)
     y = surrounded(np.zeros((p.batch, p.groups * blocks, high, wide, lanes), p.dtype))
@@ -136,7 +151,15 @@ def run_conv(p: c.ConvProblem, s: c.Schedule, x: np.ndarray, w: np.ndarray, e: E
         "y": y, "y_batch": p.groups * blocks * plane, "y_group": blocks * plane, "y_vector": plane, "y_row": lanes,
     } | more  # fmt: skip
     arguments = contraction_arguments(s.variant, e)
-    launch("contraction", contraction_source(s.variant, e), arguments, values, s.tasks, s.scratch_bytes, calls=min(2, s.tasks))
+    launch(
+        "contraction",
+        contraction_source(s.variant, e),
+        arguments,
+        values,
+        s.tasks,
+        s.scratch_bytes,
+        calls=min(2, s.tasks),
+    )
     assert np.isnan(y.base[:256]).all()
     assert np.isnan(y.base[-256:]).all()
     return c.from_blocked(y, p.groups * p.filters, p.groups)
@@ -183,7 +206,7 @@ def test_an_epilogue_of_bias_residual_and_relu_may_work_in_place() -> None:
     bias, residual = rng.standard_normal(18).astype("f"), rng.standard_normal((2, 18, 8, 9)).astype("f")
     s = c.schedule(p, MACHINE, rows=4, vectors=2)
     e = epilogue(
-        f"acc = maximum(acc + load(bias, c * {LANES}, lanes) + load(z, b * y_batch + g * y_group + q * y_vector + m * y_row, lanes), 0)",
+        f"acc = maximum(acc + load(bias, c * {LANES}, lanes) + load(z, {Y}, lanes), 0)",
         arguments=(Argument("bias", "float32"), Argument("z", "float32")),
         imports=("from graphc.codegen.cpu.vector import maximum",),
     )
@@ -213,7 +236,7 @@ def test_blocked_layout_round_trip() -> None:
 @pytest.mark.parametrize("isa", ISAS)
 def test_schedules_fit_the_machine_they_are_made_for(isa: str) -> None:
     machine = Machine(ISAS[isa])
-    problems = [
+    problems: list[c.Problem] = [
         c.GemmProblem(512, 512, 512), c.GemmProblem(1, 4096, 25088), c.GemmProblem(49, 1000, 2048),
         c.ConvProblem(1, 512, 512, 7, 7, (3, 3), pads=(1, 1, 1, 1), block=machine.isa.lanes(4)),
         c.ConvProblem(1, 64, 64, 56, 56, (3, 3), pads=(1, 1, 1, 1), block=machine.isa.lanes(4)),

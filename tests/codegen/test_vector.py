@@ -1,6 +1,9 @@
-"""The vector type of generated code: every operation on vectors agrees with NumPy, and with the same text on numbers."""
+"""The vector type of generated code: operations on vectors agree with NumPy, and with the same text on numbers."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +14,12 @@ from graphc.codegen.cpu.templates.epilogue import Argument
 from graphc.kernels.machine import host_machine
 
 N = 37
-_SOURCE = '''
+_SOURCE = """
 from numpy import float32, float64, int32, int64
 from graphc.codegen.cpu import vector
 from graphc.codegen.cpu.vector import (
-    absolute, bits, cast, ceil, floor, fma, from_bits, isinf, isnan, maximum, minimum, reduce_add, reduce_max, reduce_min,
-    rint, select, sqrt, trunc,
+    absolute, bits, cast, ceil, floor, fma, from_bits, isinf, isnan, maximum, minimum,
+    reduce_add, reduce_max, reduce_min, rint, select, sqrt, trunc,
 )
 
 load, store = vector.loader({lanes}, True), vector.storer({lanes}, True)
@@ -37,8 +40,8 @@ def numbers(block, first, last, scratch):
     for i in range({n}):
         a, b = x[i], y[i]
         z[i] = {expression}
-'''
-EXPRESSIONS = {
+"""
+EXPRESSIONS: dict[str, Callable[..., Any]] = {
     "a + b": lambda a, b: a + b,
     "a - 2 * b": lambda a, b: a - 2 * b,
     "1.5 - a": lambda a, b: 1.5 - a,
@@ -102,9 +105,8 @@ def test_doubles(expression: str) -> None:
         ("as_int32(a > b)", lambda a, b: (a > b).astype("i4")),
     ],
 )
-def test_integers_and_conversions(expression: str, reference: object) -> None:
+def test_integers_and_conversions(expression: str, reference: Callable[..., np.ndarray]) -> None:
     x, y = np.random.default_rng(2).integers(-1000, 1000, (2, N)).astype("i4")
-    assert callable(reference)
     np.testing.assert_array_equal(run(expression, "vectors", "int32", x, y), reference(x, y))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from codegen.launching import epilogue, launch, surrounded
@@ -22,10 +24,19 @@ def run(p: w.WindowProblem, x: np.ndarray, weights: np.ndarray | None, e: Epilog
     y = surrounded(np.zeros((p.batch, p.blocks, high, wide, p.lanes), p.dtype))
     plane = high * wide * p.lanes
     values = w.arguments(p, s) | {
-        "x": surrounded(to_blocked(x, p.lanes)), "w": aligned(w.pack_depthwise(p, weights)) if weights is not None else np.zeros(64, p.dtype),
+        "x": surrounded(to_blocked(x, p.lanes)),
+        "w": np.zeros(64, p.dtype) if weights is None else aligned(w.pack_depthwise(p, weights)),
         "y": y, "y_batch": p.blocks * plane, "y_group": 0, "y_vector": plane, "y_row": p.lanes,
     }  # fmt: skip
-    launch("windows", window_source(s.variant, e), window_arguments(s.variant, e), values, s.tasks, s.scratch_bytes, min(3, s.tasks))
+    launch(
+        "windows",
+        window_source(s.variant, e),
+        window_arguments(s.variant, e),
+        values,
+        s.tasks,
+        s.scratch_bytes,
+        min(3, s.tasks),
+    )
     assert np.isnan(y.base[:256]).all()
     assert np.isnan(y.base[-256:]).all()
     return from_blocked(y, x.shape[1])
@@ -38,10 +49,12 @@ def taps(p: w.WindowProblem, x: np.ndarray, fill: float) -> np.ndarray:
     high, wide = p.output
     rows = [u * p.dilation[0] for u in range(p.kernel[0])]
     columns = [v * p.dilation[1] for v in range(p.kernel[1])]
-    return np.stack([padded[:, :, u::p.stride[0], v::p.stride[1]][:, :, :high, :wide] for u in rows for v in columns])
+    return np.stack(
+        [padded[:, :, u :: p.stride[0], v :: p.stride[1]][:, :, :high, :wide] for u in rows for v in columns]
+    )
 
 
-PROBLEMS = {
+PROBLEMS: dict[str, tuple[tuple[int, int, int, int], dict[str, Any]]] = {
     "3x3": ((2, 13, 11, 21), {"kernel": (3, 3), "pads": (1, 1, 1, 1)}),
     "narrow": ((1, 8, 7, 7), {"kernel": (3, 3), "pads": (1, 1, 1, 1)}),
     "5x5 stride 2": ((1, 9, 15, 26), {"kernel": (5, 5), "stride": (2, 2), "pads": (2, 2, 2, 2)}),

@@ -12,13 +12,13 @@ What differs is how the rows of A are found (`mode`):
     table    row p of tap t starts at x + offsets[t, p], or at an area of zeros where the offset is negative:
              a convolution of any stride, dilation and padding, without code for borders
 
-The window micro-kernel at the end is the same idea without a contraction over channels: depthwise convolutions and pooling.
+The window micro-kernel at the end is the same idea without a sum over channels: depthwise convolutions and pooling.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any, Literal
 
 from llvmlite import ir
@@ -54,8 +54,9 @@ class Tile:
 
     @property
     def unroll(self) -> int:
-        """Steps written out one after the other. Beyond about a hundred FMAs LLVM moves loads so far ahead that it spills."""
-        return max(d for d in range(1, self.inner + 1) if self.inner % d == 0 and (d == 1 or d * self.rows * self.vectors <= 100))
+        """Steps written out one after the other: beyond a hundred FMAs LLVM moves loads so far ahead that it spills."""
+        most = max(1, 100 // (self.rows * self.vectors))
+        return max(d for d in range(1, most + 1) if self.inner % d == 0)
 
 
 def emit_contraction(b: ir.IRBuilder, tile: Tile, args: list[ir.Value]) -> None:
@@ -108,7 +109,9 @@ def _steps(b: ir.IRBuilder, tile: Tile, acc: Values, rows: Values, w: ir.Value) 
 
     if tile.unroll == tile.inner:
         return some(constant(0), acc)
-    return counted_loop(b, constant(tile.inner // tile.unroll), acc, lambda i, acc: some(b.mul(i, constant(tile.unroll)), acc))
+    return counted_loop(
+        b, constant(tile.inner // tile.unroll), acc, lambda i, acc: some(b.mul(i, constant(tile.unroll)), acc)
+    )
 
 
 def _row_rounds(
@@ -203,7 +206,10 @@ def emit_window(b: ir.IRBuilder, tile: WindowTile, args: list[ir.Value]) -> None
 
         def tap(k: ir.Value, acc: Values) -> Values:
             here = at(b, x_line, b.mul(k, x_step))
-            values = [simd.load(b, shape, at(b, here, p * tile.stride * tile.lanes), shape.itemsize) for p in range(tile.pixels)]
+            values = [
+                simd.load(b, shape, at(b, here, p * tile.stride * tile.lanes), shape.itemsize)
+                for p in range(tile.pixels)
+            ]
             match tile.combine:
                 case "fma":
                     weight = simd.load(b, shape, at(b, w_line, b.mul(k, constant(tile.lanes))), shape.itemsize)
@@ -236,14 +242,14 @@ def _as_intrinsic(name: str, emit: Any, tile: Tile | WindowTile, roles: str) -> 
     return intrinsic(scope[name])
 
 
-@lru_cache(maxsize=None)
+@cache
 def contract(rows: int, vectors: int, lanes: int, mode: Mode, inner: int, dtype: str = "float32") -> Any:
     """The contraction micro-kernel as a function to call in Numba code; arguments as `emit_contraction` lists them."""
     tile = Tile(rows, vectors, lanes, mode, inner, dtype)
     return _as_intrinsic("contract", emit_contraction, tile, "pnpptpnnn" if mode == "table" else "pnppnnnnnn")
 
 
-@lru_cache(maxsize=None)
+@cache
 def window(pixels: int, lanes: int, stride: int, combine: str, dtype: str = "float32") -> Any:
     """The window micro-kernel as a function to call in Numba code; arguments as `emit_window` lists them."""
     return _as_intrinsic("window", emit_window, WindowTile(pixels, lanes, stride, combine, dtype), "pppnnnnn")  # type: ignore[arg-type]

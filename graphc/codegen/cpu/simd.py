@@ -13,7 +13,22 @@ from dataclasses import dataclass
 import numpy as np
 from llvmlite import ir
 
-__all__ = ["BOOL", "I8", "I32", "I64", "Shape", "at", "broadcast", "call", "constant", "counted_loop", "fma", "load", "splat", "store"]
+__all__ = [
+    "BOOL",
+    "I8",
+    "I32",
+    "I64",
+    "Shape",
+    "at",
+    "broadcast",
+    "call",
+    "constant",
+    "counted_loop",
+    "fma",
+    "load",
+    "splat",
+    "store",
+]
 
 BOOL, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _INTEGERS = {f"{sign}int{bits}": ir.IntType(bits) for bits in (8, 16, 32, 64) for sign in ("", "u")}
@@ -105,7 +120,9 @@ def broadcast(b: ir.IRBuilder, shape: Shape, pointer: ir.Value) -> ir.Value:
 Values = list[ir.Value]
 
 
-def counted_loop(b: ir.IRBuilder, count: ir.Value, carried: Values, body: Callable[[ir.Value, Values], Values]) -> Values:
+def counted_loop(
+    b: ir.IRBuilder, count: ir.Value, carried: Values, body: Callable[[ir.Value, Values], Values]
+) -> Values:
     """`for i in range(count): carried = body(i, carried)`; the values carried after the last round."""
     before = b.block
     head, inside, after = (b.append_basic_block(name) for name in ("loop.head", "loop.body", "loop.after"))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from llvmlite import ir
@@ -29,8 +29,9 @@ from graphc.codegen.cpu import simd
 from graphc.codegen.cpu.simd import I32, Shape
 
 __all__ = [
-    "Vector", "absolute", "argument_pointer", "bits", "cast", "ceil", "floor", "fma", "from_bits", "isinf", "isnan", "loader", "maximum",
-    "minimum", "offset", "pointer", "reduce_add", "reduce_max", "reduce_min", "rint", "select", "sqrt", "storer", "trunc",
+    "Vector", "absolute", "argument_pointer", "bits", "cast", "ceil", "floor", "fma", "from_bits", "isinf", "isnan",
+    "loader", "maximum", "minimum", "offset", "pointer", "reduce_add", "reduce_max", "reduce_min", "rint", "select",
+    "sqrt", "storer", "trunc",
 ]  # fmt: skip
 
 
@@ -130,8 +131,8 @@ for _symbols, _emit in (
 ):
     for _symbol in _symbols:
         _operator(_symbol, 2, _emit)
-for _symbol, _text in {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}.items():
-    _operator(getattr(operator, _symbol), 2, _comparison(_text), compares=True)
+for _name, _text in {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}.items():
+    _operator(getattr(operator, _name), 2, _comparison(_text), compares=True)
 _operator(operator.neg, 1, lambda b, v, a: b.fneg(a[0]) if _is_float(v) else b.neg(a[0]))
 _operator(operator.invert, 1, lambda b, v, a: b.not_(a[0]))
 
@@ -143,7 +144,9 @@ def _unified(typingctx: Any, args: tuple[types.Type, ...]) -> types.Type:
     return vectors[0] if vectors else typingctx.unify_types(*plain)
 
 
-def _lanewise(name: str, emit: Callable[[ir.IRBuilder, Shape, bool, list[ir.Value]], ir.Value], arity: int, doc: str) -> Any:
+def _lanewise(
+    name: str, emit: Callable[[ir.IRBuilder, Shape, bool, list[ir.Value]], ir.Value], arity: int, doc: str
+) -> Any:
     """A function of `arity` vectors or numbers of one type; a number is a vector of one lane on the way."""
 
     def typed(typingctx: Any, *args: types.Type) -> Any:
@@ -196,13 +199,20 @@ trunc = _lanewise("trunc", _unary_float("trunc"), 1, "Rounded towards zero.")
 rint = _lanewise("rint", _unary_float("nearbyint"), 1, "Rounded to the nearest integer, halves to even.")
 absolute = _lanewise(
     "absolute",
-    lambda b, s, is_float, a: simd.call(b, f"llvm.fabs.{s.mangled}", s.type, a)
-    if is_float
-    else b.select(b.icmp_signed("<", a[0], s.all(0)), b.neg(a[0]), a[0]),
+    lambda b, s, is_float, a: (
+        simd.call(b, f"llvm.fabs.{s.mangled}", s.type, a)
+        if is_float
+        else b.select(b.icmp_signed("<", a[0], s.all(0)), b.neg(a[0]), a[0])
+    ),
     1,
     "Without its sign.",
 )
-fma = _lanewise("fma", lambda b, s, is_float, a: simd.fma(b, s, *a) if is_float else b.add(b.mul(a[0], a[1]), a[2]), 3, "x * y + z, rounded once.")
+fma = _lanewise(
+    "fma",
+    lambda b, s, is_float, a: simd.fma(b, s, *a) if is_float else b.add(b.mul(a[0], a[1]), a[2]),
+    3,
+    "x * y + z, rounded once.",
+)
 
 
 def _predicate(name: str, emit: Callable[[ir.IRBuilder, Shape, ir.Value], ir.Value], doc: str) -> Any:
@@ -268,7 +278,7 @@ def from_bits(typingctx: Any, x: types.Type) -> Any:
     return signature(result, x), lambda context, b, sig, args: b.bitcast(args[0], context.get_value_type(result))
 
 
-@lru_cache(maxsize=None)
+@cache
 def cast(dtype: str) -> Any:
     """`f(x)`: vectors or numbers converted to another element type, as C does (floats to integers towards zero)."""
     target = types.boolean if dtype == "bool" else getattr(types, dtype)
@@ -336,7 +346,9 @@ def _reduction(name: str, fold: Callable[[ir.IRBuilder, Shape, bool, list[ir.Val
                 half = Shape(x.shape.dtype, lanes)
                 undefined = ir.Constant(value.type, ir.Undefined)
                 parts = [
-                    b.shuffle_vector(value, undefined, ir.Constant(ir.VectorType(I32, lanes), list(range(s, s + lanes))))
+                    b.shuffle_vector(
+                        value, undefined, ir.Constant(ir.VectorType(I32, lanes), list(range(s, s + lanes)))
+                    )
                     for s in (0, lanes)
                 ]
                 value = fold(b, half, _is_float(x), parts)
@@ -355,7 +367,7 @@ reduce_max = _reduction("reduce_max", _extremum(">"), "Largest lane; NaN if one 
 reduce_min = _reduction("reduce_min", _extremum("<"), "Smallest lane; NaN if one is.")
 
 
-@lru_cache(maxsize=None)
+@cache
 def loader(lanes: int, partial: bool = False) -> Any:
     """`load(pointer, index, count)`: the elements from `index` on as a vector; the address needs no alignment.
 
@@ -393,7 +405,7 @@ def loader(lanes: int, partial: bool = False) -> Any:
     return load
 
 
-@lru_cache(maxsize=None)
+@cache
 def storer(lanes: int, partial: bool = False) -> Any:
     """`store(pointer, index, value, count)`: a vector (or a number, repeated) to the elements from `index` on.
 
@@ -432,7 +444,7 @@ def _first(b: ir.IRBuilder, lanes: int, count: ir.Value) -> ir.Value:
     return b.icmp_signed("<", numbers, simd.splat(b, shape, b.trunc(count, I32)))
 
 
-@lru_cache(maxsize=None)
+@cache
 def argument_pointer(dtype: str) -> Any:
     """`f(block, slot)`: the address in a slot of a launch's argument block, as a pointer to elements of `dtype`.
 
@@ -451,7 +463,7 @@ def argument_pointer(dtype: str) -> Any:
     return pointer_in
 
 
-@lru_cache(maxsize=None)
+@cache
 def pointer(dtype: str) -> Any:
     """`f(address)`: an integer address as a pointer to elements of `dtype`."""
     result = types.CPointer(getattr(types, dtype))

@@ -15,7 +15,7 @@ __all__ = ["contraction_arguments", "contraction_source"]
 
 
 def contraction_arguments(variant: ContractionVariant, epilogue: Epilogue) -> tuple[Argument, ...]:
-    """The kernel's argument block, slot by slot: all addresses, then all numbers, each `SLOTS` first and then the epilogue's."""
+    """The argument block: all addresses, then all numbers, `SLOTS` first and then the epilogue's."""
     kinds = {"x": variant.dtype, "w": variant.dtype, "offsets": "int32", "zeros": variant.dtype}
     slots = (*(Argument(name, kinds.get(name, "int")) for name in SLOTS), *epilogue.arguments)
     return tuple(sorted(slots, key=lambda slot: slot.kind == "int"))
@@ -86,17 +86,17 @@ _TABLE = """contract(
 def contraction_source(variant: ContractionVariant, epilogue: Epilogue, name: str = "contraction") -> str:
     """The module text of the kernel `name(block, first, last, scratch)` for a variant and an epilogue.
 
-    Tasks are batch x groups x column tasks x row tasks; `scratch` needs `Schedule.scratch_bytes` bytes, 64-byte aligned.
+    Tasks are batch x groups x column tasks x row tasks; `scratch` needs `Schedule.scratch_bytes`, 64-byte aligned.
     """
-    arguments = contraction_arguments(variant, epilogue)
+    arguments, lanes = contraction_arguments(variant, epilogue), variant.lanes
     return _SOURCE.format(
         name=name,
-        rows=variant.rows, vectors=variant.vectors, lanes=variant.lanes, columns=variant.columns,
+        rows=variant.rows, vectors=variant.vectors, lanes=lanes, columns=variant.columns,
         mode=variant.mode, inner=variant.inner, dtype=variant.dtype, partial=variant.partial,
         imports="\n".join(imports(arguments, epilogue)),
         declarations=indent(list(declarations(arguments)), 1),
         call=(_TABLE if variant.mode == "table" else _ROWS).format(rows=variant.rows),
-        lanes_here=f"min({variant.lanes}, columns_total - q * {variant.lanes})" if variant.partial else str(variant.lanes),
+        lanes_here=f"min({lanes}, columns_total - q * {lanes})" if variant.partial else lanes,
         tile_size=variant.rows * variant.columns, round_size=variant.inner * variant.columns,
         epilogue=indent(epilogue.lines, 8),
     )  # fmt: skip

@@ -11,7 +11,7 @@ A template computes a vector of results at a time and then runs the epilogue's l
     lanes       how many lanes of the vector exist; pass it on to load and store
     load(pointer, index, lanes), store(pointer, index, value, lanes)
 
-and over the epilogue's own arguments: an int is the number in its slot, anything else a pointer to elements of that type.
+and over the epilogue's own arguments: an int is the number in its slot, anything else a pointer to such elements.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ __all__ = ["Argument", "Epilogue", "indent", "store_dense"]
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """A slot of the argument block: `kind` is "int", or the element type that its address points to ("float32", ...)."""
+    """A slot of the argument block: `kind` is "int", or the type of the elements that it points to ("float32", ...)."""
 
     name: str
     kind: str
 
     def declaration(self, slot: int) -> str:
         """The line that gives the slot its name in a kernel."""
-        return f"{self.name} = block[{slot}]" if self.kind == "int" else f"{self.name} = pointer_{self.kind}(block, {slot})"
+        value = f"block[{slot}]" if self.kind == "int" else f"pointer_{self.kind}(block, {slot})"
+        return f"{self.name} = {value}"
 
 
 @dataclass(frozen=True, slots=True)

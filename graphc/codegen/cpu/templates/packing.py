@@ -1,8 +1,8 @@
 """The packing kernel: a right operand that is only known at run time, into the panels that contractions read.
 
-The same layout as `graphc.kernels.contraction.pack_matrix` makes of a constant: [batch, groups, panels, k, columns], zeros
-behind the last column. Rows that lie in memory as they are packed move a vector at a time, any others an element at a
-time, a few columns together so that transposed operands are read along their rows.
+The same layout as `graphc.kernels.contraction.pack_matrix` makes of a constant: [batch, groups, panels, k, columns],
+zeros behind the last column. Rows that lie in memory as they are packed move a vector at a time, any others an element
+at a time, a few columns together so that transposed operands are read along their rows.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def {name}(block, first, last, scratch):
             for step in range(k):
                 for j in range({vectors}):
                     lanes = max(0, min({lanes}, columns - j * {lanes}))
-                    store(target, step * {columns} + j * {lanes}, load(source, step * b_step + j * {lanes}, lanes), {lanes})
+                    values = load(source, step * b_step + j * {lanes}, lanes)
+                    store(target, step * {columns} + j * {lanes}, values, {lanes})
         else:
             for j in range(0, {columns}, 4):
                 for step in range(k):
