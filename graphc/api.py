@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from graphc.errors import InputError, ModelError
 from graphc.ir.graph import Graph
@@ -16,7 +14,7 @@ from graphc.options import Options
 from graphc.runtime.executable import Executable, GraphSource, Port, Source
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from graphc.frontends.onnx import OnnxModel
 
 __all__ = ["compile", "load", "resolve", "source_of"]
 
@@ -68,7 +66,7 @@ def resolve(model: str | os.PathLike[str]) -> Path:
     return known[name]
 
 
-def _proto(model: Any) -> ModelProto:
+def _proto(model: Any) -> OnnxModel:
     from graphc.frontends.onnx import load_model
 
     if isinstance(model, str | os.PathLike):
@@ -91,7 +89,7 @@ def source_of(model: Any) -> Source:
 class _ModelSource:
     """An ONNX model as a source: importing it is a function of the inputs' types."""
 
-    def __init__(self, model: ModelProto, name: str) -> None:
+    def __init__(self, model: OnnxModel, name: str) -> None:
         from graphc.frontends.onnx import signature
 
         self.name, self._model = name, model
@@ -99,7 +97,8 @@ class _ModelSource:
         self.inputs = tuple(Port(*p) for p in inputs)
         self.outputs = tuple(Port(*p) for p in outputs)
 
-    def graph(self, types: Mapping[str, TensorType], values: Mapping[str, np.ndarray]) -> Graph:
-        from graphc.frontends.onnx import import_model
+    def graph(self, arguments: Mapping[str, Any], known: Collection[str]) -> Graph:
+        from graphc.frontends.onnx import argument_type, import_model
 
-        return import_model(self._model, shapes={n: t.static_shape for n, t in types.items()}, values=values)
+        types = {p.name: argument_type(arguments[p.name], p.type) for p in self.inputs}
+        return import_model(self._model, shapes=types, values={name: arguments[name] for name in known})

@@ -15,6 +15,7 @@ __all__ = [
     "GraphcError",
     "InputError",
     "ModelError",
+    "NeedsValue",
     "OptionError",
     "ParseError",
     "PassError",
@@ -78,6 +79,16 @@ class CompileError(GraphcError):
 
 class InputError(GraphcError, ValueError):
     """A call's inputs do not fit the model: names the input, what was expected and what came."""
+
+
+class NeedsValue(GraphcError):  # noqa: N818  (a request to the caller)
+    """A type depends on the value of graph inputs (`names`), not only on their types: the graph can be made once they
+    are known. `where` says what needs them."""
+
+    def __init__(self, names: Sequence[str], where: str) -> None:
+        self.names = tuple(names)
+        plural = "s" if len(names) > 1 else ""
+        super().__init__(f"{where} needs the value of the input{plural} {', '.join(map(repr, names))}, not only the type")
 
 
 class OptionError(GraphcError, ValueError):

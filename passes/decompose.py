@@ -20,6 +20,7 @@ from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.rewrite import Rule, Uses, rewrite, rule
 from graphc.passes.match import needs
+from graphc.passes.recurrence import RECURRENCE
 
 __all__ = ["DECOMPOSITIONS", "decompose"]
 
@@ -33,7 +34,7 @@ def decompose(graph: Graph) -> Graph:
     """The graph with every operation that no kernel computes taken apart."""
     own = tuple(name for name, op in ops.REGISTRY.items() if op.decompose is not None)
     by_entry = Rule("by_entry", own, lambda node, uses: None, _by_entry, "what the operation's entry says")
-    return rewrite(graph, (by_entry, *DECOMPOSITIONS))
+    return rewrite(graph, (by_entry, *RECURRENCE, *DECOMPOSITIONS))
 
 
 def _by_entry(node: Node) -> Sequence[Value]:

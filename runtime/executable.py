@@ -10,14 +10,14 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from graphc.errors import InputError
-from graphc.ir.dtypes import DType, dtype_of
+from graphc.errors import InputError, NeedsValue
+from graphc.ir.dtypes import DType
 from graphc.ir.graph import Graph
 from graphc.ir.interpret import bind_symbols, run_node
 from graphc.ir.types import OptionalType, SequenceType, TensorType, Type, type_symbols
@@ -26,9 +26,9 @@ from graphc.passes.pipeline import optimise, prepare
 from graphc.passes.specialise import specialise
 from graphc.runtime.assemble import CompiledGraph
 from graphc.runtime.control import run_control
-from graphc.runtime.stages import Stage, input_sizes, partition
+from graphc.runtime.stages import Stage, partition
 
-__all__ = ["Executable", "GraphSource", "NeedsValues", "Port", "Source"]
+__all__ = ["Executable", "GraphSource", "Port", "Source"]
 
 log = logging.getLogger("graphc")
 
@@ -47,14 +47,6 @@ class Port:
         return [d if isinstance(d, int) else str(d) for d in self.type.shape] if isinstance(self.type, TensorType) else []
 
 
-class NeedsValues(Exception):  # noqa: N818  (a request, not an error)
-    """A graph can only be made when the values of these inputs are known (a reshape's target, say)."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        super().__init__(f"needs the values of {', '.join(names)}")
-        self.names = tuple(names)
-
-
 class Source(Protocol):
     """Where an executable gets its graphs from: an imported model, a graph, a traced function."""
 
@@ -62,8 +54,8 @@ class Source(Protocol):
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
 
-    def graph(self, types: Mapping[str, TensorType], values: Mapping[str, np.ndarray]) -> Graph:
-        """The graph for inputs of these types, some of which have these values. Raises NeedsValues."""
+    def graph(self, arguments: Mapping[str, Any], known: Collection[str]) -> Graph:
+        """The graph for arguments like these: their types, and the values of those in `known`. Raises NeedsValue."""
         ...
 
 
@@ -75,10 +67,12 @@ class GraphSource:
         self.inputs = tuple(Port(n, v.type) for n, v in zip(graph.input_names, graph.inputs, strict=True))
         self.outputs = tuple(Port(n, v.type) for n, v in zip(graph.output_names, graph.outputs, strict=True))
 
-    def graph(self, types: Mapping[str, TensorType], values: Mapping[str, np.ndarray]) -> Graph:
-        shaped = [types[p.name].static_shape for p in self.inputs if isinstance(p.type, TensorType)]
-        declared = tuple(p.type for p in self.inputs if isinstance(p.type, TensorType))
-        return specialise(self._graph, input_sizes(declared, tuple(shaped)))
+    def graph(self, arguments: Mapping[str, Any], known: Collection[str]) -> Graph:
+        sizes: dict[str, int] = {}
+        for port in self.inputs:
+            if not bind_symbols(port.type, arguments[port.name], sizes):
+                raise InputError(f"input {port.name!r} does not fit {port.type}")
+        return specialise(self._graph, sizes)
 
 
 class Executable:
@@ -203,7 +197,7 @@ class Executable:
                     return self._specialisations[key]
                 try:
                     return self._compile(key, arrays)
-                except NeedsValues as request:
+                except NeedsValue as request:
                     self._static = tuple(sorted({*self._static, *request.names}))
 
     def _key(self, arrays: Mapping[str, Any]) -> object:
@@ -212,13 +206,11 @@ class Executable:
 
     def _compile(self, key: object, arrays: Mapping[str, Any]) -> Specialisation:
         started = time.perf_counter()
-        types = {n: TensorType(dtype_of(a), a.shape) for n, a in arrays.items() if isinstance(a, np.ndarray)}
-        values = {n: arrays[n] for n in self._static}
-        specialisation = Specialisation(self.source.graph(types, values), self.options)
+        specialisation = Specialisation(self.source.graph(arrays, self._static), self.options)
         log.info(
             "compiled %s for %s in %.2f s%s",
             self.source.name,
-            ", ".join(f"{n}: {t}" for n, t in types.items()) or "no inputs",
+            ", ".join(f"{n}: {_describe(a)}" for n, a in arrays.items()) or "no inputs",
             time.perf_counter() - started,
             ": new input shapes" if self._specialisations else "",
         )
@@ -319,6 +311,10 @@ class _HostStage:
         executable = self._bodies[body]
         named = dict(zip(body.input_names, arguments, strict=True))
         return executable._specialisation(named).run([named[n] for n in body.input_names])
+
+
+def _describe(value: Any) -> str:
+    return f"{value.dtype}{list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
 def _value_key(value: Any) -> object:

@@ -6,14 +6,13 @@ of fixed sizes. They run on the host, and everything else is gathered into as fe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from graphc.ir.graph import Graph, Node, Value, input_value, location, location_of, remake
 from graphc.ir.types import TensorType, Type, type_symbols
 from graphc.ops.spec import Kind, has_kernel
 
-__all__ = ["Stage", "host_reason", "input_sizes", "partition"]
+__all__ = ["Stage", "host_reason", "partition"]
 
 
 @dataclass(frozen=True)
@@ -126,13 +125,3 @@ def _stage(batch: list[Node], writes: list[Value], numbers: dict[Value, int], re
     for v in writes:
         numbers[v] = len(numbers)
     return Stage(Graph(inputs, [new.get(v, v) for v in writes]), tuple(reads), tuple(numbers[v] for v in writes), reason)
-
-
-def input_sizes(types: tuple[TensorType, ...], shapes: tuple[tuple[int, ...], ...]) -> Mapping[str, int]:
-    """What the symbols in `types` stand for when the arrays have `shapes`; only dimensions that are one bare symbol tell."""
-    values: dict[str, int] = {}
-    for t, shape in zip(types, shapes, strict=True):
-        for d, n in zip(t.shape, shape, strict=True):
-            if not isinstance(d, int) and d.name is not None:
-                values.setdefault(d.name, n)
-    return values

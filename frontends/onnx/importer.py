@@ -23,26 +23,17 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TypeProto, ValueInfoProto
 
-from graphc.errors import GraphcError, InputError, ModelError, UnsupportedError, UnsupportedItem
+from graphc.errors import GraphcError, InputError, ModelError, NeedsValue, UnsupportedError, UnsupportedItem
 from graphc.frontends.onnx.loader import ModelSource, OnnxModel, _opsets, _subgraphs, domain_of, load_model
 from graphc.frontends.onnx.static import Static
 from graphc.frontends.onnx.tensors import element_type
+from graphc.frontends.onnx.unranked import unranked
 from graphc.ir.dims import Dim, DimLike, Symbol, fresh_symbol
 from graphc.ir.graph import Graph, Literal, Value, constant, input_value, location
 from graphc.ir.types import OptionalType, SequenceType, TensorType, Type
 from graphc.ops.spec import Kind
 
-__all__ = ["Context", "NeedsValue", "argument_type", "import_model", "importer", "input_types", "signature"]
-
-
-class NeedsValue(GraphcError):
-    """A type depends on the value of graph inputs (`names`): import again with `values` for them."""
-
-    def __init__(self, names: Sequence[str], where: str) -> None:
-        self.names = tuple(names)
-        super().__init__(
-            f"{where} needs the value of the input{'s' if len(names) > 1 else ''} {', '.join(map(repr, names))}, not only the type"
-        )
+__all__ = ["Context", "NeedsValue", "argument_type", "import_model", "importer", "input_types", "signature", "type_of"]
 
 
 class _Unsupported(Exception):
@@ -754,18 +745,27 @@ def _input_type(info: ValueInfoProto, given: Any, symbols: dict[str, DimLike]) -
     return TensorType(dtype, shape)
 
 
-def _declared_type(t: TypeProto, what: str, symbols: dict[str, DimLike], prefix: str) -> Type:
+def _declared_type(
+    t: TypeProto, what: str, symbols: dict[str, DimLike], prefix: str, inside: bool = False
+) -> Type:
     """The type that the file states; dimensions it leaves open become symbols."""
     if t.HasField("tensor_type"):
         if not t.tensor_type.HasField("shape"):
+            if inside:
+                return unranked(element_type(t.tensor_type.elem_type, what))
             raise InputError(f"{what} has no shape in the file, not even a rank; give its shape")
         dims = [_dimension(d, symbols, f"{prefix}_{k}") for k, d in enumerate(t.tensor_type.shape.dim)]
         return TensorType(element_type(t.tensor_type.elem_type, what), tuple(dims))
     if t.HasField("sequence_type"):
-        return SequenceType(_declared_type(t.sequence_type.elem_type, what, symbols, prefix))
+        return SequenceType(_declared_type(t.sequence_type.elem_type, what, symbols, prefix, inside=True))
     if t.HasField("optional_type"):
-        return OptionalType(_declared_type(t.optional_type.elem_type, what, symbols, prefix))
+        return OptionalType(_declared_type(t.optional_type.elem_type, what, symbols, prefix, inside=True))
     raise UnsupportedError([UnsupportedItem("input", what, f"its type is {t.WhichOneof('value') or 'missing'}")])
+
+
+def type_of(proto: TypeProto, what: str) -> Type:
+    """A type that an attribute states; the shapes of sequences' elements may be missing (see `unranked`)."""
+    return _declared_type(proto, what, {}, "d", inside=True)
 
 
 def _dimension(dim: onnx.TensorShapeProto.Dimension, symbols: dict[str, DimLike], fallback: str) -> DimLike:
@@ -809,7 +809,8 @@ def argument_type(argument: Any, declared: Type) -> Type:
         case OptionalType():
             return declared if argument is None else OptionalType(argument_type(argument, declared.element))
         case _ if not argument:
-            return declared
+            element = declared.element
+            return SequenceType(unranked(element.dtype)) if isinstance(element, TensorType) else declared
     elements = [argument_type(a, declared.element) for a in argument]
     first = elements[0]
     if any(not isinstance(e, TensorType) or e.rank != first.rank for e in elements):  # type: ignore[union-attr]

@@ -327,6 +327,8 @@ class ProgramBuilder:
             self._if(node, operands, results)
         elif node.op.name == "loop":
             self._loop(node, operands, results)
+        elif node.op.name == "scan":
+            self._scan(node, operands, results)
         elif node.op.name == "fusion" or node.op.kind in (Kind.ELEMENTWISE, Kind.INJECTIVE, Kind.REDUCE):
             for launch in lower(node, operands, results, self.threads):
                 self.emit(launch)
@@ -376,21 +378,58 @@ class ProgramBuilder:
         for source, target in zip(new, [go_on, *carried], strict=False):
             self.copy(source, target)
         for source, target in zip(new[1 + carries :], stacked, strict=True):
-            self._store_slice(source, target, counter)
+            self._copy_slice(target, counter, source, store=True)
         self.emit(Count(counter.operand, reset=False))
         last = self.emit(Jump(head))
         self.emit(Label(end))
         self.program.loops.append((first, last))
 
-    def _store_slice(self, source: Placed, stack: Placed, counter: Placed) -> None:
-        """`stack[counter] = source`: a copy whose target moves from turn to turn."""
-        slot = Placed(stack.buffer, stack.dtype, Layout(stack.layout.offset, stack.shape[1:], stack.strides[1:]))
+    def _scan(self, node: Node, operands: list[Placed], results: list[Placed]) -> None:
+        """A counted loop: slices of the scanned operands are copied out, outputs copied into slices of the stacks."""
+        body, attrs = node.attrs["body"], node.attrs
+        carries, scanned = attrs["carries"], attrs["scanned"]
+        initial, rows, captures = operands[:carries], operands[carries : carries + scanned], operands[carries + scanned :]
+        carried, stacked = results[:carries], results[carries:]
+        steps = rows[0].shape[0] if rows else attrs["length"]
+        backwards = attrs.get("reverse", False)
+        counter = self.temporary((), dtype_of("int64"))
+        limit = self.constant(np.array(steps, np.int64))
+        head, end = self.label(), self.label()
+
+        self.emit(Count(counter.operand, reset=True))
+        for source, target in zip(initial, carried, strict=True):
+            self.copy(source, target)
+        first = self.emit(Label(head))
+        self.emit(Exhausted(counter.operand, limit.operand, end))
+        slices = [self.temporary(r.shape[1:], r.dtype) for r in rows]
+        for row, piece in zip(rows, slices, strict=True):
+            self._copy_slice(row, counter, piece, backwards=backwards, store=False)
+        new = [self.temporary(v.tensor.static_shape, v.dtype) for v in body.outputs]
+        self.run(body, [*carried, *slices, *captures], new)
+        for source, target in zip(new, carried, strict=False):
+            self.copy(source, target)
+        for source, target in zip(new[carries:], stacked, strict=True):
+            self._copy_slice(target, counter, source, backwards=backwards, store=True)
+        self.emit(Count(counter.operand, reset=False))
+        last = self.emit(Jump(head))
+        self.emit(Label(end))
+        self.program.loops.append((first, last))
+
+    def _copy_slice(self, stack: Placed, counter: Placed, piece: Placed, *, backwards: bool = False, store: bool) -> None:
+        """`stack[counter] = piece` or `piece = stack[counter]`: a copy of which one end moves from turn to turn.
+
+        Backwards, the turns walk the stack from its last slice to its first."""
+        stride, offset = stack.strides[0], stack.layout.offset
+        if backwards:
+            offset, stride = offset + (stack.shape[0] - 1) * stride, -stride
+        slot = Placed(stack.buffer, stack.dtype, Layout(offset, stack.shape[1:], stack.strides[1:]))
+        if 0 in slot.shape:
+            return
         at = len(self.program.instructions)
-        stride = stack.strides[0] * stack.dtype.itemsize
         # the rebinding stands before the copy; it names the launch that follows it
-        self.emit(Rebind(at + 1, 1, slot.operand, counter.operand, stride))
-        if len(self.copy(source, slot)) != 1:
-            raise CompileError("a loop's slice takes more than one launch to copy")
+        self.emit(Rebind(at + 1, 1 if store else 0, slot.operand, counter.operand, stride * stack.dtype.itemsize))
+        if len(self.copy(piece, slot) if store else self.copy(slot, piece)) != 1:
+            raise CompileError("a slice takes more than one launch to copy")
 
 
 def elementwise_operands(node: Node) -> list[int]:
