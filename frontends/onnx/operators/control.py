@@ -15,9 +15,10 @@ from graphc import ops
 from graphc.errors import GraphTypeError
 from graphc.frontends.onnx.importer import Context, importer
 from graphc.frontends.onnx.operators._common import INT64, reshape, to
+from graphc.frontends.onnx.unranked import is_unranked
 from graphc.ir.dims import Dim
 from graphc.ir.graph import Graph, Value, constant, input_value
-from graphc.ir.types import Type, tensor
+from graphc.ir.types import SequenceType, Type, tensor
 from graphc.ops.control import trip_length
 from graphc.ops.typing import fits, join
 
@@ -69,7 +70,7 @@ def convert_loop(
         new = [v.type for v in body.outputs[1 : 1 + len(initial)]]
         if len(new) < len(initial):
             c.invalid(f"its body has {len(body.outputs)} outputs for {len(initial)} carried values")
-        if all(fits(t, declared) for t, declared in zip(new, types, strict=True)):
+        if all(_settled(t, declared) for t, declared in zip(new, types, strict=True)):
             break
         unrolled = _unroll(c, graph, trip, start, initial, len(body.nodes))
         if unrolled is not None:
@@ -77,6 +78,11 @@ def convert_loop(
         types = _generalise(c, types, new)
     else:
         c.unsupported("a carried value changes its type from turn to turn in a way that symbols cannot express")
+    # an unranked sequence is empty: it can take the type that it has after a turn
+    initial = tuple(
+        ops.sequence_empty(element=t.element) if is_unranked(v.type) and isinstance(t, SequenceType) else v
+        for v, t in zip(initial, types, strict=True)
+    )
     length = trip_length(trip, start, body)
     options = {} if length is None else {"length": length}
     return _outputs(ops.loop(trip, start, *initial, *captures, body=body, carries=len(initial), **options))
@@ -91,10 +97,15 @@ def _loop_body(c: Context, graph: GraphProto, carried: Sequence[Type]) -> tuple[
     return Graph(body.inputs, [reshape(body.outputs[0], ()), *body.outputs[1:]]), captures
 
 
+def _settled(new: Type, declared: Type) -> bool:
+    return new == declared or (fits(new, declared) and not is_unranked(declared))
+
+
 def _generalise(c: Context, types: Sequence[Type], new: Sequence[Type]) -> list[Type]:
     """Types that hold before and after a turn: extents that change become symbols."""
+    pairs = enumerate(zip(types, new, strict=True))
     try:
-        return [t if fits(n, t) else join(t, n, f"carried value {k}") for k, (t, n) in enumerate(zip(types, new, strict=True))]
+        return [t if _settled(n, t) else n if is_unranked(t) else join(t, n, f"carried value {k}") for k, (t, n) in pairs]
     except GraphTypeError as e:
         c.unsupported(str(e))
 
@@ -187,7 +198,7 @@ def _scan(
         new = [v.type for v in body.outputs[:carries]]
         if len(new) < carries:
             c.invalid(f"its body has {len(body.outputs)} outputs for {carries} carried values")
-        if all(fits(t, declared) for t, declared in zip(new, types, strict=True)):
+        if all(_settled(t, declared) for t, declared in zip(new, types, strict=True)):
             break
         types = _generalise(c, types, new)
     results = list(_outputs(ops.scan(*initial, *rows, *captures, body=body, carries=carries, scanned=scanned)))
