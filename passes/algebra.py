@@ -87,6 +87,28 @@ def gather_constants(node: Node) -> Value:
         return node.op(inner.inputs[0], node.op(inner.inputs[1], node.inputs[1]))
 
 
+def _scaled_sum(node: Node, uses: Uses) -> str | None:
+    if not _is_constant(node.inputs[1]):
+        return "the factor is not a constant"
+    inner = node.inputs[0].node
+    if inner.op.name != "add" or not _is_constant(inner.inputs[1]):
+        return "the operand is no sum with a constant"
+    first = inner.inputs[0].node
+    if first.op.name != "mul" or not _is_constant(first.inputs[1]):
+        return "the sum is not of a product with a constant"
+    return None if uses(node.inputs[0]) == 1 else "the sum has other readers"
+
+
+@rule("mul", check=_scaled_sum)
+def distribute_scale(node: Node) -> Value:
+    """(x * a + b) * c = x * (a * c) + b * c: two normalisations in a row become one"""
+    total = node.inputs[0].node
+    product = total.inputs[0].node
+    factor = node.inputs[1]
+    with location(*located(product, total, node)):
+        return ops.add(ops.mul(product.inputs[0], ops.mul(product.inputs[1], factor)), ops.mul(total.inputs[1], factor))
+
+
 @rule("neg", "logical_not", check=needs(lambda n: n.inputs[0].node.op is n.op, "the operand is another operation"))
 def involution(node: Node) -> Value:
     """-(-x) = x, not not x = x"""
@@ -223,4 +245,4 @@ def algebra_rules(strict: bool = False) -> tuple[Rule, ...]:
         constant_to_the_right, add_zero, times_one, times_zero, times_minus_one, involution, idempotent,
         same_operands, without_gradient, known_selection, select_not, merge_casts, _division(exact=True),
     )  # fmt: skip
-    return exact if strict else (*exact, subtract_constant, gather_constants, known_power, _division(exact=False), reciprocal_sqrt)
+    return exact if strict else (*exact, subtract_constant, gather_constants, distribute_scale, known_power, _division(exact=False), reciprocal_sqrt)

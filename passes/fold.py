@@ -139,7 +139,7 @@ class _Folder:
 
     def resolve(self, node: Node, inputs: list[Value]) -> tuple[Value, ...] | None:
         """Control flow whose course is known: the branch that will be taken, or a loop that makes no step."""
-        if node.op.name == "if" and inputs[0] in self.known:
+        if node.op.name == "if_" and inputs[0] in self.known:
             taken = node.attrs["then_body" if self.known[inputs[0]].item() else "else_body"]
             return inline(taken, [self.emit(v) for v in inputs[1:]])
         if node.op.name == "loop":

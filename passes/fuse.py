@@ -71,7 +71,9 @@ class Group:
 
 
 def _is_number(v: Value) -> bool:
-    """A constant of one element of a type that kernels can hold."""
+    """A constant of one element, of a type that kernels can hold, repeated to any shape. Every kernel has its own copy."""
+    while v.node.op.name in ("broadcast_to", "reshape"):
+        v = v.node.inputs[0]
     literal = v.literal
     return literal is not None and literal.size == 1 and v.dtype.kind in ("float", "int", "uint", "bool")
 
@@ -90,13 +92,14 @@ class _Planner:
         self.order = {node: k for k, node in enumerate(graph.nodes)}
         self.outputs = {v.node for v in graph.outputs}
         self.taken: set[Node] = set()
+        self.views = _views(graph)
 
     def run(self) -> list[Group]:
         """Anchors first: what could stand behind one is not worth more anywhere else."""
         groups = []
         for find in (self.behind_anchor, self.nest):
             for node in reversed(self.graph.nodes):
-                if node in self.taken or not _is_fusible(node) or _is_view(node):
+                if node in self.taken or not _is_fusible(node) or node in self.views or _is_number(node.outputs[0]):
                     continue
                 group = find(node)
                 if group is not None and len(group.members) > 1:
@@ -112,7 +115,7 @@ class _Planner:
 
         def offer(node: Node) -> None:
             for v in node.inputs:
-                if v.node not in offered and v.node not in group.members:
+                if v.node not in offered and v.node not in group.members and not _is_number(v):
                     offered.add(v.node)
                     heapq.heappush(heap, -self.order[v.node])
 
@@ -159,7 +162,7 @@ class _Planner:
         if root.op.kind not in _NEST_KINDS or root.op.name in _APART:
             return group
         self.grow(group, _joins_nest)
-        _trim(group)
+        self.trim(group)
         if len(group.members) == 1:
             return group
         why = _objection(group)
@@ -168,8 +171,20 @@ class _Planner:
         refuse("fuse", root, f"{why}; growing step by step")
         group = Group(root, {root: None})
         self.grow(group, _joins_checked)
-        _trim(group)
+        self.trim(group)
         return group if _objection(group) is None else Group(root, {root: None})
+
+
+    def trim(self, group: Group) -> None:
+        """Drop views at the operands' side: their readers follow strides."""
+        while True:
+            loose = [
+                n for n in group.members if n is not group.root and n in self.views and all(v.node not in group.members for v in n.inputs)
+            ]
+            if not loose:
+                return
+            for n in loose:
+                del group.members[n]
 
 
 def _is_fusible(node: Node) -> bool:
@@ -181,12 +196,21 @@ def _is_fusible(node: Node) -> bool:
     )
 
 
-def _is_view(node: Node) -> bool:
-    """Whether the result is expressible as strides into the operand's memory, when that is dense."""
-    if node.op.kind is not Kind.INJECTIVE or node.op.view is None or not _is_fusible(node):
-        return False
-    layout = Layout.dense(node.inputs[0].tensor.static_shape)
-    return node.op.view(layout, node.types[0], **node.attrs) is not None
+def _views(graph: Graph) -> set[Node]:
+    """The operations whose results lie in their operands' memory under other strides, supposing that all else is dense.
+
+    A reshape behind a transpose is none: it has to copy.
+    """
+    layouts: dict[Value, Layout] = {}
+    views: set[Node] = set()
+    for node in graph.nodes:
+        if node.op.kind is Kind.INJECTIVE and node.op.view is not None and _is_fusible(node):
+            operand = node.inputs[0]
+            layout = node.op.view(layouts.get(operand) or Layout.dense(operand.tensor.static_shape), node.types[0], **node.attrs)
+            if layout is not None:
+                layouts[node.outputs[0]] = layout
+                views.add(node)
+    return views
 
 
 def _joins_epilogue(group: Group, node: Node) -> str | None:
@@ -196,8 +220,6 @@ def _joins_epilogue(group: Group, node: Node) -> str | None:
     shape = group.root.outputs[0].shape
     if node.op.kind is Kind.ELEMENTWISE:
         return None if node.outputs[0].shape == shape else "its shape is another one"
-    if node.op.name == "broadcast_to" and _is_number(node.inputs[0]):
-        return None
     if node.op.kind is not Kind.ANCHOR:
         return f"{node.op.name} does not belong to an epilogue"
     if node.op.template not in FUSING_ANCHORS:
@@ -208,13 +230,12 @@ def _joins_epilogue(group: Group, node: Node) -> str | None:
 
 
 def _keep_needed(group: Group, anchor: Node) -> None:
-    """Leave in an anchor's group what depends on the anchor; the rest can be done before, unless it is a plain number."""
+    """Leave in an anchor's group what depends on the anchor; the rest is better done before, once."""
     depends = {anchor}
     for node in reversed(group.members):
         if any(v.node in depends for v in node.inputs):
             depends.add(node)
-    kept = dict.fromkeys(n for n in group.members if n in depends or (n.op.name == "broadcast_to" and _is_number(n.inputs[0])))
-    group.members = kept
+    group.members = dict.fromkeys(n for n in group.members if n in depends)
 
 
 def _joins_nest(group: Group, node: Node) -> str | None:
@@ -229,6 +250,8 @@ def _joins_nest(group: Group, node: Node) -> str | None:
     readers = [m for m in group.members if result in m.inputs]
     if node.op.kind is not Kind.REDUCE and any(_repeats(m, result) for m in readers) and not _is_repeatable(node):
         return "a reader would compute it many times"
+    if all(m.op.kind is Kind.INJECTIVE for m in (*group.members, node)):
+        return None  # elements only move: once through however many shapes is cheaper than several times
     if any(m.op.name == "reshape" and not _only_units(m) for m in readers):
         return "a reader sees it in another shape"
     if node.op.name == "reshape" and not _only_units(node):
@@ -284,20 +307,6 @@ def _size(v: Value) -> int:
     for d in v.tensor.static_shape:
         size *= d
     return size
-
-
-def _trim(group: Group) -> None:
-    """Drop views at the operands' side: their readers follow strides."""
-    while True:
-        loose = [
-            n
-            for n in group.members
-            if n is not group.root and _is_view(n) and not _is_number(n.inputs[0]) and all(v.node not in group.members for v in n.inputs)
-        ]
-        if not loose:
-            break
-        for n in loose:
-            del group.members[n]
 
 
 # --- applying it -----------------------------------------------------------------------------------------------------

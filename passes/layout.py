@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -57,10 +57,14 @@ def pack_only(graph: Graph, machine: Machine, threads: int) -> Graph:
 
 @dataclass(frozen=True)
 class Blocked:
-    """A value [N, C, *S] as blocks: `value` is [N, blocks, H, W, lanes], where H x W are the pixels of S in order."""
+    """A value [N, C, *S] as blocks: `value` is [N, blocks, H, W, lanes], where H x W are the pixels of S in order.
+
+    With `groups`, the channels of each group fill blocks of their own.
+    """
 
     value: Value
     channels: int
+    groups: int = 1
 
     @property
     def lanes(self) -> int:
@@ -68,8 +72,12 @@ class Blocked:
 
     @property
     def exact(self) -> bool:
-        """Whether there are no lanes past the last channel."""
-        return self.channels % self.lanes == 0
+        """Whether there are no lanes past the last channel of a group."""
+        return self.channels // self.groups % self.lanes == 0
+
+    def like(self, other: Blocked) -> bool:
+        """Whether channels stand in the same places."""
+        return self.lanes == other.lanes and self.groups == other.groups
 
 
 class _Layout:
@@ -111,18 +119,18 @@ class _Layout:
         """The value as it was, converted from blocks at the first call."""
         if v not in self.plain_forms:
             form = self.blocked_forms[v]
-            image = ops.unblock(form.value, channels=form.channels)
+            image = ops.unblock(form.value, channels=form.channels, groups=form.groups)
             self.plain_forms[v] = image if image.shape == v.shape else ops.reshape(image, shape=v.shape)
         return self.plain_forms[v]
 
-    def blocks(self, v: Value, lanes: int) -> Blocked | None:
+    def blocks(self, v: Value, lanes: int, groups: int = 1) -> Blocked | None:
         """The value in blocks, converted at the first call; None when it has no channels or too many axes."""
         form = self.blocked_forms.get(v)
-        if form is not None and form.lanes == lanes:
+        if form is not None and form.lanes == lanes and form.groups == groups:
             return form
-        if not 2 <= v.rank <= 4 or not all(isinstance(d, int) for d in v.shape):
+        if not 2 <= v.rank <= 4 or not all(isinstance(d, int) for d in v.shape) or v.shape[1] % groups:
             return None
-        converted = Blocked(ops.block(_as_image(self.plain(v)), size=lanes), v.shape[1])
+        converted = Blocked(ops.block(_as_image(self.plain(v)), size=lanes, groups=groups), v.shape[1], groups)
         if form is None:
             self.blocked_forms[v] = converted
         return converted
@@ -143,11 +151,7 @@ class _Layout:
             return None
         if node.inputs[0].rank != 4:
             return f"it has {node.inputs[0].rank - 2} spatial dimensions"
-        form = self.depthwise(node) or self.convolution(node)
-        if isinstance(form, Blocked):
-            self.blocked_forms[node.outputs[0]] = form
-        else:
-            self.plain_forms[node.outputs[0]] = form
+        self.blocked_forms[node.outputs[0]] = self.depthwise(node) or self.convolution(node)
         return None
 
     def product(self, node: Node) -> Value:
@@ -170,16 +174,16 @@ class _Layout:
         result: Value = ops.dot_packed(a, ops.pack_matrix(b, columns=columns), columns_total=n)
         return result
 
-    def convolution(self, node: Node) -> Blocked | Value:
+    def convolution(self, node: Node) -> Blocked:
         x, w = node.inputs
         strides, padding, dilation, groups = _window(node)
         lanes = self.machine.isa.lanes(x.dtype.itemsize)
         channels, filters = int(x.shape[1]) // groups, int(w.shape[0])
         kernel = (int(w.shape[2]), int(w.shape[3]))
         size = min(channels, lanes)
-        whole_groups = groups == 1 or channels % lanes == 0
-        if whole_groups and (size == lanes or x in self.blocked_forms):
-            form = self.blocks(x, lanes)
+        apart = 1 if channels % lanes == 0 else groups  # groups of whole blocks need no room between them
+        if size == lanes or (apart == 1 and x in self.blocked_forms):
+            form = self.blocks(x, lanes, apart)
             assert form is not None
             image, size = form.value, lanes
         else:
@@ -198,10 +202,7 @@ class _Layout:
         columns = schedule(problem, self.machine, self.threads).variant.columns
         packed = ops.pack_conv_weights(self.plain(w), block=size, columns=columns, groups=groups)
         y = ops.conv_blocked(image, packed, strides=strides, padding=padding, dilation=dilation, filters=filters, lanes=lanes)
-        if groups == 1 or (filters // groups) % lanes == 0:
-            return Blocked(y, filters)
-        result: Value = ops.unblock(y, channels=filters, groups=groups)
-        return result
+        return Blocked(y, filters, 1 if filters // groups % lanes == 0 else groups)
 
     def depthwise(self, node: Node) -> Blocked | None:
         """A convolution of every channel with a filter of its own; None when it is another one."""
@@ -210,10 +211,27 @@ class _Layout:
         if not groups == x.shape[1] == w.shape[0] or groups == 1:
             return None
         lanes = self.machine.isa.lanes(x.dtype.itemsize)
-        form = self.blocks(x, lanes)
+        form = self.blocked_forms.get(x)
+        if form is None or form.lanes != lanes:
+            form = self.blocks(x, lanes, self.groups_wanted(node, lanes))
         assert form is not None
-        packed = ops.pack_depthwise_weights(self.plain(w), size=lanes)
-        return Blocked(ops.depthwise_blocked(form.value, packed, strides=strides, padding=padding, dilation=dilation), form.channels)
+        packed = ops.pack_depthwise_weights(_apart(self.plain(w), form), size=lanes)
+        return replace(form, value=ops.depthwise_blocked(form.value, packed, strides=strides, padding=padding, dilation=dilation))
+
+    def groups_wanted(self, node: Node, lanes: int) -> int:
+        """The groups that the next convolution wants apart, when only elementwise operations stand before it."""
+        for _ in range(8):
+            readers = set(self.graph.users.get(node.outputs[0], ()))
+            if len(readers) != 1:
+                break
+            (node,) = readers
+            if node.op.name == "conv":
+                groups = _window(node)[3]
+                channels = int(node.inputs[0].shape[1])
+                return groups if groups < channels and channels // groups % lanes else 1
+            if node.op.kind is not Kind.ELEMENTWISE:
+                break
+        return 1
 
     # -- everything between -------------------------------------------------------------------------------------------
 
@@ -231,17 +249,17 @@ class _Layout:
 
     def elementwise(self, node: Node) -> Blocked | str:
         forms = [self.blocked_forms[v] for v in node.inputs if v in self.blocked_forms]
-        lanes, exact = forms[0].lanes, all(f.exact for f in forms)
+        exact = all(f.exact for f in forms)
         if not exact and node.op.name not in SAFE:
             return f"{node.op.name} of lanes past the last channel might not be finite"
         operands = []
         for v in node.inputs:
             form = self.blocked_forms.get(v)
-            value = form.value if form is not None and form.lanes == lanes else self.blocked_broadcast(v, forms[0], exact)
+            value = form.value if form is not None and form.like(forms[0]) else self.blocked_broadcast(v, forms[0], exact)
             if isinstance(value, str):
                 return value
             operands.append(value)
-        return Blocked(node.op(*operands, **node.attrs), forms[0].channels)
+        return replace(forms[0], value=node.op(*operands, **node.attrs))
 
     def blocked_broadcast(self, v: Value, like: Blocked, exact: bool) -> Value | str:
         """An operand that is not blocked yet, for an operation on blocks: under a broadcast only what it repeats is converted."""
@@ -257,19 +275,30 @@ class _Layout:
         if not 2 <= rank <= 4:
             return f"an operand of rank {rank} has no blocked form"
         if extents == v.shape:
-            form = self.blocks(v, like.lanes)
+            form = self.blocks(v, like.lanes, like.groups)
             return form.value if form is not None else "an operand has no blocked form"
         inner = self.blocked_forms.get(source) if source.rank == rank else None
-        if inner is not None and inner.lanes == like.lanes:
+        if inner is not None and inner.like(like):
             return ops.broadcast_to(inner.value, shape=shape)  # type: ignore[no-any-return]
         image = _as_image(ops.reshape(self.plain(source), shape=extents))
-        small = ops.reshape(image, shape=(*image.shape, 1)) if extents[1] == 1 else ops.block(image, size=like.lanes)
+        small = ops.reshape(image, shape=(*image.shape, 1)) if extents[1] == 1 else ops.block(image, size=like.lanes, groups=like.groups)
         return ops.broadcast_to(small, shape=shape)  # type: ignore[no-any-return]
 
 
 def _window(node: Node) -> tuple[Any, Any, Any, int]:
     a = node.attrs
     return a["strides"], a["padding"], a["dilation"], a.get("groups", 1)
+
+
+def _apart(w: Value, form: Blocked) -> Value:
+    """Depthwise weights [C, 1, KH, KW] with room after each group, as the blocks of `form` have it."""
+    if form.groups == 1:
+        return w
+    each = form.channels // form.groups
+    room = -each % form.lanes
+    grouped = ops.reshape(w, shape=(form.groups, each, *w.shape[1:]))
+    padded = ops.pad(grouped, np.zeros((), w.dtype.numpy), low=(0,) * 5, high=(0, room, 0, 0, 0))
+    return ops.reshape(padded, shape=(form.groups * (each + room), *w.shape[1:]))  # type: ignore[no-any-return]
 
 
 def _as_image(v: Value) -> Value:
@@ -294,7 +323,7 @@ def _broadcast(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | s
         return "it repeats along the channels or adds axes"
     n, _, *s = shape
     target = (n, form.value.shape[1], *(1,) * (2 - len(s)), *s, form.lanes)
-    return Blocked(ops.broadcast_to(form.value, shape=target), form.channels)
+    return replace(form, value=ops.broadcast_to(form.value, shape=target))
 
 
 def _reshape(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | str:
@@ -304,30 +333,32 @@ def _reshape(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | str
         return "it does more than rearrange pixels"
     n, _, *s = shape
     target = (n, form.value.shape[1], *(1,) * (2 - len(s)), *s, form.lanes)
-    return Blocked(ops.reshape(form.value, shape=target), form.channels)
+    return replace(form, value=ops.reshape(form.value, shape=target))
 
 
 def _transpose(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | str:
     assert form is not None
     if node.attrs["perm"] != (0, 1, 3, 2):
         return "it moves channels"
-    return Blocked(ops.transpose(form.value, perm=(0, 1, 3, 2, 4)), form.channels)
+    return replace(form, value=ops.transpose(form.value, perm=(0, 1, 3, 2, 4)))
 
 
 def _slice(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | str:
     assert form is not None
     x, a = node.inputs[0], node.attrs
     start, stop, step = a["starts"][1], a["stops"][1], a["steps"][1]
-    if step != 1 or start % form.lanes or (stop % form.lanes and stop != form.channels):
+    whole = (start, stop, step) == (0, form.channels, 1)
+    if not whole and (step != 1 or form.groups > 1 or start % form.lanes or (stop % form.lanes and stop != form.channels)):
         return "it cuts through a block of channels"
-    extent = node.outputs[0].shape[1]
     starts, stops, steps = [0] * 5, list(form.value.shape), [1] * 5
     for axis in range(x.rank):
         if axis != 1:
             at = 0 if axis == 0 else _pixel_axis(x.rank, axis)
             starts[at], stops[at], steps[at] = a["starts"][axis], a["stops"][axis], a["steps"][axis]
-    starts[1], stops[1] = start // form.lanes, -(-stop // form.lanes)
-    return Blocked(ops.slice(form.value, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps)), extent)
+    if not whole:
+        starts[1], stops[1] = start // form.lanes, -(-stop // form.lanes)
+    part = ops.slice(form.value, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps))
+    return replace(form, value=part, channels=stop - start)
 
 
 def _pad(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | str:
@@ -345,7 +376,7 @@ def _pad(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | str:
         for axis in range(2, rank):
             end[_pixel_axis(rank, axis)] = amounts[axis]
     padded = ops.pad(form.value, layout.plain(node.inputs[1]), low=tuple(ends[0]), high=tuple(ends[1]))
-    return Blocked(padded, form.channels)
+    return replace(form, value=padded)
 
 
 def _gather(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | str:
@@ -355,12 +386,14 @@ def _gather(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | str:
     if axis == 1 or indices.rank != 1:
         return "it picks channels or adds axes"
     at = 0 if axis == 0 else _pixel_axis(x.rank, axis)
-    return Blocked(ops.gather(form.value, layout.plain(indices), axis=at), form.channels)
+    return replace(form, value=ops.gather(form.value, layout.plain(indices), axis=at))
 
 
 def _concat(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | str:
     axis = node.attrs["axis"]
-    lanes = next(layout.blocked_forms[v] for v in node.inputs if v in layout.blocked_forms).lanes
+    forms = [layout.blocked_forms[v] for v in node.inputs if v in layout.blocked_forms]
+    lanes = forms[0].lanes
+    groups = forms[0].groups if axis != 1 else 1
     if not 2 <= node.outputs[0].rank <= 4:
         return f"operands of rank {node.outputs[0].rank} have no blocked form"
     if axis == 1 and any(v.shape[1] % lanes for v in node.inputs[:-1]):
@@ -370,12 +403,12 @@ def _concat(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | str:
         return "most of its operands are plain"
     values = []
     for v in node.inputs:
-        part = layout.blocks(v, lanes)
+        part = layout.blocks(v, lanes, groups)
         if part is None:
             return "an operand has no blocked form"
         values.append(part.value)
     at = axis if axis < 2 else _pixel_axis(node.outputs[0].rank, axis)
-    return Blocked(ops.concat(*values, axis=at), int(node.outputs[0].shape[1]))
+    return Blocked(ops.concat(*values, axis=at), int(node.outputs[0].shape[1]), groups)
 
 
 def _reduction(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | Value | str:
@@ -393,7 +426,7 @@ def _reduction(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | V
         return ops.reshape(node.op(form.value, axes=tuple(sorted((*inner, 1, 4)))), shape=out.shape)  # type: ignore[no-any-return]
     n, _, *s = out.shape
     target = (n, form.value.shape[1], *(1,) * (2 - len(s)), *s, form.lanes)
-    return Blocked(ops.reshape(node.op(form.value, axes=inner), shape=target), form.channels)
+    return replace(form, value=ops.reshape(node.op(form.value, axes=inner), shape=target))
 
 
 def _window_reduction(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | str:
@@ -415,7 +448,7 @@ def _window_reduction(layout: _Layout, node: Node, form: Blocked | None) -> Bloc
         padding=entries("padding", (0, 0)),
         dilation=entries("dilation", 1),
     )
-    return Blocked(value, form.channels)
+    return replace(form, value=value)
 
 
 _TRANSFERS: Mapping[str, Callable[[_Layout, Node, Blocked | None], Blocked | Value | str]] = {

@@ -128,7 +128,15 @@ def merge_slices(node: Node) -> Value:
     return ops.slice(inner.inputs[0], starts=tuple(starts), stops=tuple(stops), steps=tuple(steps))
 
 
-@rule("concat", check=needs(lambda n: any(v.node.op is n.op and v.node.attrs == n.attrs for v in n.inputs), "no operand is a concat"))
+def _concats_concat(node: Node, uses: Uses) -> str | None:
+    inner = [v for v in node.inputs if v.node.op is node.op and v.node.attrs == node.attrs]
+    if not inner:
+        return "no operand is a concat along that axis"
+    # a concat that others read too is made in its place inside the larger one, without a copy; merged it would be copied
+    return None if all(uses(v) == 1 for v in inner) else "an inner concat has other readers"
+
+
+@rule("concat", check=_concats_concat)
 def merge_concats(node: Node) -> Value:
     """concat of concats along one axis"""
     flat: list[Value] = []

@@ -56,8 +56,7 @@ def _optimisation(options: Options, machine: Machine) -> list[Pass]:
         # become convolutions over images, and those take part.
         (0, Pass("decompose", decompose)),
         # Scales meet weights while both are still in the model's own layout.
-        (1, Pass("batch-norm", (lambda g: g) if strict else fold_batch_norm)),
-        (1, Pass("clean-weights", lambda g: _clean(g, options))),
+        (1, Pass("batch-norm", lambda g: g if strict else _batch_norm(g, options))),
         # Then activations are blocked and weights packed. At level 0 every contraction converts for itself.
         (0, Pass("layout", _layout(options, machine, threads), requires=("decompose", "batch-norm"))),
         # Packing constant weights is constant folding. What conversions are left are merged and cancelled.
@@ -91,9 +90,20 @@ def _clean(graph: Graph, options: Options, rounds: int = 8) -> Graph:
     return graph
 
 
+def _batch_norm(graph: Graph, options: Options, rounds: int = 8) -> Graph:
+    """A scale that went into weights has to fold before the next one can follow it."""
+    for _ in range(rounds):
+        before = graph
+        graph = fold_batch_norm(graph)
+        if graph is before:
+            break
+        graph = _clean(graph, options)
+    return graph
+
+
 def _chosen(options: Options, passes: list[tuple[int, Pass]]) -> list[Pass]:
     """The passes of the chosen level that were not disabled."""
-    known = {"blocking", "fold", "simplify", "batch-norm", "fuse", "clean", "clean-weights", "clean-layout"}
+    known = {"blocking", "fold", "simplify", "batch-norm", "fuse", "clean", "clean-layout"}
     for name in options.disable:
         if name in NEEDED:
             raise OptionError(f"the pass {name!r} cannot be left out: kernels need what it makes")

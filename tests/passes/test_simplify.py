@@ -41,6 +41,12 @@ def part(v: Value, start: int, stop: int, step: int = 1, axis: int = 2) -> Value
     )
 
 
+def clean(graph: Graph) -> Graph:
+    while (after := fold(simplify(graph))) is not graph:
+        graph = after
+    return graph
+
+
 CASES: list[tuple[str, Value, Value]] = [
     ("constant_to_the_right", ops.mul(3.0, x), ops.mul(x, 3.0)),
     ("add_zero", ops.add(x, 0.0), x),
@@ -52,6 +58,7 @@ CASES: list[tuple[str, Value, Value]] = [
     ("subtract_constant", ops.sub(x, 2.0), ops.add(x, -2.0)),
     ("gather_constants", ops.mul(ops.mul(x, 2.0), 3.0), ops.mul(x, 6.0)),
     ("gather_constants", ops.add(ops.sub(x, 2.0), 3.0), ops.add(x, 1.0)),
+    ("distribute_scale", ops.mul(ops.add(ops.mul(x, 2.0), 3.0), 0.5), ops.add(x, 1.5)),
     ("involution", ops.neg(ops.neg(x)), x),
     ("involution", ops.logical_not(ops.logical_not(b)), b),
     ("idempotent", ops.relu(ops.relu(x)), ops.relu(x)),
@@ -107,7 +114,7 @@ CASES: list[tuple[str, Value, Value]] = [
 def test_rule(rule: str, before: Value, after: Value, agree: Callable[..., None]) -> None:
     graph = Graph(INPUTS, [before])
     with trace() as t:
-        simplified = fold(simplify(graph))
+        simplified = clean(graph)
     assert rule in t.counts
     assert simplified.outputs[0] == fold(Graph(INPUTS, [after])).outputs[0], f"{simplified}\nexpected\n{fold(Graph(INPUTS, [after]))}"
     agree(graph, simplified)
