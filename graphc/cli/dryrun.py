@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from graphc.codegen.cpu import KernelSource, source
-from graphc.ir.dtypes import dtype_of
+from graphc.errors import NeedsValue
 from graphc.ir.graph import Graph, Node
 from graphc.ir.rewrite import Pass, Trace, trace
 from graphc.ir.types import TensorType
@@ -24,7 +24,7 @@ from graphc.options import Options
 from graphc.passes.pipeline import optimise, prepare
 from graphc.runtime.arena import Block, lower_bound, plan_arena
 from graphc.runtime.assemble import MemoryReport
-from graphc.runtime.executable import NeedsValues, Source
+from graphc.runtime.executable import Source
 from graphc.runtime.stages import partition
 
 __all__ = ["DryRun", "PassRecord", "Stretch", "dry_run"]
@@ -100,13 +100,13 @@ def dry_run(model: Source, feeds: Mapping[str, np.ndarray], options: Options, ex
 
 
 def _import(model: Source, feeds: Mapping[str, np.ndarray]) -> Graph:
-    types = {name: TensorType(dtype_of(array), array.shape) for name, array in feeds.items()}
-    values: dict[str, np.ndarray] = {}
+    arguments = {port.name: feeds.get(port.name) for port in model.inputs}
+    known: set[str] = set()
     while True:
         try:
-            return model.graph(types, values)
-        except NeedsValues as request:
-            values.update({name: feeds[name] for name in request.names})
+            return model.graph(arguments, known)
+        except NeedsValue as request:
+            known.update(request.names)
 
 
 def _stretch(graph: Graph, options: Options) -> Stretch:
