@@ -31,7 +31,7 @@ ModelSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryvie
 FunctionKey: TypeAlias = tuple[str, str, str]
 
 OLDEST_IR = 3
-OLDEST_OPSET = 6  # the backend suite's converted models are of opset 6
+OLDEST_OPSET = 1  # importers cover opset 7 up, and most operators of older ones that mean the same
 _LARGEST = (1 << 31) - 1  # protobuf messages have 32-bit signed lengths
 
 

@@ -16,7 +16,10 @@ from graphc.frontends.onnx.operators import (
     reduction,
     resize,
     sequence,
+    signal,
     text,
+    training,
+    vision,
 )
 
 __all__ = [

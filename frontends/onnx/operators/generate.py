@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 
 from graphc import ops
@@ -10,6 +12,7 @@ from graphc.frontends.onnx.operators._common import FLOAT32, INT64, broadcast, r
 from graphc.ir.dims import Dim, DimLike
 from graphc.ir.dtypes import DType, dtype_of
 from graphc.ir.graph import Value, constant
+from graphc.ops import functions, random
 
 __all__: list[str] = []
 
@@ -84,24 +87,16 @@ def convert_range(c: Context, start: Value, limit: Value, delta: Value) -> Value
 
 def _key(c: Context) -> Value:
     seed = c.float("seed", None)
-    if seed is None:  # two operators without a seed must not give the same numbers
-        words = np.frombuffer(c.name.encode().ljust(8, b"\0"), np.uint8).astype(np.uint64)
-        seed = float((words * np.arange(1, len(words) + 1, dtype=np.uint64)).sum() % (1 << 24))
-    return constant(np.array([np.float32(seed).view(np.uint32), 0], np.uint32))
+    if seed is not None:
+        return constant(random.make_key(int(np.float32(seed).view(np.uint32))))
+    # two operators without a seed must not give the same numbers
+    return constant(random.make_key((1 << 32) | zlib.crc32(c.name.encode())))
 
 
 def _random(c: Context, shape: tuple[DimLike, ...], dtype: DType, normal: bool) -> Value:
-    from graphc.ops import random
-
-    wide = dtype if dtype.bits >= 32 else FLOAT32
     if normal:
-        x = random.normal(_key(c), shape, wide)
-        scale, shift = c.float("scale", 1.0), c.float("mean", 0.0)
-    else:
-        x = random.uniform(_key(c), shape, wide)
-        low, high = c.float("low", 0.0), c.float("high", 1.0)
-        scale, shift = high - low, low
-    return to(ops.add(ops.mul(x, scalar(scale, wide)), scalar(shift, wide)), dtype)
+        return random.normal(_key(c), shape, mean=c.float("mean", 0.0), scale=c.float("scale", 1.0), dtype=dtype)
+    return random.uniform(_key(c), shape, low=c.float("low", 0.0), high=c.float("high", 1.0), dtype=dtype)
 
 
 def _random_pair(name: str, normal: bool) -> None:
@@ -120,23 +115,17 @@ _random_pair("RandomNormal", True)
 
 @importer("Bernoulli", 15, 22)
 def bernoulli(c: Context, x: Value) -> Value:
-    from graphc.ops import random
-
-    wide = x.dtype if x.dtype.bits >= 32 else FLOAT32
-    drawn = random.uniform(_key(c), x.shape, wide)
-    return to(ops.lt(drawn, to(x, wide)), c.dtype("dtype", x.dtype))
+    return to(random.bernoulli(_key(c), x), c.dtype("dtype", x.dtype))
 
 
 @importer("Multinomial", 7, 22)
 def multinomial(c: Context, x: Value) -> Value:
     """Samples by inverting the running total of the (unnormalised log-) probabilities."""
-    from graphc.ops import functions, random
-
     count = c.int("sample_size", 1)
     wide = x.dtype if x.dtype.bits >= 32 else FLOAT32
     batch, classes = x.shape
     total = ops.cumsum(functions.softmax(to(x, wide), axis=1), axis=1)
-    drawn = random.uniform(_key(c), (batch, count), wide)
+    drawn = random.uniform(_key(c), (batch, count), dtype=wide)
     shape = (batch, count, classes)
     below = ops.le(
         broadcast(reshape(total, (batch, 1, classes)), shape), broadcast(reshape(drawn, (batch, count, 1)), shape)

@@ -49,7 +49,7 @@ def scatter_nd(c: Context, x: Value, indices: Value, updates: Value) -> Value:
 @importer("OneHot", 9, 11, 28)
 def one_hot(c: Context, indices: Value, depth: Value, values: Value) -> Value:
     """`values` holds (off, on); negative indices count from the end, those outside give no `on`."""
-    (count,) = c.static_ints(depth, "depth")
+    (count,) = c.static_ints(to(depth, INT64), "depth")
     axis = c.axis(c.int("axis", -1), indices.rank + 1)
     shape = (*indices.shape[:axis], count, *indices.shape[axis:])
     chosen = to(indices, INT64)
