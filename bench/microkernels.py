@@ -206,9 +206,9 @@ def conv_case(machine: Machine, channels: int, filters: int, size: int, kernel: 
 
 def depthwise_case(machine: Machine, channels: int, size: int, stride: int) -> Case:
     lanes = machine.isa.lanes(4)
-    window = {"kernel": (3, 3), "stride": (stride, stride), "pads": (1, 1, 1, 1)}
-    p = win.WindowProblem(1, -(-channels // lanes), size, size, lanes=lanes, **window)
-    as_conv = c.ConvProblem(1, 1, 1, size, size, groups=channels, block=lanes, **window)
+    steps, pads = (stride, stride), (1, 1, 1, 1)
+    p = win.WindowProblem(1, -(-channels // lanes), size, size, (3, 3), steps, pads=pads, lanes=lanes)
+    as_conv = c.ConvProblem(1, 1, 1, size, size, (3, 3), steps, pads=pads, groups=channels, block=lanes)
     return Case(lambda: depthwise(machine, p), lambda: conv_peer(as_conv))
 
 

@@ -203,6 +203,22 @@ class ContractionVariant:
         return self.vectors * self.lanes
 
     @property
+    def unroll(self) -> int:
+        """Steps written out one after the other: beyond a hundred FMAs LLVM moves loads so far ahead that it spills."""
+        most = max(1, 100 // (self.rows * self.vectors))
+        return max(d for d in range(1, most + 1) if self.inner % d == 0)
+
+    @property
+    def cache_line(self) -> int:
+        """Elements of 64 bytes; where lines are longer, some fetches are for nothing."""
+        return 64 // np.dtype(self.dtype).itemsize
+
+    @property
+    def fetches(self) -> int:
+        """Cache lines of weights fetched ahead in each unrolled part: eight row tiles fetch as much as one reads."""
+        return -(-self.unroll * self.columns // (8 * self.cache_line))
+
+    @property
     def tile_bytes(self) -> int:
         """Bytes of a tile's sums."""
         return self.rows * self.columns * np.dtype(self.dtype).itemsize

@@ -17,9 +17,8 @@ The window micro-kernel at the end is the same idea without a sum over channels:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 from llvmlite import ir
 from numba import types
@@ -27,68 +26,43 @@ from numba.extending import intrinsic
 
 from graphc.codegen.cpu import simd
 from graphc.codegen.cpu.simd import I32, Shape, Values, at, broadcast, constant, counted_loop
+from graphc.kernels.contraction import ContractionVariant, Mode
+from graphc.kernels.windows import Combine, WindowVariant
 
-__all__ = ["Tile", "WindowTile", "contract", "emit_contraction", "emit_window", "window"]
-
-Mode = Literal["rows", "strided", "table"]
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """The static part of a contraction's micro-kernel; `inner` is the number of steps a round (of one tap)."""
-
-    rows: int
-    vectors: int
-    lanes: int
-    mode: Mode
-    inner: int
-    dtype: str = "float32"
-
-    @property
-    def shape(self) -> Shape:
-        return Shape(self.dtype, self.lanes)
-
-    @property
-    def columns(self) -> int:
-        return self.vectors * self.lanes
-
-    @property
-    def unroll(self) -> int:
-        """Steps written out one after the other: beyond a hundred FMAs LLVM moves loads so far ahead that it spills."""
-        most = max(1, 100 // (self.rows * self.vectors))
-        return max(d for d in range(1, most + 1) if self.inner % d == 0)
+__all__ = ["contract", "emit_contraction", "emit_window", "window"]
 
 
-def emit_contraction(b: ir.IRBuilder, tile: Tile, args: list[ir.Value]) -> None:
-    """Emit the micro-kernel `tile`. Pointers are to elements, all other arguments are int64, distances count elements.
+def emit_contraction(b: ir.IRBuilder, tile: ContractionVariant, args: list[ir.Value]) -> None:
+    """Emit the micro-kernel. Pointers are to elements, all other arguments are int64, distances count elements.
 
-    rows, strided:  out, fresh, x, w, valid, outer, outer_stride, rest, row_stride, step_stride
-    table:          out, fresh, x, w, offsets (int32*), zeros, outer, outer_stride, taps
+    rows, strided:  out, fresh, x, w, ahead, valid, outer, outer_stride, rest, row_stride, step_stride
+    table:          out, fresh, x, w, ahead, offsets (int32*), zeros, outer, outer_stride, taps
 
     out           rows x columns sums, dense: replaced if `fresh` is not 0, else continued
+    ahead         distance from w to the weights needed next: some of their cache lines are fetched on the way
     valid         rows that exist (1 to `rows`); the others repeat the last one, so that nothing outside A is read
     outer         rounds of `inner` steps (rows) or of `taps` * `inner` steps (table)
     outer_stride  distance in A from one round to the next
     rest          steps after the last whole round
     """
-    shape = tile.shape
+    shape = Shape(tile.dtype, tile.lanes)
     out, fresh, *args = args
     is_fresh = b.icmp_signed("!=", fresh, constant(0))
     sums = [at(b, out, n * tile.lanes) for n in range(tile.rows * tile.vectors)]
     acc = [b.select(is_fresh, shape.all(0.0), simd.load(b, shape, p, shape.bytes)) for p in sums]
     if tile.mode == "table":
-        x, w, offsets, zeros, outer, outer_stride, taps = args
-        acc = _table_rounds(b, tile, acc, x, w, offsets, zeros, outer, outer_stride, taps)
+        x, w, ahead, offsets, zeros, outer, outer_stride, taps = args
+        acc = _table_rounds(b, tile, acc, x, w, ahead, offsets, zeros, outer, outer_stride, taps)
     else:
-        x, w, valid, outer, outer_stride, rest, row_stride, step_stride = args
-        acc = _row_rounds(b, tile, acc, x, w, valid, outer, outer_stride, rest, row_stride, step_stride)
+        x, w, ahead, valid, outer, outer_stride, rest, row_stride, step_stride = args
+        acc = _row_rounds(b, tile, acc, x, w, ahead, valid, outer, outer_stride, rest, row_stride, step_stride)
     for p, value in zip(sums, acc, strict=True):
         simd.store(b, shape, value, p, shape.bytes)
 
 
-def _step(b: ir.IRBuilder, tile: Tile, acc: Values, sources: Values, w: ir.Value) -> Values:
+def _step(b: ir.IRBuilder, tile: ContractionVariant, acc: Values, sources: Values, w: ir.Value) -> Values:
     """One step: B's vectors stay in registers while the rows of A pass."""
-    shape = tile.shape
+    shape = Shape(tile.dtype, tile.lanes)
     vectors = [simd.load(b, shape, at(b, w, j * tile.lanes), shape.bytes) for j in range(tile.vectors)]
     new: Values = []
     for p, source in enumerate(sources):
@@ -97,12 +71,16 @@ def _step(b: ir.IRBuilder, tile: Tile, acc: Values, sources: Values, w: ir.Value
     return new
 
 
-def _steps(b: ir.IRBuilder, tile: Tile, acc: Values, rows: Values, w: ir.Value) -> Values:
+def _steps(
+    b: ir.IRBuilder, tile: ContractionVariant, acc: Values, rows: Values, w: ir.Value, ahead: ir.Value
+) -> Values:
     """`inner` steps along rows of consecutive elements."""
 
     def some(first: ir.Value, acc: Values) -> Values:
         w_here = at(b, w, b.mul(first, constant(tile.columns)))
         starts = [at(b, row, first) for row in rows]
+        for n in range(tile.fetches):
+            simd.prefetch(b, at(b, at(b, w_here, ahead), n * tile.cache_line))
         for k in range(tile.unroll):
             acc = _step(b, tile, acc, [at(b, start, k) for start in starts], at(b, w_here, k * tile.columns))
         return acc
@@ -115,7 +93,7 @@ def _steps(b: ir.IRBuilder, tile: Tile, acc: Values, rows: Values, w: ir.Value) 
 
 
 def _row_rounds(
-    b: ir.IRBuilder, tile: Tile, acc: Values, x: ir.Value, w: ir.Value, valid: ir.Value,
+    b: ir.IRBuilder, tile: ContractionVariant, acc: Values, x: ir.Value, w: ir.Value, ahead: ir.Value, valid: ir.Value,
     outer: ir.Value, outer_stride: ir.Value, rest: ir.Value, row_stride: ir.Value, step_stride: ir.Value,
 ) -> Values:  # fmt: skip
     last = b.sub(valid, constant(1))
@@ -129,7 +107,7 @@ def _row_rounds(
     def round_(i: ir.Value, carried: Values) -> Values:
         *acc, position, w = carried
         if tile.mode == "rows":
-            acc = _steps(b, tile, acc, [at(b, row, position) for row in rows], w)
+            acc = _steps(b, tile, acc, [at(b, row, position) for row in rows], w, ahead)
         else:
             here = position
             for k in range(tile.inner):
@@ -147,8 +125,8 @@ def _row_rounds(
 
 
 def _table_rounds(
-    b: ir.IRBuilder, tile: Tile, acc: Values, x: ir.Value, w: ir.Value, offsets: ir.Value,
-    zeros: ir.Value, outer: ir.Value, outer_stride: ir.Value, taps: ir.Value,
+    b: ir.IRBuilder, tile: ContractionVariant, acc: Values, x: ir.Value, w: ir.Value, ahead: ir.Value,
+    offsets: ir.Value, zeros: ir.Value, outer: ir.Value, outer_stride: ir.Value, taps: ir.Value,
 ) -> Values:  # fmt: skip
     def tap(base: ir.Value) -> Any:
         def body(t: ir.Value, carried: Values) -> Values:
@@ -159,7 +137,7 @@ def _table_rounds(
                 offset = b.load(at(b, here, p))
                 padding = b.icmp_signed("<", offset, ir.Constant(I32, 0))
                 rows.append(b.select(padding, zeros, at(b, base, b.sext(offset, simd.I64))))
-            values = _steps(b, tile, values, rows, w)
+            values = _steps(b, tile, values, rows, w, ahead)
             return [*values, at(b, w, tile.inner * tile.columns)]
 
         return body
@@ -170,25 +148,7 @@ def _table_rounds(
     return counted_loop(b, outer, [*acc, w], block)[:-1]
 
 
-@dataclass(frozen=True, slots=True)
-class WindowTile:
-    """The static part of a window micro-kernel: `pixels` neighbours along a row, `stride` pixels of input apart.
-
-    combine  "fma" (depthwise convolution), "add" (average) or "max"
-    """
-
-    pixels: int
-    lanes: int
-    stride: int
-    combine: Literal["fma", "add", "max"]
-    dtype: str = "float32"
-
-    @property
-    def shape(self) -> Shape:
-        return Shape(self.dtype, self.lanes)
-
-
-def emit_window(b: ir.IRBuilder, tile: WindowTile, args: list[ir.Value]) -> None:
+def emit_window(b: ir.IRBuilder, tile: WindowVariant, args: list[ir.Value]) -> None:
     """Emit the window micro-kernel: out, x, w, high, wide, x_row, x_step, w_row.
 
     out            receives pixels x lanes results, dense
@@ -198,7 +158,7 @@ def emit_window(b: ir.IRBuilder, tile: WindowTile, args: list[ir.Value]) -> None
     x_row, x_step  distance in x between taps, down and along; w_row: distance in w between rows of taps
     """
     out, x, w, high, wide, x_row, x_step, w_row = args
-    shape = tile.shape
+    shape = Shape(tile.dtype, tile.lanes)
     start = shape.all(float("-inf") if tile.combine == "max" else 0.0)
 
     def line(i: ir.Value, acc: Values) -> Values:
@@ -225,7 +185,7 @@ def emit_window(b: ir.IRBuilder, tile: WindowTile, args: list[ir.Value]) -> None
         simd.store(b, shape, value, at(b, out, p * tile.lanes), shape.bytes)
 
 
-def _as_intrinsic(name: str, emit: Any, tile: Tile | WindowTile, roles: str) -> Any:
+def _as_intrinsic(name: str, emit: Any, tile: ContractionVariant | WindowVariant, roles: str) -> Any:
     """A Numba intrinsic around `emit`; `roles` spells its arguments: p element pointer, t int32 pointer, n int64."""
     element = types.CPointer(getattr(types, tile.dtype))
     kinds = {"p": element, "t": types.CPointer(types.int32), "n": types.int64}
@@ -245,11 +205,11 @@ def _as_intrinsic(name: str, emit: Any, tile: Tile | WindowTile, roles: str) -> 
 @cache
 def contract(rows: int, vectors: int, lanes: int, mode: Mode, inner: int, dtype: str = "float32") -> Any:
     """The contraction micro-kernel as a function to call in Numba code; arguments as `emit_contraction` lists them."""
-    tile = Tile(rows, vectors, lanes, mode, inner, dtype)
-    return _as_intrinsic("contract", emit_contraction, tile, "pnpptpnnn" if mode == "table" else "pnppnnnnnn")
+    tile = ContractionVariant(rows, vectors, lanes, mode, inner, dtype=dtype)
+    return _as_intrinsic("contract", emit_contraction, tile, "pnppntpnnn" if mode == "table" else "pnppnnnnnnn")
 
 
 @cache
-def window(pixels: int, lanes: int, stride: int, combine: str, dtype: str = "float32") -> Any:
+def window(pixels: int, lanes: int, stride: int, combine: Combine, dtype: str = "float32") -> Any:
     """The window micro-kernel as a function to call in Numba code; arguments as `emit_window` lists them."""
-    return _as_intrinsic("window", emit_window, WindowTile(pixels, lanes, stride, combine, dtype), "pppnnnnn")  # type: ignore[arg-type]
+    return _as_intrinsic("window", emit_window, WindowVariant(pixels, lanes, stride, combine, dtype), "pppnnnnn")

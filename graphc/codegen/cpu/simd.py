@@ -26,6 +26,7 @@ __all__ = [
     "counted_loop",
     "fma",
     "load",
+    "prefetch",
     "splat",
     "store",
 ]
@@ -103,6 +104,12 @@ def load(b: ir.IRBuilder, shape: Shape, pointer: ir.Value, align: int) -> ir.Val
 def store(b: ir.IRBuilder, shape: Shape, value: ir.Value, pointer: ir.Value, align: int) -> None:
     """Store a vector to consecutive elements."""
     b.store(value, b.bitcast(pointer, shape.type.as_pointer())).align = align
+
+
+def prefetch(b: ir.IRBuilder, pointer: ir.Value) -> None:
+    """Ask for the cache line at `pointer` to come as near as L2; any address is harmless."""
+    reading, near, data = (ir.Constant(I32, n) for n in (0, 2, 1))
+    call(b, "llvm.prefetch.p0", ir.VoidType(), [b.bitcast(pointer, I8.as_pointer()), reading, near, data])
 
 
 def splat(b: ir.IRBuilder, shape: Shape, value: ir.Value) -> ir.Value:

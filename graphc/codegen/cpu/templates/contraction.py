@@ -22,7 +22,10 @@ def contraction_arguments(variant: ContractionVariant, epilogue: Epilogue) -> tu
 
 
 _SOURCE = '''\
-"""Contraction of {rows} rows x {columns} columns ({vectors} vectors of {lanes} {dtype}) a tile; rows by {mode}."""
+"""Contraction in tiles of {rows} rows x {columns} columns ({vectors} vectors of {lanes} {dtype}).
+
+Rows by {mode}; {unroll} of {inner} steps unrolled, {fetches} cache lines of weights fetched ahead in them.
+"""
 
 from graphc.codegen.cpu import vector
 from graphc.codegen.cpu.microkernel import contract
@@ -62,6 +65,9 @@ def {name}(block, first, last, scratch):
                 for row_tile in range(first_tile, last_tile):
                     first_row = row_tile * {rows}
                     valid = min({rows}, rows_total - first_row)
+                    # The first row tiles fetch the next block of weights, each other lines of it.
+                    turn = row_tile - first_tile
+                    ahead = rounds * taps * {round_size} + turn * {fetched} if turn < {turns} else 0
                     tile = offset(sums, (row_tile - first_tile) * {tile_size})
                     {call}
                     if finished:
@@ -74,11 +80,11 @@ def {name}(block, first, last, scratch):
 {epilogue}
 '''
 _ROWS = """contract(
-                        tile, fresh, offset(x_block, first_row * row_stride), w_block, valid,
+                        tile, fresh, offset(x_block, first_row * row_stride), w_block, ahead, valid,
                         rounds, outer_stride, rest if finished else 0, row_stride, step_stride,
                     )"""
 _TABLE = """contract(
-                        tile, fresh, x_block, w_block, offset(offsets, row_tile * taps * {rows}), zeros,
+                        tile, fresh, x_block, w_block, ahead, offset(offsets, row_tile * taps * {rows}), zeros,
                         rounds, outer_stride, taps,
                     )"""
 
@@ -89,14 +95,17 @@ def contraction_source(variant: ContractionVariant, epilogue: Epilogue, name: st
     Tasks are batch x groups x column tasks x row tasks; `scratch` needs `Schedule.scratch_bytes`, 64-byte aligned.
     """
     arguments, lanes = contraction_arguments(variant, epilogue), variant.lanes
+    fetched = variant.fetches * variant.cache_line
     return _SOURCE.format(
         name=name,
         rows=variant.rows, vectors=variant.vectors, lanes=lanes, columns=variant.columns,
-        mode=variant.mode, inner=variant.inner, dtype=variant.dtype, partial=variant.partial,
+        mode=variant.mode, inner=variant.inner, unroll=variant.unroll, fetches=variant.fetches,
+        dtype=variant.dtype, partial=variant.partial,
         imports="\n".join(imports(arguments, epilogue)),
         declarations=indent(list(declarations(arguments)), 1),
         call=(_TABLE if variant.mode == "table" else _ROWS).format(rows=variant.rows),
         lanes_here=f"min({lanes}, columns_total - q * {lanes})" if variant.partial else lanes,
+        turns=-(-variant.unroll * variant.columns // fetched), fetched=fetched,
         tile_size=variant.rows * variant.columns, round_size=variant.inner * variant.columns,
         epilogue=indent(epilogue.lines, 8),
     )  # fmt: skip
