@@ -25,7 +25,9 @@ Data = Any
 Hook = Callable[[Node, tuple[Data, ...], tuple[Data, ...]], None]
 
 
-def run(graph: Graph, *arguments: Data, symbols: Mapping[str, int] | None = None, on_node: Hook | None = None) -> tuple[Data, ...]:
+def run(
+    graph: Graph, *arguments: Data, symbols: Mapping[str, int] | None = None, on_node: Hook | None = None
+) -> tuple[Data, ...]:
     """The outputs of `graph` for `arguments`, one for each input.
 
     Symbolic dimensions take their values from the arguments' shapes, and from results whose size only the run can
@@ -34,7 +36,9 @@ def run(graph: Graph, *arguments: Data, symbols: Mapping[str, int] | None = None
     than the operation's inference promised.
     """
     if len(arguments) != len(graph.inputs):
-        raise InputError(f"the graph takes {len(graph.inputs)} inputs ({', '.join(graph.input_names)}), {len(arguments)} were given")
+        raise InputError(
+            f"the graph takes {len(graph.inputs)} inputs ({', '.join(graph.input_names)}), {len(arguments)} were given"
+        )
     bound = dict(symbols or {})
     values: dict[Value, Data] = {}
     for value, name, argument in zip(graph.inputs, graph.input_names, arguments, strict=True):
@@ -195,7 +199,10 @@ def evaluate(
             case "load":
                 flat = np.ravel(buffers[e.attr])
                 bad = bad | (args[0] < 0) | (args[0] >= flat.size)
-                value = _held(flat[np.clip(args[0], 0, flat.size - 1)] if flat.size else np.zeros(args[0].shape, flat.dtype), e.dtype)
+                value = _held(
+                    flat[np.clip(args[0], 0, flat.size - 1)] if flat.size else np.zeros(args[0].shape, flat.dtype),
+                    e.dtype,
+                )
             case "cast":
                 value = _held(_converted(args[0], e.dtype), e.dtype)
             case "select":

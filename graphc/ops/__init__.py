@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 # importing a family registers its operations
 from graphc.ops import (  # noqa: F401
-    control, convolution, elementwise, fusion, host, injective, layout, leaf, linalg, random, recurrent, reduce, scatter, sequences,
+    control,
+    convolution,
+    elementwise,
+    fusion,
+    host,
+    injective,
+    layout,
+    leaf,
+    linalg,
+    random,
+    recurrent,
+    reduce,
+    scatter,
+    sequences,
     sorting,
 )  # fmt: skip
 from graphc.ops.spec import REGISTRY, Kind, Layout, OpSpec, Sample, expect, has_kernel, register

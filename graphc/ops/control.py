@@ -51,7 +51,10 @@ def _carried(name: str, k: int, initial: Type, declared: Type, new: Type) -> Typ
     if initial == declared == new:
         return initial
     if isinstance(initial, TensorType) and isinstance(declared, TensorType) and isinstance(new, TensorType):
-        same = [a if a == b == c else fresh_symbol() for a, b, c in zip(initial.shape, declared.shape, new.shape, strict=True)]
+        same = [
+            a if a == b == c else fresh_symbol()
+            for a, b, c in zip(initial.shape, declared.shape, new.shape, strict=True)
+        ]
         return initial.with_shape(tuple(same))
     return outside(declared, [initial])
 
@@ -95,7 +98,10 @@ if_ = register(
         summary="The results of `then_body` on the operands where the condition (bool, rank 0) holds, else of `else_body`.",
         infer=_if_type,
         reference=_if_reference,
-        body_types=lambda types, *, then_body, else_body: (_passed(else_body, types[1:]), _passed(then_body, types[1:])),
+        body_types=lambda types, *, then_body, else_body: (
+            _passed(else_body, types[1:]),
+            _passed(then_body, types[1:]),
+        ),
         samples=_if_samples,
     )
 )
@@ -118,7 +124,10 @@ def _loop_type(
     _scalar("loop", "the condition", condition, tensor(BOOL))
     expect(0 <= carries <= len(operands), f"loop: {carries} carried values among {len(operands)} operands")
     _check_body("loop", body, (trip_count, condition, *operands))
-    expect(len(body.outputs) >= 1 + carries, f"loop: the body has {len(body.outputs)} results; a condition and {carries} carried values are needed")
+    expect(
+        len(body.outputs) >= 1 + carries,
+        f"loop: the body has {len(body.outputs)} results; a condition and {carries} carried values are needed",
+    )
     _scalar("loop", "the body's condition", body.outputs[0].type, tensor(BOOL))
     initial, declared = operands[:carries], (v.type for v in body.inputs[2:])
     new = [v.type for v in body.outputs[1 : 1 + carries]]
@@ -180,13 +189,21 @@ loop = register(
 # ---------------------------------------------------------------------------------------------------------- scan
 
 
-def _scan_type(*operands: Type, body: Graph, carries: int, scanned: int, reverse: bool = False, length: DimLike | None = None) -> tuple[Type, ...]:
-    expect(carries + scanned <= len(operands), f"scan: {carries} carried and {scanned} scanned values among {len(operands)} operands")
+def _scan_type(
+    *operands: Type, body: Graph, carries: int, scanned: int, reverse: bool = False, length: DimLike | None = None
+) -> tuple[Type, ...]:
+    expect(
+        carries + scanned <= len(operands),
+        f"scan: {carries} carried and {scanned} scanned values among {len(operands)} operands",
+    )
     initial, rows, captures = operands[:carries], operands[carries : carries + scanned], operands[carries + scanned :]
     turns = length
     slices = []
     for k, t in enumerate(rows):
-        expect(isinstance(t, TensorType) and t.rank >= 1, f"scan: scanned value {k} is {t}, a tensor of rank 1 or more is needed")
+        expect(
+            isinstance(t, TensorType) and t.rank >= 1,
+            f"scan: scanned value {k} is {t}, a tensor of rank 1 or more is needed",
+        )
         assert isinstance(t, TensorType)
         agree = turns is None or turns == t.shape[0] or not (isinstance(turns, int) and isinstance(t.shape[0], int))
         expect(agree, f"scan: scanned value {k} is {t}, {turns} turns are needed along its first axis")
@@ -195,7 +212,10 @@ def _scan_type(*operands: Type, body: Graph, carries: int, scanned: int, reverse
     expect(turns is not None, "scan: nothing is scanned, so `length` is needed")
     assert turns is not None
     _check_body("scan", body, (*initial, *slices, *captures))
-    expect(len(body.outputs) >= carries, f"scan: the body has {len(body.outputs)} results, {carries} carried values are needed")
+    expect(
+        len(body.outputs) >= carries,
+        f"scan: the body has {len(body.outputs)} results, {carries} carried values are needed",
+    )
     pairs = zip(initial, body.inputs, body.outputs, strict=False)
     final = [_carried("scan", k, t, before.type, after.type) for k, (t, before, after) in enumerate(pairs)]
     stacked = []
@@ -207,7 +227,9 @@ def _scan_type(*operands: Type, body: Graph, carries: int, scanned: int, reverse
     return (*final, *stacked)
 
 
-def _scan_bodies(types: Sequence[Type], *, body: Graph, carries: int, scanned: int, **_: Any) -> tuple[tuple[Type, ...], ...]:
+def _scan_bodies(
+    types: Sequence[Type], *, body: Graph, carries: int, scanned: int, **_: Any
+) -> tuple[tuple[Type, ...], ...]:
     rows = [t.with_shape(t.shape[1:]) for t in types[carries : carries + scanned] if isinstance(t, TensorType)]
     return (_passed(body, (*types[:carries], *rows, *types[carries + scanned :])),)
 
@@ -224,7 +246,8 @@ def _scan_reference(
         for pieces, piece in zip(collected, results[carries:], strict=True):
             pieces.append(piece)
     stacked = (
-        _stack(pieces[::-1] if reverse else pieces, v.type) for pieces, v in zip(collected, body.outputs[carries:], strict=True)
+        _stack(pieces[::-1] if reverse else pieces, v.type)
+        for pieces, v in zip(collected, body.outputs[carries:], strict=True)
     )
     return (*state, *stacked)
 

@@ -22,7 +22,9 @@ Ints = tuple[int, ...]
 Padding = tuple[tuple[int, int], ...]
 
 
-def _conv_type(x: TensorType, w: TensorType, *, strides: Ints, padding: Padding, dilation: Ints, groups: int = 1) -> TensorType:
+def _conv_type(
+    x: TensorType, w: TensorType, *, strides: Ints, padding: Padding, dilation: Ints, groups: int = 1
+) -> TensorType:
     tensor_operand("conv", 0, x)
     tensor_operand("conv", 1, w)
     spatial = x.rank - 2
@@ -33,16 +35,28 @@ def _conv_type(x: TensorType, w: TensorType, *, strides: Ints, padding: Padding,
     )
     for what, values in {"strides": strides, "padding": padding, "dilation": dilation}.items():
         expect(len(values) == spatial, f"conv: {what} has {len(values)} entries for {spatial} spatial dimensions")
-    expect(all(v > 0 for v in (*strides, *dilation)), f"conv: strides {list(strides)} and dilation {list(dilation)} must be positive")
-    expect(all(v >= 0 for p in padding for v in p), f"conv: padding {list(padding)} is negative; slice the input instead")
+    expect(
+        all(v > 0 for v in (*strides, *dilation)),
+        f"conv: strides {list(strides)} and dilation {list(dilation)} must be positive",
+    )
+    expect(
+        all(v >= 0 for p in padding for v in p), f"conv: padding {list(padding)} is negative; slice the input instead"
+    )
     window = w.shape[2:]
-    expect(all(isinstance(k, int) and k > 0 for k in window), f"conv: the window of the weights {w} must be known and not empty")
+    expect(
+        all(isinstance(k, int) and k > 0 for k in window),
+        f"conv: the window of the weights {w} must be known and not empty",
+    )
     channels, per_group, outs = x.shape[1], w.shape[1], w.shape[0]
     expect(
-        groups >= 1 and (channels == per_group * groups or not (isinstance(channels, int) and isinstance(per_group, int))),
+        groups >= 1
+        and (channels == per_group * groups or not (isinstance(channels, int) and isinstance(per_group, int))),
         f"conv: input {x} has {channels} channels, weights {w} with {groups} groups need {per_group * groups}",
     )
-    expect(not isinstance(outs, int) or outs % groups == 0, f"conv: {outs} output channels do not split into {groups} groups")
+    expect(
+        not isinstance(outs, int) or outs % groups == 0,
+        f"conv: {outs} output channels do not split into {groups} groups",
+    )
     extents = (
         window_extent(d, k, s, p, e)  # type: ignore[arg-type]
         for d, k, s, p, e in zip(x.shape[2:], window, strides, padding, dilation, strict=True)
@@ -169,7 +183,8 @@ def conv_transpose(
         y = reshape(y, shape=(y.shape[0], outs, *(q * s for q, s in zip(y.shape[2::2], strides, strict=True))))
     # output padding may reach past the last element that any tap touches
     missing = [
-        max(n + r - d, 0) if isinstance(n, int) and isinstance(d, int) else 0 for n, r, d in zip(wanted, skip, y.shape[2:], strict=True)
+        max(n + r - d, 0) if isinstance(n, int) and isinstance(d, int) else 0
+        for n, r, d in zip(wanted, skip, y.shape[2:], strict=True)
     ]
     y = _pad_high(y, [0, 0, *missing])
     starts, stops = (0, 0, *skip), (*y.shape[:2], *(r + n for r, n in zip(skip, wanted, strict=True)))

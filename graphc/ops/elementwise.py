@@ -39,8 +39,14 @@ def _same(name: str, accepts: str) -> Callable[..., TensorType]:
         first = types[0]
         for k, t in enumerate(types):
             expect(isinstance(t, TensorType), f"{name}: operand {k} is {t}, a tensor is needed")
-            expect(t.shape == first.shape, f"{name}: operand {k} has shape {list(t.shape)} but operand 0 has {list(first.shape)}")
-            expect(t.dtype == first.dtype, f"{name}: operand {k} is {t.dtype} but operand 0 is {first.dtype}; cast one of them")
+            expect(
+                t.shape == first.shape,
+                f"{name}: operand {k} has shape {list(t.shape)} but operand 0 has {list(first.shape)}",
+            )
+            expect(
+                t.dtype == first.dtype,
+                f"{name}: operand {k} is {t.dtype} but operand 0 is {first.dtype}; cast one of them",
+            )
             expect(t.dtype.kind in accepts.split(), f"{name}: operand {k} is {t.dtype}; {name} takes {accepts} types")
         return first
 
@@ -79,7 +85,9 @@ def _int_samples(*grids: np.ndarray) -> Iterable[Sample]:
     yield Sample(tuple(g.astype(np.int8) for g in grids))
 
 
-def _samples(accepts: str, floats: tuple[np.ndarray, ...], ints: tuple[np.ndarray, ...]) -> Callable[[], Iterable[Sample]]:
+def _samples(
+    accepts: str, floats: tuple[np.ndarray, ...], ints: tuple[np.ndarray, ...]
+) -> Callable[[], Iterable[Sample]]:
     """Cases for an operation that takes these kinds of element types."""
 
     def samples() -> Iterable[Sample]:
@@ -189,23 +197,31 @@ add = binary("add", np.add, summary="x + y.")
 sub = binary("sub", np.subtract, summary="x - y.")
 mul = binary("mul", np.multiply, summary="x * y.")
 div = binary("div", _divide, summary="x / y; integers round towards zero.")
-floordiv = binary("floordiv", _floor_divide, accepts=REAL, scalar=_floor_divide_scalar, no_gradient=DISCRETE, summary="floor(x / y).")
+floordiv = binary(
+    "floordiv", _floor_divide, accepts=REAL, scalar=_floor_divide_scalar, no_gradient=DISCRETE, summary="floor(x / y)."
+)
 mod = binary("mod", np.mod, accepts=REAL, summary="Remainder with the sign of the divisor (Python, NumPy).")
 fmod = binary("fmod", np.fmod, accepts=REAL, summary="Remainder with the sign of the dividend (C).")
-pow = binary("pow", _power, accepts=REAL, grids=(_POSITIVE, _GRID), summary="x to the power y.")  # noqa: A001
-maximum = binary("maximum", _extreme(np.maximum, dim_max), accepts=REAL, summary="The larger of two; NaN when either is NaN.")
-minimum = binary("minimum", _extreme(np.minimum, dim_min), accepts=REAL, summary="The smaller of two; NaN when either is NaN.")
-atan2 = binary("atan2", np.arctan2, accepts="float", summary="The angle of the point (y, x): atan2(y, x), in (-pi, pi].")
+pow = binary("pow", _power, accepts=REAL, grids=(_POSITIVE, _GRID), summary="x to the power y.")
+maximum = binary(
+    "maximum", _extreme(np.maximum, dim_max), accepts=REAL, summary="The larger of two; NaN when either is NaN."
+)
+minimum = binary(
+    "minimum", _extreme(np.minimum, dim_min), accepts=REAL, summary="The smaller of two; NaN when either is NaN."
+)
+atan2 = binary(
+    "atan2", np.arctan2, accepts="float", summary="The angle of the point (y, x): atan2(y, x), in (-pi, pi]."
+)
 
 neg = unary("neg", np.negative, accepts=NUMERIC, summary="-x.")
-abs = unary("abs", np.abs, accepts=REAL, summary="The magnitude of x.")  # noqa: A001
+abs = unary("abs", np.abs, accepts=REAL, summary="The magnitude of x.")
 sign = unary("sign", np.sign, accepts=REAL, no_gradient=DISCRETE, summary="-1, 0 or 1; NaN for NaN.")
 reciprocal = unary("reciprocal", lambda x: 1 / x, summary="1 / x.")
 sqrt = unary("sqrt", np.sqrt, grid=_POSITIVE, summary="The square root; NaN below zero.")
 rsqrt = unary("rsqrt", lambda x: 1 / np.sqrt(x), grid=_POSITIVE, summary="1 / sqrt(x).")
 floor = unary("floor", np.floor, no_gradient=DISCRETE, summary="The largest integer not above x.")
 ceil = unary("ceil", np.ceil, no_gradient=DISCRETE, summary="The smallest integer not below x.")
-round = unary("round", np.round, no_gradient=DISCRETE, summary="The nearest integer, ties to even.")  # noqa: A001
+round = unary("round", np.round, no_gradient=DISCRETE, summary="The nearest integer, ties to even.")
 trunc = unary("trunc", np.trunc, no_gradient=DISCRETE, summary="x rounded towards zero.")
 relu = unary(
     "relu",
@@ -311,7 +327,14 @@ ge = _comparison("ge", np.greater_equal, REAL, "x >= y.")
 
 
 def _bits(name: str, scalar_name: str, numpy: Callable[..., Any], accepts: str, summary: str) -> OpSpec:
-    return binary(name, numpy, accepts=accepts, scalar=lambda x, y: s.scalar(scalar_name, x, y), no_gradient=DISCRETE, summary=summary)
+    return binary(
+        name,
+        numpy,
+        accepts=accepts,
+        scalar=lambda x, y: s.scalar(scalar_name, x, y),
+        no_gradient=DISCRETE,
+        summary=summary,
+    )
 
 
 def _not(x: Scalar) -> Scalar:
@@ -325,7 +348,9 @@ logical_not = unary("logical_not", np.logical_not, accepts="bool", scalar=_not, 
 bitwise_and = _bits("bitwise_and", "and", np.bitwise_and, INTEGER, "The bits set in both.")
 bitwise_or = _bits("bitwise_or", "or", np.bitwise_or, INTEGER, "The bits set in either.")
 bitwise_xor = _bits("bitwise_xor", "xor", np.bitwise_xor, INTEGER, "The bits set in exactly one.")
-bitwise_not = unary("bitwise_not", np.invert, accepts=INTEGER, scalar=_not, no_gradient=DISCRETE, summary="All bits flipped.")
+bitwise_not = unary(
+    "bitwise_not", np.invert, accepts=INTEGER, scalar=_not, no_gradient=DISCRETE, summary="All bits flipped."
+)
 
 
 def _shift(name: str, scalar_name: str, numpy: Callable[..., Any], summary: str) -> OpSpec:
@@ -351,9 +376,15 @@ shift_right = _shift("shift_right", "shr", np.right_shift, "x // 2**y; the sign 
 
 
 def _select_type(condition: TensorType, a: TensorType, b: TensorType) -> TensorType:
-    expect(isinstance(condition, TensorType) and condition.dtype == BOOL, f"select: the condition is {condition}, a bool tensor is needed")
+    expect(
+        isinstance(condition, TensorType) and condition.dtype == BOOL,
+        f"select: the condition is {condition}, a bool tensor is needed",
+    )
     result = _same("select", ANY)(a, b)
-    expect(condition.shape == a.shape, f"select: the condition has shape {list(condition.shape)} but the choices have {list(a.shape)}")
+    expect(
+        condition.shape == a.shape,
+        f"select: the condition has shape {list(condition.shape)} but the choices have {list(a.shape)}",
+    )
     return result
 
 
@@ -382,7 +413,9 @@ select = register(
 
 def _cast_type(x: TensorType, *, dtype: DType, saturate: bool = True, rounding: str = "up") -> TensorType:
     expect(isinstance(x, TensorType), f"cast: the operand is {x}, a tensor is needed")
-    expect(isinstance(dtype, DType), f"cast: dtype is {dtype!r}, a DType is needed (graphc.ir.dtypes.dtype_of makes one)")
+    expect(
+        isinstance(dtype, DType), f"cast: dtype is {dtype!r}, a DType is needed (graphc.ir.dtypes.dtype_of makes one)"
+    )
     expect(rounding in ROUNDINGS, f"cast: rounding is {rounding!r}; known are {', '.join(ROUNDINGS)}")
     return x.with_dtype(dtype)
 
@@ -396,10 +429,14 @@ def _cast_samples() -> Iterable[Sample]:
     names = "float64 float16 bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz float4_e2m1fn int32 int8 int64 int4 int2 bool"
     for name in names.split():
         yield Sample((values,), {"dtype": dtype_of(name)})
-    yield Sample((np.array([0.3, 2.0, 5.0, np.nan], np.float32),), {"dtype": dtype_of("float8_e8m0fnu"), "rounding": "nearest"})
+    yield Sample(
+        (np.array([0.3, 2.0, 5.0, np.nan], np.float32),), {"dtype": dtype_of("float8_e8m0fnu"), "rounding": "nearest"}
+    )
     yield Sample((np.array([1e6, -1e6, np.inf, np.nan], np.float32),), {"dtype": dtype_of("float8_e5m2")})
-    yield Sample((np.array([1e6, -1e6, np.inf, np.nan], np.float32),), {"dtype": dtype_of("float8_e4m3fn"), "saturate": False})
-    for name in "float32 float16 uint8 int8 int16 uint32 uint4 bool".split():
+    yield Sample(
+        (np.array([1e6, -1e6, np.inf, np.nan], np.float32),), {"dtype": dtype_of("float8_e4m3fn"), "saturate": False}
+    )
+    for name in ["float32", "float16", "uint8", "int8", "int16", "uint32", "uint4", "bool"]:
         yield Sample((np.array([[-1, 0, 1], [300, 70000, -5]], np.int64),), {"dtype": dtype_of(name)})
     yield Sample((_BOOLS,), {"dtype": dtype_of("float32")})
     yield Sample((_BOOLS,), {"dtype": dtype_of("int32")})

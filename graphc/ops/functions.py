@@ -78,7 +78,9 @@ def squeeze(x: Value, axes: Sequence[int] | None = None) -> Value:
 
     Raises GraphTypeError when an axis has another extent.
     """
-    drop = tuple(k for k, d in enumerate(x.shape) if d == 1) if axes is None else normalize_axes(axes, x.rank, "squeeze")
+    drop = (
+        tuple(k for k, d in enumerate(x.shape) if d == 1) if axes is None else normalize_axes(axes, x.rank, "squeeze")
+    )
     for k in drop:
         if isinstance(x.shape[k], int) and x.shape[k] != 1:
             raise GraphTypeError(f"squeeze: axis {k} of {x.type} has extent {x.shape[k]}, not 1")
@@ -107,7 +109,9 @@ def split(x: Value, sizes: Sequence[DimLike], axis: int) -> tuple[Value, ...]:
     axis = normalize_axis(axis, x.rank, "split")
     total = sum(sizes)
     if isinstance(total, int) and isinstance(x.shape[axis], int) and total != x.shape[axis]:
-        raise GraphTypeError(f"split: the sizes {list(sizes)} add up to {total}, axis {axis} of {x.type} has {x.shape[axis]}")
+        raise GraphTypeError(
+            f"split: the sizes {list(sizes)} add up to {total}, axis {axis} of {x.type} has {x.shape[axis]}"
+        )
     pieces, start = [], 0
     for size in sizes:
         starts, stops = [0] * x.rank, list(x.shape)
@@ -316,7 +320,9 @@ def _per_channel(v: Value, rank: int) -> Value:
     return _reshape(v, (1, v.shape[0], *(1,) * (rank - 2)))
 
 
-def batch_normalization(x: Value, scale: Value, bias: Value, running_mean: Value, running_var: Value, *, epsilon: float = 1e-5) -> Value:
+def batch_normalization(
+    x: Value, scale: Value, bias: Value, running_mean: Value, running_var: Value, *, epsilon: float = 1e-5
+) -> Value:
     """Inference: (x - mean) / sqrt(var + epsilon) * scale + bias a channel, as one factor and one shift."""
     factor = div(scale, sqrt(add(running_var, epsilon)))
     shift = sub(bias, mul(running_mean, factor))

@@ -99,7 +99,10 @@ nonzero = host_op(
 
 def _compress_type(x: TensorType, condition: TensorType, *, axis: int) -> TensorType:
     tensor_operand("compress", 0, x)
-    expect(condition == TensorType(BOOL, condition.shape) and condition.rank == 1, f"compress: the condition is {condition}, a bool vector is needed")
+    expect(
+        condition == TensorType(BOOL, condition.shape) and condition.rank == 1,
+        f"compress: the condition is {condition}, a bool vector is needed",
+    )
     expect(0 <= axis < x.rank, f"compress: axis {axis} does not exist in {x}")
     return x.with_shape(tuple(fresh_symbol() if k == axis else d for k, d in enumerate(x.shape)))
 
@@ -152,12 +155,20 @@ unique = host_op(
 )
 
 
-def _suppression_type(boxes: TensorType, scores: TensorType, *limits: TensorType, center_point_box: bool = False) -> TensorType:
+def _suppression_type(
+    boxes: TensorType, scores: TensorType, *limits: TensorType, center_point_box: bool = False
+) -> TensorType:
     for k, t in enumerate((boxes, scores, *limits)):
         tensor_operand("non_max_suppression", k, t)
-    expect(boxes.rank == 3 and boxes.shape[2] == 4, f"non_max_suppression: the boxes are {boxes}, [batch, boxes, 4] is needed")
+    expect(
+        boxes.rank == 3 and boxes.shape[2] == 4,
+        f"non_max_suppression: the boxes are {boxes}, [batch, boxes, 4] is needed",
+    )
     expect(scores.rank == 3, f"non_max_suppression: the scores are {scores}, [batch, classes, boxes] is needed")
-    expect(len(limits) == 3 and all(t.rank == 0 for t in limits), "non_max_suppression: most boxes, overlap and lowest score are needed, of rank 0")
+    expect(
+        len(limits) == 3 and all(t.rank == 0 for t in limits),
+        "non_max_suppression: most boxes, overlap and lowest score are needed, of rank 0",
+    )
     return TensorType(INT64, (fresh_symbol(), 3))
 
 
@@ -179,7 +190,13 @@ def _overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _suppression_reference(
-    boxes: np.ndarray, scores: np.ndarray, most: np.ndarray, overlap: np.ndarray, lowest: np.ndarray, *, center_point_box: bool = False
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    most: np.ndarray,
+    overlap: np.ndarray,
+    lowest: np.ndarray,
+    *,
+    center_point_box: bool = False,
 ) -> np.ndarray:
     chosen: list[tuple[int, int, int]] = []
     for b, c in np.ndindex(*scores.shape[:2]):
@@ -258,7 +275,12 @@ string_split = host_op(
     "Substrings between delimiters (runs of blanks when it is empty) on a new last axis, filled up with empty ones; and how many.",
     _split_type,
     _split_reference,
-    lambda: [Sample((_WORDS,)), Sample((_WORDS,), {"delimiter": "-"}), Sample((_WORDS,), {"maxsplit": 1}), Sample((_WORDS[:0],))],
+    lambda: [
+        Sample((_WORDS,)),
+        Sample((_WORDS,), {"delimiter": "-"}),
+        Sample((_WORDS,), {"maxsplit": 1}),
+        Sample((_WORDS[:0],)),
+    ],
     no_gradient=WORDS,
 )
 
@@ -283,10 +305,18 @@ regex_full_match = host_op(
 
 
 def _normalizer_type(
-    x: TensorType, *, case_action: str = "NONE", is_case_sensitive: bool = False, stopwords: tuple[str, ...] = (), locale: str = ""
+    x: TensorType,
+    *,
+    case_action: str = "NONE",
+    is_case_sensitive: bool = False,
+    stopwords: tuple[str, ...] = (),
+    locale: str = "",
 ) -> TensorType:
     _strings("string_normalizer", 0, x)
-    expect(case_action in ("NONE", "LOWER", "UPPER"), f"string_normalizer: case_action is {case_action!r}; known are NONE, LOWER, UPPER")
+    expect(
+        case_action in ("NONE", "LOWER", "UPPER"),
+        f"string_normalizer: case_action is {case_action!r}; known are NONE, LOWER, UPPER",
+    )
     expect(
         x.rank == 1 or (x.rank == 2 and (x.shape[0] == 1 or not isinstance(x.shape[0], int))),
         f"string_normalizer: the operand is {x}, [count] or [1, count] is needed",
@@ -295,7 +325,12 @@ def _normalizer_type(
 
 
 def _normalizer_reference(
-    x: np.ndarray, *, case_action: str = "NONE", is_case_sensitive: bool = False, stopwords: tuple[str, ...] = (), locale: str = ""
+    x: np.ndarray,
+    *,
+    case_action: str = "NONE",
+    is_case_sensitive: bool = False,
+    stopwords: tuple[str, ...] = (),
+    locale: str = "",
 ) -> np.ndarray:
     x = np.asarray(x, object)
     change: Callable[[str], str] = {"NONE": str, "LOWER": str.lower, "UPPER": str.upper}[case_action]
@@ -336,7 +371,10 @@ def _tfidf_type(
     tensor_operand("tfidf_vectorizer", 0, x)
     expect(mode in ("TF", "IDF", "TFIDF"), f"tfidf_vectorizer: mode is {mode!r}; known are TF, IDF, TFIDF")
     expect(x.rank in (1, 2), f"tfidf_vectorizer: the operand is {x}, rank 1 or 2 is needed")
-    expect(not weights or len(weights) == len(ngram_indexes), f"tfidf_vectorizer: {len(weights)} weights for {len(ngram_indexes)} n-grams")
+    expect(
+        not weights or len(weights) == len(ngram_indexes),
+        f"tfidf_vectorizer: {len(weights)} weights for {len(ngram_indexes)} n-grams",
+    )
     return TensorType(FLOAT32, (*x.shape[:-1], max(ngram_indexes) + 1))
 
 

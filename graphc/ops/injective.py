@@ -52,7 +52,10 @@ def _reshape_type(x: TensorType, *, shape: tuple[DimLike, ...]) -> TensorType:
         f"reshape: the shape {list(shape)} has a negative extent; resolve_shape replaces a -1",
     )
     size, wanted = x.size, product(shape)
-    expect(size == wanted or not _both_known(size, wanted), f"reshape: {x} has {size} elements, the shape {list(shape)} has {wanted}")
+    expect(
+        size == wanted or not _both_known(size, wanted),
+        f"reshape: {x} has {size} elements, the shape {list(shape)} has {wanted}",
+    )
     return x.with_shape(shape)
 
 
@@ -102,7 +105,9 @@ reshape = register(
 
 def _transpose_type(x: TensorType, *, perm: tuple[int, ...]) -> TensorType:
     tensor_operand("transpose", 0, x)
-    expect(sorted(perm) == list(range(x.rank)), f"transpose: perm {list(perm)} does not permute the {x.rank} axes of {x}")
+    expect(
+        sorted(perm) == list(range(x.rank)), f"transpose: perm {list(perm)} does not permute the {x.rank} axes of {x}"
+    )
     return x.with_shape(tuple(x.shape[p] for p in perm))
 
 
@@ -146,7 +151,9 @@ def _broadcast_type(x: TensorType, *, shape: tuple[DimLike, ...]) -> TensorType:
     return x.with_shape(shape)
 
 
-def _broadcast_compute(result: TensorType, readers: Sequence[Reader], index: Index, *, shape: tuple[int, ...]) -> Scalar:
+def _broadcast_compute(
+    result: TensorType, readers: Sequence[Reader], index: Index, *, shape: tuple[int, ...]
+) -> Scalar:
     (x,) = readers
     inner = index[len(index) - x.type.rank :]
     return x(*(s.const(0) if d == 1 else i for d, i in zip(x.type.shape, inner, strict=True)))
@@ -183,13 +190,21 @@ broadcast_to = register(
 # -------------------------------------------------------------------------------------------------------- slice
 
 
-def _slice_type(x: TensorType, *, starts: tuple[DimLike, ...], stops: tuple[DimLike, ...], steps: tuple[int, ...]) -> TensorType:
+def _slice_type(
+    x: TensorType, *, starts: tuple[DimLike, ...], stops: tuple[DimLike, ...], steps: tuple[int, ...]
+) -> TensorType:
     tensor_operand("slice", 0, x)
     counts = (len(starts), len(stops), len(steps))
-    expect(counts == (x.rank,) * 3, f"slice: {x} needs {x.rank} starts, stops and steps; there are {counts[0]}, {counts[1]} and {counts[2]}")
+    expect(
+        counts == (x.rank,) * 3,
+        f"slice: {x} needs {x.rank} starts, stops and steps; there are {counts[0]}, {counts[1]} and {counts[2]}",
+    )
     shape = []
     for axis, (d, start, stop, step) in enumerate(zip(x.shape, starts, stops, steps, strict=True)):
-        expect(isinstance(step, int) and step != 0, f"slice: the step of axis {axis} is {step}; an int other than 0 is needed")
+        expect(
+            isinstance(step, int) and step != 0,
+            f"slice: the step of axis {axis} is {step}; an int other than 0 is needed",
+        )
         extent = slice_extent(start, stop, step)
         if isinstance(d, int) and isinstance(start, int) and isinstance(stop, int) and extent != 0:
             last = start + (extent - 1) * step  # type: ignore[operator]
@@ -201,23 +216,35 @@ def _slice_type(x: TensorType, *, starts: tuple[DimLike, ...], stops: tuple[DimL
     return x.with_shape(tuple(shape))
 
 
-def _slice_reference(x: np.ndarray, *, starts: tuple[int, ...], stops: tuple[int, ...], steps: tuple[int, ...]) -> np.ndarray:
+def _slice_reference(
+    x: np.ndarray, *, starts: tuple[int, ...], stops: tuple[int, ...], steps: tuple[int, ...]
+) -> np.ndarray:
     # before index 0 is None for Python, where -1 would be the last element
     window = tuple(slice(a, None if b < 0 else b, c) for a, b, c in zip(starts, stops, steps, strict=True))
     return np.asarray(x)[window]
 
 
 def _slice_compute(
-    result: TensorType, readers: Sequence[Reader], index: Index, *, starts: tuple[int, ...], stops: tuple[int, ...], steps: tuple[int, ...]
+    result: TensorType,
+    readers: Sequence[Reader],
+    index: Index,
+    *,
+    starts: tuple[int, ...],
+    stops: tuple[int, ...],
+    steps: tuple[int, ...],
 ) -> Scalar:
     return readers[0](*(i * step + start for i, start, step in zip(index, starts, steps, strict=True)))
 
 
-def _slice_view(layout: Layout, result: TensorType, *, starts: tuple[int, ...], stops: tuple[int, ...], steps: tuple[int, ...]) -> Layout:
+def _slice_view(
+    layout: Layout, result: TensorType, *, starts: tuple[int, ...], stops: tuple[int, ...], steps: tuple[int, ...]
+) -> Layout:
     if 0 in result.shape:
         return Layout.dense(result.static_shape, layout.offset)
     offset = layout.offset + sum(start * stride for start, stride in zip(starts, layout.strides, strict=True))
-    return Layout(offset, result.static_shape, tuple(step * stride for step, stride in zip(steps, layout.strides, strict=True)))
+    return Layout(
+        offset, result.static_shape, tuple(step * stride for step, stride in zip(steps, layout.strides, strict=True))
+    )
 
 
 slice_ = register(
@@ -248,16 +275,24 @@ def _pad_type(x: TensorType, value: TensorType, *, low: tuple[DimLike, ...], hig
     tensor_operand("pad", 0, x)
     tensor_operand("pad", 1, value)
     expect(value.rank == 0 and value.dtype == x.dtype, f"pad: the value is {value}, {x.dtype}[] is needed")
-    expect(len(low) == len(high) == x.rank, f"pad: {x} needs {x.rank} amounts at each end; there are {len(low)} low and {len(high)} high")
+    expect(
+        len(low) == len(high) == x.rank,
+        f"pad: {x} needs {x.rank} amounts at each end; there are {len(low)} low and {len(high)} high",
+    )
     shape = tuple(a + d + b for a, d, b in zip(low, x.shape, high, strict=True))
-    expect(all(not isinstance(d, int) or d >= 0 for d in shape), f"pad: {list(low)} and {list(high)} crop more than {x} has")
+    expect(
+        all(not isinstance(d, int) or d >= 0 for d in shape),
+        f"pad: {list(low)} and {list(high)} crop more than {x} has",
+    )
     return x.with_shape(shape)
 
 
 def _pad_reference(x: np.ndarray, value: np.ndarray, *, low: tuple[int, ...], high: tuple[int, ...]) -> np.ndarray:
     x = np.asarray(x)
     result = np.full([a + d + b for a, d, b in zip(low, x.shape, high, strict=True)], np.asarray(value)[()], x.dtype)
-    source = tuple(slice(max(-a, 0), max(d - max(-b, 0), max(-a, 0))) for a, d, b in zip(low, x.shape, high, strict=True))
+    source = tuple(
+        slice(max(-a, 0), max(d - max(-b, 0), max(-a, 0))) for a, d, b in zip(low, x.shape, high, strict=True)
+    )
     kept = x[source]
     result[tuple(slice(max(a, 0), max(a, 0) + n) for a, n in zip(low, kept.shape, strict=True))] = kept
     return result
@@ -304,7 +339,11 @@ def _concat_type(*xs: TensorType, axis: int) -> TensorType:
     for k, x in enumerate(xs[1:], 1):
         tensor_operand("concat", k, x)
         expect(x.dtype == first.dtype, f"concat: operand {k} is {x.dtype} but operand 0 is {first.dtype}")
-        fits = x.rank == first.rank and all(a == b or not _both_known(a, b) for j, (a, b) in enumerate(zip(x.shape, first.shape, strict=True)) if j != axis)
+        fits = x.rank == first.rank and all(
+            a == b or not _both_known(a, b)
+            for j, (a, b) in enumerate(zip(x.shape, first.shape, strict=True))
+            if j != axis
+        )
         expect(fits, f"concat: operand {k} is {x} but operand 0 is {first}; they may differ along axis {axis} only")
         # the operands agree, so where one knows an extent the result does
         shape = [b if isinstance(b, int) else a for a, b in zip(shape, x.shape, strict=True)]
@@ -464,9 +503,12 @@ def _gather_elements_type(x: TensorType, indices: TensorType, *, axis: int) -> T
     _integer_operand("gather_elements", 1, indices)
     expect(0 <= axis < x.rank, f"gather_elements: axis {axis} does not exist in {x}")
     fits = x.rank == indices.rank and all(
-        k == axis or not _both_known(d, n) or n <= d for k, (d, n) in enumerate(zip(x.shape, indices.shape, strict=True))
+        k == axis or not _both_known(d, n) or n <= d
+        for k, (d, n) in enumerate(zip(x.shape, indices.shape, strict=True))
     )
-    expect(fits, f"gather_elements: the indices {indices} leave {x}; only along axis {axis} may they have more elements")
+    expect(
+        fits, f"gather_elements: the indices {indices} leave {x}; only along axis {axis} may they have more elements"
+    )
     return x.with_shape(indices.shape)
 
 

@@ -6,7 +6,7 @@ from graphc.ir.graph import Literal
 from graphc.ir.types import TensorType
 from graphc.ops.spec import Kind, OpSpec, register
 
-input = register(  # noqa: A001  (the field's word for it)
+input = register(
     OpSpec(
         name="input",
         kind=Kind.LEAF,

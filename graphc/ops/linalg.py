@@ -18,7 +18,9 @@ __all__ = ["dot"]
 def _dot_type(a: TensorType, b: TensorType) -> TensorType:
     tensor_operand("dot", 0, a)
     tensor_operand("dot", 1, b)
-    expect(a.dtype == b.dtype and a.dtype.is_numeric, f"dot: the operands are {a} and {b}; both need the same numeric type")
+    expect(
+        a.dtype == b.dtype and a.dtype.is_numeric, f"dot: the operands are {a} and {b}; both need the same numeric type"
+    )
     expect(a.rank >= 2 and a.rank == b.rank, f"dot: the operands are {a} and {b}; both need the same rank, at least 2")
     pairs = [*zip(a.shape[:-2], b.shape[:-2], strict=True), (a.shape[-1], b.shape[-2])]
     expect(

@@ -30,7 +30,9 @@ UINT32 = dtype_of("uint32")
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
-def threefry2x32(k0: Any, k1: Any, x0: Any, x1: Any, rotate: Callable[[Any, int], Any], number: Callable[[int], Any]) -> tuple[Any, Any]:
+def threefry2x32(
+    k0: Any, k1: Any, x0: Any, x1: Any, rotate: Callable[[Any, int], Any], number: Callable[[int], Any]
+) -> tuple[Any, Any]:
     """Encipher the counter (x0, x1) with the key (k0, k1); all uint32, arrays or scalar expressions.
 
     `rotate(x, n)` rotates left by n bits and `number` makes a constant. `+` must wrap around, `^` be exclusive or.
@@ -76,7 +78,9 @@ class _Word:
         return _Word(s.scalar("xor", self.e, other.e))
 
 
-def _bits_compute(result: TensorType, readers: Sequence[Reader], index: Sequence[Scalar], *, shape: tuple[int, ...]) -> Scalar:
+def _bits_compute(
+    result: TensorType, readers: Sequence[Reader], index: Sequence[Scalar], *, shape: tuple[int, ...]
+) -> Scalar:
     flat: Scalar = s.const(0)
     for i, extent in zip(index, result.static_shape, strict=True):
         flat = flat * extent + i
@@ -118,7 +122,9 @@ def make_key(seed: int) -> np.ndarray:
 def split_key(key: Value, count: int = 2) -> tuple[Value, ...]:
     """`count` new keys; the old one must not be used again."""
     words = random_bits(key, shape=(count, 2))
-    return tuple(reshape(slice_(words, starts=(k, 0), stops=(k + 1, 2), steps=(1, 1)), shape=(2,)) for k in range(count))
+    return tuple(
+        reshape(slice_(words, starts=(k, 0), stops=(k + 1, 2), steps=(1, 1)), shape=(2,)) for k in range(count)
+    )
 
 
 def _unit(key: Value, shape: Sequence[DimLike], dtype: DType) -> Value:
@@ -131,7 +137,9 @@ def _unit(key: Value, shape: Sequence[DimLike], dtype: DType) -> Value:
     return mul(add(mul(high, 2.0**26), low), 2.0**-53)
 
 
-def uniform(key: Value, shape: Sequence[DimLike], *, low: float = 0.0, high: float = 1.0, dtype: DType | None = None) -> Value:
+def uniform(
+    key: Value, shape: Sequence[DimLike], *, low: float = 0.0, high: float = 1.0, dtype: DType | None = None
+) -> Value:
     """Uniform numbers in [low, high) (float32 by default). Raises GraphTypeError for a type that is not float."""
     wanted = _float(dtype)
     unit = _unit(key, shape, wanted)
@@ -139,7 +147,9 @@ def uniform(key: Value, shape: Sequence[DimLike], *, low: float = 0.0, high: flo
     return scaled if scaled.dtype == wanted else cast(scaled, dtype=wanted)
 
 
-def normal(key: Value, shape: Sequence[DimLike], *, mean: float = 0.0, scale: float = 1.0, dtype: DType | None = None) -> Value:
+def normal(
+    key: Value, shape: Sequence[DimLike], *, mean: float = 0.0, scale: float = 1.0, dtype: DType | None = None
+) -> Value:
     """Normally distributed numbers (float32 by default), by the transform of Box and Muller."""
     wanted = _float(dtype)
     for_radius, for_angle = split_key(key)

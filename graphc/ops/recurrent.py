@@ -104,23 +104,49 @@ def activation_scalar(how: Activation, x: Scalar) -> Scalar:
 
 
 def _types(
-    name: str, gates: int, states: int, operands: Sequence[Any], optional: Sequence[tuple[str, int]], lengths: bool, activations: Any, wanted: int
+    name: str,
+    gates: int,
+    states: int,
+    operands: Sequence[Any],
+    optional: Sequence[tuple[str, int]],
+    lengths: bool,
+    activations: Any,
+    wanted: int,
 ) -> tuple[TensorType, ...]:
     """Check the operands xp[T, B, gates*H], r[gates*H, H], `states` of [B, H], vectors of [n*H], lengths[B]."""
-    labels = ["the projected input", "the recurrent weights", *["an initial state"] * states, *[what for what, _ in optional]]
+    labels = [
+        "the projected input",
+        "the recurrent weights",
+        *["an initial state"] * states,
+        *[what for what, _ in optional],
+    ]
     labels += ["the lengths"] if lengths else []
     expect(len(operands) == len(labels), f"{name}: {len(operands)} operands, needed are {', '.join(labels)}")
     types = [tensor_operand(name, k, t) for k, t in enumerate(operands)]
     xp, r = types[0], types[1]
-    expect(xp.rank == 3 and xp.dtype.is_float, f"{name}: the projected input is {xp}, a float tensor of rank 3 is needed")
+    expect(
+        xp.rank == 3 and xp.dtype.is_float, f"{name}: the projected input is {xp}, a float tensor of rank 3 is needed"
+    )
     expect(r.rank == 2, f"{name}: the recurrent weights are {r}, rank 2 is needed")
     steps, batch, hidden = xp.shape[0], xp.shape[1], r.shape[1]
-    needed = [(steps, batch, gates * hidden), (gates * hidden, hidden), *[(batch, hidden)] * states, *[(n * hidden,) for _, n in optional]]
+    needed = [
+        (steps, batch, gates * hidden),
+        (gates * hidden, hidden),
+        *[(batch, hidden)] * states,
+        *[(n * hidden,) for _, n in optional],
+    ]
     for k, (label, t, shape) in enumerate(zip(labels, types, needed, strict=False)):
-        agree = t.rank == len(shape) and all(a == b or not (isinstance(a, int) and isinstance(b, int)) for a, b in zip(t.shape, shape, strict=True))
-        expect(agree and t.dtype == xp.dtype, f"{name}: operand {k}, {label}, is {t}; {xp.dtype}{list(shape)} is needed")
+        agree = t.rank == len(shape) and all(
+            a == b or not (isinstance(a, int) and isinstance(b, int)) for a, b in zip(t.shape, shape, strict=True)
+        )
+        expect(
+            agree and t.dtype == xp.dtype, f"{name}: operand {k}, {label}, is {t}; {xp.dtype}{list(shape)} is needed"
+        )
     if lengths:
-        expect(types[-1].dtype.is_integer and types[-1].rank == 1, f"{name}: the lengths are {types[-1]}, an integer for each of the batch is needed")
+        expect(
+            types[-1].dtype.is_integer and types[-1].rank == 1,
+            f"{name}: the lengths are {types[-1]}, an integer for each of the batch is needed",
+        )
     expect(
         len(activations) == wanted and all(len(a) == 3 and a[0] in ACTIVATIONS for a in activations),
         f"{name}: activations {activations!r}; {wanted} of (name, alpha, beta) are needed, see activation()",
@@ -130,7 +156,11 @@ def _types(
 
 
 def _walk(
-    xp: np.ndarray, states: Sequence[np.ndarray], lengths: np.ndarray | None, reverse: bool, step: Callable[..., tuple[np.ndarray, ...]]
+    xp: np.ndarray,
+    states: Sequence[np.ndarray],
+    lengths: np.ndarray | None,
+    reverse: bool,
+    step: Callable[..., tuple[np.ndarray, ...]],
 ) -> tuple[np.ndarray, ...]:
     """Apply `step(x, *states) -> states` along each sequence; the first state is the output."""
     steps, batch = xp.shape[:2]
@@ -195,7 +225,9 @@ def _lstm_reference(
         return o * _apply(f_out, new_c), new_c
 
     with np.errstate(all="ignore"):
-        results = _walk(accumulator(xp), (accumulator(h), accumulator(c)), optional[-1] if lengths else None, reverse, step)
+        results = _walk(
+            accumulator(xp), (accumulator(h), accumulator(c)), optional[-1] if lengths else None, reverse, step
+        )
     return tuple(like(v, xp) for v in results)
 
 
@@ -244,7 +276,9 @@ def _gru_type(
     linear_before_reset: bool = False,
     reverse: bool = False,
 ) -> tuple[TensorType, ...]:
-    return _types("gru", 3, 1, operands, [("the recurrent bias", 1)] if linear_before_reset else [], lengths, activations, 2)
+    return _types(
+        "gru", 3, 1, operands, [("the recurrent bias", 1)] if linear_before_reset else [], lengths, activations, 2
+    )
 
 
 def _gru_reference(
@@ -306,7 +340,11 @@ gru = register(
 
 
 def _rnn_type(
-    *operands: Any, lengths: bool = False, activations: Sequence[Activation] = (TANH,), clip: float = 0.0, reverse: bool = False
+    *operands: Any,
+    lengths: bool = False,
+    activations: Sequence[Activation] = (TANH,),
+    clip: float = 0.0,
+    reverse: bool = False,
 ) -> tuple[TensorType, ...]:
     return _types("rnn", 1, 1, operands, [], lengths, activations, 1)
 

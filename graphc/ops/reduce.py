@@ -36,7 +36,9 @@ _UFUNCS: dict[str, np.ufunc] = {
     "and": np.logical_and,
     "or": np.logical_or,
 }
-_CUBE = np.array([3, -1, 2, 0, 5, -4, 7, 1, -2, 6, 4, -3, 0.5, 2, -1, 3, 8, 8, -6, 0, 1, 2, 3, 4], np.float32).reshape(2, 3, 4)
+_CUBE = np.array([3, -1, 2, 0, 5, -4, 7, 1, -2, 6, 4, -3, 0.5, 2, -1, 3, 8, 8, -6, 0, 1, 2, 3, 4], np.float32).reshape(
+    2, 3, 4
+)
 
 
 def combine_identity(combine: str, dtype: DType) -> Any:
@@ -89,7 +91,11 @@ def _reduction(name: str, combine: str, kinds: str, summary: str) -> OpSpec:
     def reference(x: np.ndarray, *, axes: tuple[int, ...]) -> np.ndarray:
         x = np.asarray(x)
         wide = accumulator(x)
-        options: dict[str, Any] = {} if wide.dtype.kind == "O" else {"initial": combine_identity(combine, dtype_of(wide)), "dtype": wide.dtype}
+        options: dict[str, Any] = (
+            {}
+            if wide.dtype.kind == "O"
+            else {"initial": combine_identity(combine, dtype_of(wide)), "dtype": wide.dtype}
+        )
         if combine in ("and", "or"):
             options = {}
         with np.errstate(all="ignore"):
@@ -125,8 +131,12 @@ def _reduction(name: str, combine: str, kinds: str, summary: str) -> OpSpec:
 
 reduce_sum = _reduction("reduce_sum", "add", "float int uint complex", "The sum over `axes`.")
 reduce_prod = _reduction("reduce_prod", "mul", "float int uint complex", "The product over `axes`.")
-reduce_max = _reduction("reduce_max", "maximum", "float int uint", "The largest element over `axes`; NaN when one is NaN.")
-reduce_min = _reduction("reduce_min", "minimum", "float int uint", "The smallest element over `axes`; NaN when one is NaN.")
+reduce_max = _reduction(
+    "reduce_max", "maximum", "float int uint", "The largest element over `axes`; NaN when one is NaN."
+)
+reduce_min = _reduction(
+    "reduce_min", "minimum", "float int uint", "The smallest element over `axes`; NaN when one is NaN."
+)
 reduce_and = _reduction("reduce_and", "and", "bool", "Whether all elements over `axes` hold.")
 reduce_or = _reduction("reduce_or", "or", "bool", "Whether any element over `axes` holds.")
 
@@ -136,7 +146,9 @@ reduce_or = _reduction("reduce_or", "or", "bool", "Whether any element over `axe
 def _position(name: str, numpy: Callable[..., Any], summary: str) -> OpSpec:
     def infer(x: TensorType, *, axis: int, select_last: bool = False) -> TensorType:
         tensor_operand(name, 0, x)
-        expect(x.dtype.kind in ("float", "int", "uint"), f"{name}: the operand is {x}; {name} takes float int uint types")
+        expect(
+            x.dtype.kind in ("float", "int", "uint"), f"{name}: the operand is {x}; {name} takes float int uint types"
+        )
         expect(0 <= axis < x.rank, f"{name}: axis {axis} does not exist in {x}")
         expect(x.shape[axis] != 0, f"{name}: axis {axis} of {x} is empty and has no extreme")
         return TensorType(INT64, tuple(d for k, d in enumerate(x.shape) if k != axis))
@@ -170,8 +182,16 @@ def _position(name: str, numpy: Callable[..., Any], summary: str) -> OpSpec:
     )
 
 
-argmax = _position("argmax", np.argmax, "Where the largest element along `axis` is (the first NaN if any); the first or last of equals.")
-argmin = _position("argmin", np.argmin, "Where the smallest element along `axis` is (the first NaN if any); the first or last of equals.")
+argmax = _position(
+    "argmax",
+    np.argmax,
+    "Where the largest element along `axis` is (the first NaN if any); the first or last of equals.",
+)
+argmin = _position(
+    "argmin",
+    np.argmin,
+    "Where the smallest element along `axis` is (the first NaN if any); the first or last of equals.",
+)
 
 # ------------------------------------------------------------------------------------------------- running totals
 
@@ -179,7 +199,9 @@ argmin = _position("argmin", np.argmin, "Where the smallest element along `axis`
 def _running(name: str, ufunc: np.ufunc, template: str, summary: str) -> OpSpec:
     def infer(x: TensorType, *, axis: int, exclusive: bool = False, reverse: bool = False) -> TensorType:
         tensor_operand(name, 0, x)
-        expect(x.dtype.kind in ("float", "int", "uint"), f"{name}: the operand is {x}; {name} takes float int uint types")
+        expect(
+            x.dtype.kind in ("float", "int", "uint"), f"{name}: the operand is {x}; {name} takes float int uint types"
+        )
         expect(0 <= axis < x.rank, f"{name}: axis {axis} does not exist in {x}")
         return x
 
@@ -187,7 +209,9 @@ def _running(name: str, ufunc: np.ufunc, template: str, summary: str) -> OpSpec:
         x = np.asarray(x)
         wide = accumulator(np.flip(x, axis) if reverse else x)
         if exclusive:
-            first = np.full_like(wide.take([], axis), ufunc.identity, shape=[1 if k == axis else d for k, d in enumerate(x.shape)])
+            first = np.full_like(
+                wide.take([], axis), ufunc.identity, shape=[1 if k == axis else d for k, d in enumerate(x.shape)]
+            )
             wide = np.concatenate([first, wide], axis).take(range(x.shape[axis]), axis)
         result = ufunc.accumulate(wide, axis, dtype=wide.dtype)
         return like(np.flip(result, axis) if reverse else result, x)
@@ -200,12 +224,27 @@ def _running(name: str, ufunc: np.ufunc, template: str, summary: str) -> OpSpec:
         yield Sample((np.zeros((0, 2), np.float64),), {"axis": 0, "exclusive": True})
 
     return register(
-        OpSpec(name=name, kind=Kind.ANCHOR, template=template, summary=summary, infer=infer, reference=reference, samples=samples)
+        OpSpec(
+            name=name,
+            kind=Kind.ANCHOR,
+            template=template,
+            summary=summary,
+            infer=infer,
+            reference=reference,
+            samples=samples,
+        )
     )
 
 
-cumsum = _running("cumsum", np.add, "scan_sum", "Sums of the elements up to each one along `axis`, without it when `exclusive`.")
-cumprod = _running("cumprod", np.multiply, "scan_prod", "Products of the elements up to each one along `axis`, without it when `exclusive`.")
+cumsum = _running(
+    "cumsum", np.add, "scan_sum", "Sums of the elements up to each one along `axis`, without it when `exclusive`."
+)
+cumprod = _running(
+    "cumprod",
+    np.multiply,
+    "scan_prod",
+    "Products of the elements up to each one along `axis`, without it when `exclusive`.",
+)
 
 # ------------------------------------------------------------------------------------------------ sliding windows
 
@@ -232,19 +271,27 @@ def _window_type(
     for what, values in given.items():
         expect(len(values) == len(axes), f"{name}: {what} has {len(values)} entries for {len(axes)} axes")
     expect(all(v > 0 for v in (*window, *strides, *dilation)), f"{name}: window, strides and dilation must be positive")
-    expect(all(v >= 0 for pair in padding for v in pair), f"{name}: padding {list(padding)} is negative; slice the operand instead")
+    expect(
+        all(v >= 0 for pair in padding for v in pair),
+        f"{name}: padding {list(padding)} is negative; slice the operand instead",
+    )
     shape = list(x.shape)
     for axis, w, stride, pad, step in zip(axes, window, strides, padding, dilation, strict=True):
         shape[axis] = window_extent(shape[axis], w, stride, pad, step)
     return x.with_shape(tuple(shape))
 
 
-def windows(x: np.ndarray, fill: Any, axes: Ints, window: Ints, strides: Ints, padding: Padding, dilation: Ints) -> np.ndarray:
+def windows(
+    x: np.ndarray, fill: Any, axes: Ints, window: Ints, strides: Ints, padding: Padding, dilation: Ints
+) -> np.ndarray:
     """A view of all windows of the padded operand: the shape of the result, then the window's own axes."""
     amounts, keep = [(0, 0)] * x.ndim, [slice(None)] * x.ndim
     for axis, w, stride, (low, high), step in zip(axes, window, strides, padding, dilation, strict=True):
         count, span = int(window_extent(x.shape[axis], w, stride, (low, high), step)), (w - 1) * step + 1
-        amounts[axis] = (low, max(high, span - low - x.shape[axis]))  # a window wider than all has no position, but a view
+        amounts[axis] = (
+            low,
+            max(high, span - low - x.shape[axis]),
+        )  # a window wider than all has no position, but a view
         keep[axis] = slice(0, count * stride, stride)
     padded = np.pad(x, amounts, constant_values=fill)
     spans = tuple((w - 1) * step + 1 for w, step in zip(window, dilation, strict=True))
@@ -255,7 +302,10 @@ def windows(x: np.ndarray, fill: Any, axes: Ints, window: Ints, strides: Ints, p
 def _reduce_window_type(
     x: TensorType, *, combine: str, axes: Ints, window: Ints, strides: Ints, padding: Padding, dilation: Ints
 ) -> TensorType:
-    expect(combine in ("add", "maximum", "minimum"), f"reduce_window: combine is {combine!r}; known are add, maximum, minimum")
+    expect(
+        combine in ("add", "maximum", "minimum"),
+        f"reduce_window: combine is {combine!r}; known are add, maximum, minimum",
+    )
     return _window_type("reduce_window", x, axes, window, strides, padding, dilation)
 
 
@@ -296,19 +346,35 @@ reduce_window = register(
         summary="`combine` (add, maximum, minimum) over a window that slides along `axes`; padding holds the identity.",
         infer=_reduce_window_type,
         reference=_reduce_window_reference,
-        samples=lambda: [Sample((x,), {"combine": c, **attrs}) for x, attrs in _window_cases() for c in ("add", "maximum", "minimum")],
+        samples=lambda: [
+            Sample((x,), {"combine": c, **attrs}) for x, attrs in _window_cases() for c in ("add", "maximum", "minimum")
+        ],
     )
 )
 
 
 def _window_argmax_type(
-    x: TensorType, *, axes: Ints, window: Ints, strides: Ints, padding: Padding, dilation: Ints, column_major: bool = False
+    x: TensorType,
+    *,
+    axes: Ints,
+    window: Ints,
+    strides: Ints,
+    padding: Padding,
+    dilation: Ints,
+    column_major: bool = False,
 ) -> TensorType:
     return _window_type("window_argmax", x, axes, window, strides, padding, dilation).with_dtype(INT64)
 
 
 def _window_argmax_reference(
-    x: np.ndarray, *, axes: Ints, window: Ints, strides: Ints, padding: Padding, dilation: Ints, column_major: bool = False
+    x: np.ndarray,
+    *,
+    axes: Ints,
+    window: Ints,
+    strides: Ints,
+    padding: Padding,
+    dilation: Ints,
+    column_major: bool = False,
 ) -> np.ndarray:
     x = np.asarray(x)
     order = [*(k for k in range(x.ndim) if k not in axes), *(reversed(axes) if column_major else axes)]

@@ -25,9 +25,16 @@ def _check(name: str, x: TensorType, indices: TensorType, updates: TensorType, r
     for k, t in enumerate((x, indices, updates)):
         tensor_operand(name, k, t)
     expect(indices.dtype.is_integer, f"{name}: the indices are {indices}, an integer type is needed")
-    expect(updates.dtype == x.dtype, f"{name}: the updates are {updates} but the data is {x}; they need one element type")
-    expect(reduction == "none" or reduction in _AT, f"{name}: reduction is {reduction!r}; known are none, {', '.join(_AT)}")
-    expect(reduction == "none" or x.dtype.kind in ("float", "int", "uint"), f"{name}: {x.dtype} elements cannot be combined by {reduction}")
+    expect(
+        updates.dtype == x.dtype, f"{name}: the updates are {updates} but the data is {x}; they need one element type"
+    )
+    expect(
+        reduction == "none" or reduction in _AT, f"{name}: reduction is {reduction!r}; known are none, {', '.join(_AT)}"
+    )
+    expect(
+        reduction == "none" or x.dtype.kind in ("float", "int", "uint"),
+        f"{name}: {x.dtype} elements cannot be combined by {reduction}",
+    )
 
 
 def _write(x: np.ndarray, where: tuple[Any, ...], updates: np.ndarray, reduction: str) -> np.ndarray:
@@ -40,7 +47,9 @@ def _write(x: np.ndarray, where: tuple[Any, ...], updates: np.ndarray, reduction
     return like(result, x)
 
 
-def _scatter_elements_type(x: TensorType, indices: TensorType, updates: TensorType, *, axis: int, reduction: str = "none") -> TensorType:
+def _scatter_elements_type(
+    x: TensorType, indices: TensorType, updates: TensorType, *, axis: int, reduction: str = "none"
+) -> TensorType:
     _check("scatter_elements", x, indices, updates, reduction)
     expect(0 <= axis < x.rank, f"scatter_elements: axis {axis} does not exist in {x}")
     expect(
@@ -67,7 +76,10 @@ def _scatter_elements_samples() -> Iterable[Sample]:
     updates = np.linspace(-3, 9, 8, dtype=np.float32).reshape(2, 4)
     for reduction in ("none", *_AT):
         yield Sample((_BOARD, indices, updates), {"axis": 0, "reduction": reduction})
-    yield Sample((_BOARD.astype(np.int32), indices.T[:3].astype(np.int32), updates.T[:3].astype(np.int32)), {"axis": 1, "reduction": "add"})
+    yield Sample(
+        (_BOARD.astype(np.int32), indices.T[:3].astype(np.int32), updates.T[:3].astype(np.int32)),
+        {"axis": 1, "reduction": "add"},
+    )
     yield Sample((_BOARD.astype(np.float16), indices, updates.astype(np.float16)), {"axis": 0, "reduction": "add"})
     yield Sample((_BOARD, indices[:0], updates[:0]), {"axis": 0})
 
@@ -89,7 +101,10 @@ def _scatter_nd_type(x: TensorType, indices: TensorType, updates: TensorType, *,
     _check("scatter_nd", x, indices, updates, reduction)
     expect(indices.rank >= 1, "scatter_nd: the indices have rank 0; their last axis must hold the coordinates")
     depth = indices.shape[-1]
-    expect(isinstance(depth, int) and depth <= x.rank, f"scatter_nd: the indices {indices} hold {depth} coordinates, the data is {x}")
+    expect(
+        isinstance(depth, int) and depth <= x.rank,
+        f"scatter_nd: the indices {indices} hold {depth} coordinates, the data is {x}",
+    )
     assert isinstance(depth, int)
     wanted = (*indices.shape[:-1], *x.shape[depth:])
     expect(
@@ -99,7 +114,9 @@ def _scatter_nd_type(x: TensorType, indices: TensorType, updates: TensorType, *,
     return x
 
 
-def _scatter_nd_reference(x: np.ndarray, indices: np.ndarray, updates: np.ndarray, *, reduction: str = "none") -> np.ndarray:
+def _scatter_nd_reference(
+    x: np.ndarray, indices: np.ndarray, updates: np.ndarray, *, reduction: str = "none"
+) -> np.ndarray:
     x, indices = np.asarray(x), np.asarray(indices)
     where = tuple(wrapped_indices(indices[..., k], x.shape[k], "scatter_nd") for k in range(indices.shape[-1]))
     return _write(x, where or (...,), updates, reduction)

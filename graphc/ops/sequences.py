@@ -34,7 +34,10 @@ def _sequence(name: str, t: Type) -> SequenceType:
 
 
 def _position(name: str, k: int, t: Type) -> None:
-    expect(isinstance(t, TensorType) and t.dtype.is_integer and t.rank == 0, f"{name}: operand {k} is {t}, an integer of rank 0 is needed")
+    expect(
+        isinstance(t, TensorType) and t.dtype.is_integer and t.rank == 0,
+        f"{name}: operand {k} is {t}, an integer of rank 0 is needed",
+    )
 
 
 def _at(items: list[Any], position: np.ndarray, what: str, *, end: bool = False) -> int:

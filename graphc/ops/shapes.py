@@ -100,7 +100,9 @@ def slice_bounds(start: DimLike | None, stop: DimLike | None, step: int, extent:
     if isinstance(extent, int) and not isinstance(start, Dim) and not isinstance(stop, Dim):
         first, last, _ = slice(start, stop, step).indices(extent)
         return first, max(last, first) if step > 0 else min(last, first)
-    return _bound(start, 0 if step > 0 else extent - 1, extent, step), _bound(stop, extent if step > 0 else -1, extent, step)
+    return _bound(start, 0 if step > 0 else extent - 1, extent, step), _bound(
+        stop, extent if step > 0 else -1, extent, step
+    )
 
 
 def _bound(bound: DimLike | None, default: DimLike, extent: DimLike, step: int) -> DimLike:
@@ -169,4 +171,6 @@ def reshaped_layout(layout: Layout, shape: tuple[int, ...]) -> Layout | None:
             step *= shape[axis]
     # axes of extent 1 may have any stride; the dense one keeps `is_dense` and text plain
     dense = Layout.dense(shape).strides
-    return Layout(layout.offset, shape, tuple(d if n == 1 else s for s, d, n in zip(strides, dense, shape, strict=True)))
+    return Layout(
+        layout.offset, shape, tuple(d if n == 1 else s for s, d, n in zip(strides, dense, shape, strict=True))
+    )

@@ -22,7 +22,10 @@ _TABLE = np.array([[3, 1, 2, 1, 0], [-1, 5, 5, -2, 4]], np.float32)
 
 def _check(name: str, x: TensorType, axis: int) -> None:
     tensor_operand(name, 0, x)
-    expect(x.dtype.kind in ("float", "int", "uint", "bool"), f"{name}: the operand is {x}; {name} takes float int uint bool types")
+    expect(
+        x.dtype.kind in ("float", "int", "uint", "bool"),
+        f"{name}: the operand is {x}; {name} takes float int uint bool types",
+    )
     expect(0 <= axis < x.rank, f"{name}: axis {axis} does not exist in {x}")
 
 

@@ -54,7 +54,9 @@ class Layout(NamedTuple):
     def is_dense(self) -> bool:
         """Row-major without gaps (strides of dimensions of extent 1 do not matter)."""
         dense = Layout.dense(self.shape)
-        return 0 in self.shape or all(d == 1 or a == b for d, a, b in zip(self.shape, self.strides, dense.strides, strict=True))
+        return 0 in self.shape or all(
+            d == 1 or a == b for d, a, b in zip(self.shape, self.strides, dense.strides, strict=True)
+        )
 
 
 class Sample(NamedTuple):
@@ -118,9 +120,13 @@ class OpSpec:
         broadcast as NumPy does; element types must agree.
         """
         # the last value decides, for in select(condition, a, 0.0) the first one is a bool
-        like = next((o.dtype for o in reversed(operands) if isinstance(o, Value) and isinstance(o.type, TensorType)), None)
+        like = next(
+            (o.dtype for o in reversed(operands) if isinstance(o, Value) and isinstance(o.type, TensorType)), None
+        )
         values = [
-            o if isinstance(o, Value) else constant(o, like if isinstance(o, bool | int | float) and self.promote else None)
+            o
+            if isinstance(o, Value)
+            else constant(o, like if isinstance(o, bool | int | float) and self.promote else None)
             for o in operands
         ]
         if self.promote and len({v.shape for v in values}) > 1:

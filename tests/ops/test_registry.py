@@ -1,0 +1,191 @@
+"""Tests generated from the registry: what an operation says about itself in several ways must agree."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import assert_close, operands_of, results_of, samples, type_of
+
+from graphc.errors import GraphTypeError
+from graphc.ir import scalar as s
+from graphc.ir.dtypes import dtype_of
+from graphc.ir.graph import Graph, input_value, make
+from graphc.ir.interpret import bind_symbols, evaluate, run
+from graphc.ir.scalar import Scalar
+from graphc.ir.types import OptionalType, SequenceType, TensorType
+from graphc.ops import REGISTRY, Kind, Layout, OpSpec, Sample
+from graphc.ops.reduce import combine_identity
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_every_operation_is_complete(name: str) -> None:
+    spec = REGISTRY[name]
+    assert spec.name == name
+    assert spec.summary.endswith(".")
+    if spec.kind is Kind.LEAF:
+        return
+    assert spec.reference is not None
+    assert [*spec.samples()], "an operation without samples is not tested"
+    needed = {Kind.ELEMENTWISE: "scalar", Kind.INJECTIVE: "compute", Kind.REDUCE: "combine"}
+    if spec.kind in needed:
+        assert getattr(spec, needed[spec.kind]) is not None
+    if spec.kind is Kind.ANCHOR:
+        assert spec.template or spec.decompose
+    if spec.kind is Kind.HOST:
+        assert spec.no_gradient
+
+
+@pytest.mark.parametrize(("spec", "sample"), samples())
+def test_inference_agrees_with_the_reference(spec: OpSpec, sample: Sample) -> None:
+    inferred = spec.infer(*map(type_of, operands_of(sample)), **sample.attrs)
+    inferred = inferred if type(inferred) is tuple else (inferred,)
+    results = results_of(spec, sample)
+    assert len(inferred) == len(results)
+    symbols: dict[str, int] = {}
+    for t, result in zip(inferred, results, strict=True):
+        assert bind_symbols(t, result, symbols), f"inferred {t}, the reference gave {result!r}"
+
+
+@pytest.mark.parametrize(("spec", "sample"), samples())
+def test_a_node_runs_and_leaves_its_operands_alone(spec: OpSpec, sample: Sample) -> None:
+    operands = operands_of(sample)
+    before = copy.deepcopy(operands)
+    inputs = [input_value(f"x{k}", type_of(o)) for k, o in enumerate(operands)]
+    outs = make(spec, *inputs, **sample.attrs)
+    assert make(spec, *inputs, **sample.attrs) == outs, "equal nodes must be one node"
+    results = run(Graph(inputs, outs), *operands)
+    for actual, expected in zip(results, results_of(spec, sample), strict=True):
+        _assert_same(actual, expected)
+    for o, b in zip(operands, before, strict=True):
+        _assert_same(o, b)
+
+
+def _assert_same(a: Any, b: Any) -> None:
+    if isinstance(b, list):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            _assert_same(x, y)
+    elif b is None:
+        assert a is None
+    else:
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        # narrow floats are compared in a wide type: NumPy does not know their NaNs
+        wide = np.float64 if dtype_of(b).is_float else b.dtype
+        np.testing.assert_array_equal(a.astype(wide), b.astype(wide))
+
+
+class ArrayReader:
+    """Reads elements of a dense array in buffer `number`."""
+
+    def __init__(self, number: int, array: np.ndarray) -> None:
+        self.type = TensorType(dtype_of(array), array.shape)
+        self.number, self.strides = number, Layout.dense(array.shape).strides
+
+    def __call__(self, *index: Scalar) -> Scalar:
+        return s.load(self.number, s.linear(index, self.strides), self.type.dtype)
+
+
+@pytest.mark.parametrize(("spec", "sample"), samples(lambda spec: spec.scalar is not None, kernels_only=True))
+def test_scalar_form_agrees_with_the_reference(spec: OpSpec, sample: Sample) -> None:
+    arrays = operands_of(sample)
+    (expected,) = results_of(spec, sample)
+    assert spec.scalar is not None
+    element = spec.scalar(*(s.load(k, s.index(0), dtype_of(a)) for k, a in enumerate(arrays)), **sample.attrs)
+    assert element.dtype == dtype_of(expected)
+    actual = evaluate(element, indices=[np.arange(expected.size)], buffers=arrays)
+    assert_close(np.broadcast_to(actual, expected.size).reshape(expected.shape), expected)
+
+
+@pytest.mark.parametrize(("spec", "sample"), samples(lambda spec: spec.compute is not None, kernels_only=True))
+def test_computed_elements_agree_with_the_reference(spec: OpSpec, sample: Sample) -> None:
+    arrays = operands_of(sample)
+    (expected,) = results_of(spec, sample)
+    result = TensorType(dtype_of(expected), expected.shape)
+    readers = [ArrayReader(k, a) for k, a in enumerate(arrays)]
+    assert spec.compute is not None
+    element = spec.compute(result, readers, [s.index(k) for k in range(expected.ndim)], **sample.attrs)
+    assert element.dtype == result.dtype
+    if expected.size:
+        actual = evaluate(element, indices=np.indices(expected.shape), buffers=arrays)
+        np.testing.assert_array_equal(np.broadcast_to(actual, expected.shape), expected)
+
+
+def _strided(buffer: np.ndarray, layout: Layout) -> np.ndarray:
+    """The elements of a flat buffer that a layout describes."""
+    if 0 in layout.shape:
+        return np.zeros(layout.shape, buffer.dtype)
+    places = np.full(layout.shape, layout.offset)
+    for axis, (extent, stride) in enumerate(zip(layout.shape, layout.strides, strict=True)):
+        line = [1] * len(layout.shape)
+        line[axis] = extent
+        places = places + (np.arange(extent) * stride).reshape(line)
+    return buffer[places]
+
+
+def _layouts(array: np.ndarray) -> list[tuple[np.ndarray, Layout]]:
+    """The array in a dense buffer, with a gap before it, and with its axes in reverse order and spread out."""
+    shape = array.shape
+    dense = array.ravel()
+    gap = np.concatenate([dense[:1], dense])
+    spread = np.zeros([2 * d for d in shape[::-1]], array.dtype)
+    spread[tuple(slice(None, None, 2) for _ in shape)] = array.T
+    strides = Layout.dense(spread.shape).strides
+    return [
+        (dense, Layout.dense(shape)),
+        (gap, Layout.dense(shape, 1)),
+        (spread.ravel(), Layout(0, shape, tuple(2 * n for n in strides[::-1]))),
+    ]
+
+
+@pytest.mark.parametrize(("spec", "sample"), samples(lambda spec: spec.view is not None))
+def test_views_show_what_the_reference_computes(spec: OpSpec, sample: Sample) -> None:
+    (array,) = operands_of(sample)
+    (expected,) = results_of(spec, sample)
+    result = TensorType(dtype_of(expected), expected.shape)
+    assert spec.view is not None
+    always = spec.name in ("reshape", "transpose", "broadcast_to", "slice")
+    for k, (buffer, layout) in enumerate(_layouts(array)):
+        view = spec.view(layout, result, **sample.attrs)
+        assert view is not None or k == 2 or not always, "a dense operand can be viewed"
+        if view is not None:
+            assert view.shape == expected.shape
+            np.testing.assert_array_equal(_strided(buffer, view), expected)
+
+
+@pytest.mark.parametrize(("spec", "sample"), samples(lambda spec: spec.kind is Kind.REDUCE, kernels_only=True))
+def test_reductions_combine_elements_from_the_identity(spec: OpSpec, sample: Sample) -> None:
+    (array,) = operands_of(sample)
+    (expected,) = results_of(spec, sample)
+    assert spec.combine is not None
+    axes = sample.attrs["axes"]
+    kept = [k for k in range(array.ndim) if k not in axes]
+    count = math.prod(array.shape[k] for k in axes)
+    rows = array.transpose([*kept, *axes]).reshape(expected.size, count)
+    start = s.const(combine_identity(spec.combine, dtype_of(array)), dtype_of(array))
+    combined = functools.reduce(lambda a, k: s.scalar(spec.combine or "", a, s.load(k, s.index(0), start.dtype)), range(count), start)
+    columns = [np.ascontiguousarray(rows[:, k]) for k in range(count)]
+    actual = evaluate(combined, indices=[np.arange(expected.size)], buffers=columns)
+    assert_close(np.broadcast_to(actual, expected.size).reshape(expected.shape), expected)
+
+
+def _takes_tensors(spec: OpSpec) -> bool:
+    """Operations that a caller gives tensors; those of graphc.ops.layout are made by passes only."""
+    anything = ("sequence", "optional", "fusion")
+    return spec.kind is not Kind.LEAF and not spec.name.startswith(anything) and spec.infer.__module__ != "graphc.ops.layout"
+
+
+@pytest.mark.parametrize("name", [n for n, spec in REGISTRY.items() if _takes_tensors(spec)])
+def test_a_sequence_where_a_tensor_is_needed_is_refused_clearly(name: str) -> None:
+    spec = REGISTRY[name]
+    sample = next((x for x in spec.samples() if x.operands and not isinstance(x.operands[0], list)), None)
+    if sample is None:
+        pytest.skip("takes no tensors")
+    types = [type_of(o) for o in operands_of(sample)]
+    for wrong in (SequenceType(types[0]), OptionalType(types[0])):
+        with pytest.raises(GraphTypeError, match=name):
+            spec.infer(wrong, *types[1:], **sample.attrs)
