@@ -15,7 +15,7 @@ from __future__ import annotations
 from graphc import ops
 from graphc.ir.graph import Graph, Node, Value, location
 from graphc.ir.rewrite import Rule, Uses, located, rewrite, rule
-from graphc.passes.match import constant_source, varying_axes
+from graphc.passes.match import is_constant, varying_axes
 
 __all__ = ["BATCH_NORM_RULES", "fold_batch_norm"]
 
@@ -35,7 +35,7 @@ def _constant_weights(contraction: Node) -> str | None:
         return f"the operand is a {contraction.op.name}, not a convolution or matrix product"
     if not contraction.outputs[0].dtype.is_float:
         return f"the element type is {contraction.outputs[0].dtype}"
-    return None if constant_source(contraction.inputs[1]) is not None else "the weights are not constant"
+    return None if is_constant(contraction.inputs[1]) else "the weights are not constant"
 
 
 def _along(v: Value, axis: int) -> str | None:
@@ -96,7 +96,7 @@ def _scale_after_bias(node: Node, uses: Uses) -> str | None:
         _constant_weights(contraction.node)
         or _sole_reader(inner, uses)
         or _sole_reader(contraction, uses)
-        or (None if constant_source(bias) is not None else "the bias is not constant")
+        or (None if is_constant(bias) else "the bias is not constant")
         or _along(factor, _channel_axis(contraction.node))
     )
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from graphc.errors import PassError
 from graphc.ir.graph import Graph, Node, Value, constant, describe_location, inline, location, location_of, remake
-from graphc.ir.rewrite import deep, record, refuse
+from graphc.ir.rewrite import deep, once_settled, record, refuse
 from graphc.ir.types import TensorType
 from graphc.ops.spec import REGISTRY, Kind
 
@@ -36,7 +36,7 @@ PACKS = ("pack_conv_weights", "pack_depthwise_weights", "pack_matrix")
 
 def fold(graph: Graph) -> Graph:
     """The graph with constants computed and control flow with a known condition resolved."""
-    return deep(lambda g: _Folder(g).run())(graph)
+    return once_settled("fold", deep(lambda g: _Folder(g).run()), graph)
 
 
 class _Folder:
@@ -50,15 +50,21 @@ class _Folder:
         self.emitted: dict[Value, Value] = {}
 
     def run(self) -> Graph:
+        new, known = self.new, self.known
         for node in self.graph.nodes:
+            inputs = tuple(new.get(v, v) for v in node.inputs)
+            if inputs == node.inputs and node.inputs and node.op.kind is not Kind.CONTROL and not any(v in known for v in inputs):
+                continue  # nothing is known about it
             with location(*location_of(node)):
-                self.new.update(zip(node.outputs, self.visit(node, [self.new[v] for v in node.inputs]), strict=True))
-        outputs = tuple(self.emit(self.new[v]) for v in self.graph.outputs)
+                outs = self.visit(node, inputs)
+            if outs != node.outputs:
+                new.update(zip(node.outputs, outs, strict=True))
+        outputs = tuple(self.emit(new.get(v, v)) for v in self.graph.outputs)
         return self.graph if outputs == self.graph.outputs else self.graph.with_outputs(outputs)
 
-    def visit(self, old: Node, inputs: list[Value]) -> Sequence[Value]:
+    def visit(self, old: Node, inputs: tuple[Value, ...]) -> Sequence[Value]:
         """The node on its new inputs: known, or fed with the constants that its operands became."""
-        node = remake(old, tuple(inputs))[0].node if old.types else old
+        node = remake(old, inputs)[0].node
         if node.op.name == "constant":
             data = node.attrs["data"]
             self.known[node.outputs[0]], self.names[node.outputs[0]] = data.array, data.name
@@ -137,7 +143,7 @@ class _Folder:
                     self.emitted[v] = constant(np.ascontiguousarray(array), v.dtype, self.names[v])
         return self.emitted[v]
 
-    def resolve(self, node: Node, inputs: list[Value]) -> tuple[Value, ...] | None:
+    def resolve(self, node: Node, inputs: Sequence[Value]) -> tuple[Value, ...] | None:
         """Control flow whose course is known: the branch that will be taken, or a loop that makes no step."""
         if node.op.name == "if_" and inputs[0] in self.known:
             taken = node.attrs["then_body" if self.known[inputs[0]].item() else "else_body"]

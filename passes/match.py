@@ -13,8 +13,9 @@ from graphc.ir.dims import DimLike
 from graphc.ir.graph import Node, Value
 from graphc.ir.rewrite import Uses
 from graphc.ir.types import TensorType
+from graphc.ops.spec import Kind
 
-__all__ = ["constant_source", "is_tensor", "is_uniform", "needs", "size_of", "uniform", "varying_axes"]
+__all__ = ["constant_array", "constant_source", "is_constant", "is_tensor", "is_uniform", "needs", "size_of", "uniform", "varying_axes"]
 
 #: larger constants are not searched for being uniform
 SEARCHED_ELEMENTS = 4096
@@ -66,20 +67,42 @@ def size_of(shape: tuple[DimLike, ...]) -> int | None:
     return math.prod(shape) if all(isinstance(d, int) for d in shape) else None  # type: ignore[arg-type]
 
 
-def varying_axes(v: Value) -> frozenset[int] | None:
-    """The axes along which a constant, seen through broadcasts and reshapes of unit axes, can vary; None if not a constant.
+def is_constant(v: Value) -> bool:
+    """Whether the value is computed from constants alone; folding may not have been there yet."""
+    pending = [v.node]
+    while pending:
+        node = pending[-1]
+        if node in _constant:
+            pending.pop()
+            continue
+        if node.op.kind is Kind.LEAF or not node.inputs or node.op.kind is Kind.HOST:
+            _constant[node] = node.op.name == "constant"
+            continue
+        unknown = [u.node for u in node.inputs if u.node not in _constant]
+        if unknown and not any(_constant.get(u.node) is False for u in node.inputs):
+            pending += unknown
+        else:
+            _constant[node] = all(_constant.get(u.node, False) for u in node.inputs)
+    return _constant[v.node]
 
-    `broadcast_to(constant[1, 64, 1, 1])` varies along axis 1 only.
+
+_constant: WeakKeyDictionary[Node, bool] = WeakKeyDictionary()
+
+
+def varying_axes(v: Value) -> frozenset[int] | None:
+    """The axes along which a constant can vary, as far as broadcasts in it tell; None when it is not a constant.
+
+    `broadcast_to(constant[1, 64, 1, 1])` varies along axis 1 only, and so does its product with a single number.
     """
-    if v.node.op.name == "constant":
-        return frozenset(a for a, d in enumerate(v.shape) if d != 1)
-    if constant_source(v) is None:
+    if not is_constant(v):
         return None
     if v.node.op.name == "broadcast_to":
         inner = v.node.inputs[0]
         below = varying_axes(inner)
         added = v.rank - inner.rank
         return None if below is None else frozenset(a + added for a in below if inner.shape[a] != 1)
+    if v.node.op.kind is Kind.ELEMENTWISE:
+        return frozenset().union(*(varying_axes(u) or () for u in v.node.inputs))
     return frozenset(a for a, d in enumerate(v.shape) if d != 1)
 
 

@@ -90,15 +90,10 @@ def _clean(graph: Graph, options: Options, rounds: int = 8) -> Graph:
     return graph
 
 
-def _batch_norm(graph: Graph, options: Options, rounds: int = 8) -> Graph:
-    """A scale that went into weights has to fold before the next one can follow it."""
-    for _ in range(rounds):
-        before = graph
-        graph = fold_batch_norm(graph)
-        if graph is before:
-            break
-        graph = _clean(graph, options)
-    return graph
+def _batch_norm(graph: Graph, options: Options) -> Graph:
+    """Scales into weights, which then fold."""
+    after = fold_batch_norm(graph)
+    return graph if after is graph else _clean(after, options)
 
 
 def _chosen(options: Options, passes: list[tuple[int, Pass]]) -> list[Pass]:

@@ -7,7 +7,7 @@ additions meet.
 from __future__ import annotations
 
 from graphc.ir.graph import Graph
-from graphc.ir.rewrite import Rule, rewrite
+from graphc.ir.rewrite import Rule, once_settled, rewrite
 from graphc.passes.algebra import algebra_rules
 from graphc.passes.movement import MOVEMENT_RULES
 
@@ -21,4 +21,5 @@ def simplification_rules(strict: bool = False) -> tuple[Rule, ...]:
 
 def simplify(graph: Graph, strict: bool = False) -> Graph:
     """The graph in normal form under `simplification_rules`."""
-    return rewrite(graph, simplification_rules(strict))
+    rules = simplification_rules(strict)
+    return once_settled(("simplify", strict), lambda g: rewrite(g, rules), graph)

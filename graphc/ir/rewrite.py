@@ -20,13 +20,14 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
+from weakref import WeakSet
 
 from graphc.errors import GraphcError, PassError
 from graphc.ir.graph import Graph, Node, Value, describe_location, location, location_of, make, rebuild, remake
 from graphc.ir.verify import verify
 
 __all__ = [
-    "Dump", "Hook", "Pass", "PassManager", "Rule", "Timer", "Trace", "Uses", "deep", "located", "record", "refuse",
+    "Dump", "Hook", "Pass", "PassManager", "Rule", "Timer", "Trace", "Uses", "deep", "located", "once_settled", "record", "refuse",
     "rewrite", "rule", "trace", "verify_between",
 ]  # fmt: skip
 
@@ -201,19 +202,27 @@ class _Engine:
         for r in rules:
             for root in r.roots:
                 self.by_root.setdefault(root, []).append(r)
-        self.final: dict[Node, tuple[Value, ...]] = {}
+        self.final: dict[Node, tuple[Value, ...] | None] = {}  # None: the node itself
         self.forward: dict[Node, tuple[Value, ...]] = {}  # replaced by these, which are not yet in normal form
         self.recent: list[str] = []
 
     def run(self) -> Graph:
-        graph = self.graph
+        graph, final = self.graph, self.final
         for node in graph.nodes:
-            self.normalise(node)
+            # most nodes are as they should be: no stack, no new tuples
+            if node in final:
+                continue
+            unchanged = all(final.get(v.node, ()) is None for v in node.inputs)
+            if unchanged and node.op.name not in self.by_root:
+                final[node] = None
+            else:
+                self.normalise(node)
         outputs = tuple(self.lookup(v) for v in graph.outputs)
         return graph if outputs == graph.outputs else graph.with_outputs(outputs)
 
     def lookup(self, v: Value) -> Value:
-        return self.final[v.node][v.index]
+        found = self.final[v.node]
+        return v if found is None else found[v.index]
 
     def normalise(self, root: Node) -> None:
         stack = [root]
@@ -223,26 +232,24 @@ class _Engine:
                 stack.pop()
                 continue
             if node in self.forward:
-                waiting = self.unfinished(self.forward[node], stack)
+                waiting = self.unfinished(self.forward[node])
                 if not waiting:
                     self.finish(node, tuple(self.lookup(v) for v in self.forward.pop(node)))
                 stack += waiting
                 continue
-            waiting = self.unfinished(node.inputs, stack)
+            waiting = self.unfinished(node.inputs)
             if waiting:
                 stack += waiting
                 continue
+            inputs = tuple(self.lookup(v) for v in node.inputs)
             with location(*location_of(node)):
-                new = remake(node, tuple(self.lookup(v) for v in node.inputs))
-                if node.outputs == new:
-                    hit = self.apply(node)
-                    if hit is None:
-                        self.finish(node, new)
-                        continue
-                    new = hit
-            self.forward[node] = new
+                new = remake(node, inputs) if inputs != node.inputs else self.apply(node)
+            if new is None:
+                self.final[node] = None
+            else:
+                self.forward[node] = new
 
-    def unfinished(self, values: Sequence[Value], stack: Sequence[Node]) -> list[Node]:
+    def unfinished(self, values: Sequence[Value]) -> list[Node]:
         waiting = list(dict.fromkeys(v.node for v in values if v.node not in self.final))
         for node in waiting:
             if node in self.forward:
@@ -251,8 +258,10 @@ class _Engine:
         return waiting[::-1]
 
     def finish(self, node: Node, values: tuple[Value, ...]) -> None:
-        self.final[node] = values
-        if values != node.outputs:
+        if values == node.outputs:
+            self.final[node] = None
+        else:
+            self.final[node] = values
             self.uses._replace(node, values, self.lookup)
 
     def apply(self, node: Node) -> tuple[Value, ...] | None:
@@ -274,6 +283,20 @@ class _Engine:
             record(r.name, node)
             return values
         return None
+
+
+_settled: dict[object, WeakSet[Graph]] = {}
+
+
+def once_settled(key: object, function: Callable[[Graph], Graph], graph: Graph) -> Graph:
+    """`function(graph)`, for a function that does nothing to its own results, which are remembered under `key`."""
+    done = _settled.setdefault(key, WeakSet())
+    t = _trace.get()
+    if graph in done and (t is None or not t.explain):
+        return graph
+    result = function(graph)
+    done.add(result)
+    return result
 
 
 # --- bodies ----------------------------------------------------------------------------------------------------------
