@@ -236,8 +236,8 @@ def atan2(y: Scalar, x: Scalar) -> Scalar:
     angle = atan(ratio)
     angle = select(swap, math.pi / 2 - angle, angle)
     angle = select(bitcast(x, "int32") < 0, math.pi - angle, angle)
-    # NaN in either operand: the comparisons above may have lost it
-    return _with_sign(angle, y) + (x * 0.0 + y * 0.0) * select(scalar("ne", x, x), x, select(scalar("ne", y, y), y, 0.0))
+    not_numbers = scalar("or", scalar("ne", x, x), scalar("ne", y, y))  # the comparisons above may have lost them
+    return select(not_numbers, x + y, _with_sign(angle, y))
 
 
 def _asin_small(x: Scalar) -> Scalar:

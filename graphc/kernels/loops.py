@@ -32,7 +32,7 @@ PANEL = 256
 #: innermost extents up to this that are powers of two stay numbers: the loop becomes a few vector instructions
 _STATIC_EXTENT = 16
 #: more regions than this are not worth their launches; the comparisons stay in the kernel
-_MAX_REGIONS = 9
+_MAX_REGIONS = 4
 _REGION_POINTS = 512
 #: numbers that do not become parameters: they mean the same in every shape
 _PLAIN = (-1, 0, 1)
@@ -259,9 +259,10 @@ def panel_loop(nest: LoopNest) -> int | None:
     if not inner or not nest.extents or not any(isinstance(s, Reduce) for s in nest.stages):
         return None
     last, innermost = len(nest.extents) - 1, len(nest.extents) + len(inner) - 1
-    loads = _loads([s.value for s in nest.stages if isinstance(s, Reduce)])
-    along_panel = sum(_coefficient(x.args[0], last) == 1 for x in loads)
-    along_rows = sum(_coefficient(x.args[0], innermost) == 1 for x in loads)
+    offsets = [x.args[0] for x in _loads([s.value for s in nest.stages if isinstance(s, Reduce)])]
+    along_panel, along_rows = (sum(_coefficient(o, k) == 1 for o in offsets) for k in (last, innermost))
+    if along_panel == along_rows:  # a matrix product: by columns only the rows' side is read with strides
+        return last if along_panel and any(_coefficient(o, innermost) != 1 and innermost in counters_in(o) for o in offsets) else None
     return last if along_panel > along_rows else None
 
 

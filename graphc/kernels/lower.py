@@ -265,7 +265,9 @@ def lower_copy(source: Placed, target: Placed, threads: int = 1) -> list[Launch]
     return launches(nest, [source, target], threads, ("copy",))
 
 
-def launches(nest: LoopNest, placed: Sequence[Placed], threads: int, names: tuple[str, ...]) -> list[Launch]:
+def launches(
+    nest: LoopNest, placed: Sequence[Placed], threads: int, names: tuple[str, ...], *, ordered: bool = False
+) -> list[Launch]:
     """The launches of a nest whose extents and strides are numbers, on operands and then results."""
     result = []
     for piece in loops.split_domain(nest):
@@ -292,7 +294,7 @@ def launches(nest: LoopNest, placed: Sequence[Placed], threads: int, names: tupl
 def _used(nest: LoopNest, placed: Sequence[Placed]) -> tuple[LoopNest, list[Placed]]:
     """Without operands that are not read, and with operands that are the same memory merged into one."""
     first_output = len(placed) - nest.outputs
-    read = {x.attr for x in walk(loops.expressions(nest)) if x.op == "load"}
+    read = {x.attr for x in walk(loops.expressions(nest)) if x.op == "load" and x.attr < first_output}
     numbers: dict[tuple[Operand, DType], int] = {}
     renamed: dict[int, int] = {}
     kept: list[Placed] = []

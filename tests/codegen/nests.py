@@ -10,11 +10,11 @@ import numpy as np
 
 from graphc.codegen.cpu import source
 from graphc.ir.dtypes import dtype_of
-from graphc.ir.graph import Graph, Node, input_value, make
+from graphc.ir.graph import Graph, Node, Value, input_value, make
 from graphc.ir.types import TensorType
 from graphc.kernels.ir import Launch
 from graphc.kernels.lower import lower
-from graphc.kernels.program import Placed
+from graphc.kernels.program import Place, Placed, Program
 from graphc.ops.fusion import body_of, fusion
 from graphc.ops.spec import Layout, OpSpec
 from graphc.runtime.native import kernel_addresses
@@ -59,3 +59,19 @@ def run_node(node: Node, *arrays: np.ndarray, results: Sequence[np.ndarray] | No
     for launch in lower(node, places[: len(arrays)], places[len(arrays) :], threads):
         execute(launch, [a.ctypes.data for a in memory], [(t, t + 1) for t in range(launch.tasks)])
     return tuple(outs)
+
+
+def run_launches(program: Program, arrays: Sequence[np.ndarray], outputs: Sequence[Value]) -> list[np.ndarray]:
+    """Run a program without control flow: its launches, task by task, every buffer in memory of its own."""
+    results = [np.empty(v.tensor.static_shape, v.dtype.numpy) for v in outputs]
+    memory: list[np.ndarray] = []
+    for b in program.buffers:
+        if b.place is Place.INPUT:
+            memory.append(np.ascontiguousarray(arrays[b.number]))
+        elif b.place is Place.OUTPUT:
+            memory.append(results[b.number])
+        else:
+            memory.append(b.array if b.array is not None else np.empty(b.nbytes, np.uint8))
+    for launch in program.launches:
+        execute(launch, [m.ctypes.data for m in memory], [(t, t + 1) for t in range(launch.tasks)])
+    return results

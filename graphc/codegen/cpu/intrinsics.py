@@ -574,11 +574,10 @@ def workspace(typingctx: Any, address: types.Type, offset: types.Type, dtype: ty
     result = Buffer(dtype_of(dtype.literal_value), scope.literal_value, tuple(others.literal_value.split()))
 
     def codegen(context: Any, b: Builder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
-        base = b.inttoptr(args[0], I8.as_pointer())
-        here = b.gep(base, [ir.Constant(I64, offset.literal_value)])
+        here = b.gep(b.inttoptr(args[0], I8.as_pointer()), [args[1]])
         return b.bitcast(here, storage_type(result.element).as_pointer())
 
-    return signature(result, types.int64, offset, dtype, scope, others), codegen
+    return signature(result, types.int64, types.int64, dtype, scope, others), codegen
 
 
 __all__ = [  # noqa: PLE0604  (most names are made from tables)
