@@ -51,7 +51,9 @@ def test_small_integers_keep_the_low_bits(name: str) -> None:
 
 
 @pytest.mark.parametrize("source", ["float32", "bfloat16", "float16", "int32", "uint8", "int4", "bool", "float8_e5m2"])
-@pytest.mark.parametrize("target", ["float64", "bfloat16", "float16", "int32", "int8", "uint4", "bool", "complex64", "float4_e2m1fn"])
+@pytest.mark.parametrize(
+    "target", ["float64", "bfloat16", "float16", "int32", "int8", "uint4", "bool", "complex64", "float4_e2m1fn"]
+)
 def test_small_values_survive_between_all_types(source: str, target: str) -> None:
     array = convert(np.array([0, 1, 1, 0]), dtype_of(source))
     result = convert(array, dtype_of(target))
@@ -68,7 +70,9 @@ def test_strings_are_parsed_and_printed() -> None:
 
 
 def test_bool_is_whether_it_differs_from_zero() -> None:
-    np.testing.assert_array_equal(convert(np.float32([0, -0.0, 0.3, np.nan]), dtype_of("bool")), [False, False, True, True])
+    np.testing.assert_array_equal(
+        convert(np.float32([0, -0.0, 0.3, np.nan]), dtype_of("bool")), [False, False, True, True]
+    )
 
 
 def test_dimensions_stay_dimensions() -> None:

@@ -167,7 +167,9 @@ def test_reductions_combine_elements_from_the_identity(spec: OpSpec, sample: Sam
     count = math.prod(array.shape[k] for k in axes)
     rows = array.transpose([*kept, *axes]).reshape(expected.size, count)
     start = s.const(combine_identity(spec.combine, dtype_of(array)), dtype_of(array))
-    combined = functools.reduce(lambda a, k: s.scalar(spec.combine or "", a, s.load(k, s.index(0), start.dtype)), range(count), start)
+    combined = functools.reduce(
+        lambda a, k: s.scalar(spec.combine or "", a, s.load(k, s.index(0), start.dtype)), range(count), start
+    )
     columns = [np.ascontiguousarray(rows[:, k]) for k in range(count)]
     actual = evaluate(combined, indices=[np.arange(expected.size)], buffers=columns)
     assert_close(np.broadcast_to(actual, expected.size).reshape(expected.shape), expected)
@@ -176,7 +178,11 @@ def test_reductions_combine_elements_from_the_identity(spec: OpSpec, sample: Sam
 def _takes_tensors(spec: OpSpec) -> bool:
     """Operations that a caller gives tensors; those of graphc.ops.layout are made by passes only."""
     anything = ("sequence", "optional", "fusion")
-    return spec.kind is not Kind.LEAF and not spec.name.startswith(anything) and spec.infer.__module__ != "graphc.ops.layout"
+    return (
+        spec.kind is not Kind.LEAF
+        and not spec.name.startswith(anything)
+        and spec.infer.__module__ != "graphc.ops.layout"
+    )
 
 
 @pytest.mark.parametrize("name", [n for n, spec in REGISTRY.items() if _takes_tensors(spec)])

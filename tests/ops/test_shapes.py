@@ -64,7 +64,11 @@ def test_slice_bounds_are_pythons(extent: int, start: int | None, stop: int | No
         np.testing.assert_array_equal(window(x, starts=(first,), stops=(last,), steps=(step,)), kept)
 
 
-@given(st.integers(2, 6), st.sampled_from([None, 0, 1, 2, -1, -2, 2**31, -(2**63)]), st.sampled_from([None, 1, 2, -1, 2**63 - 1]))
+@given(
+    st.integers(2, 6),
+    st.sampled_from([None, 0, 1, 2, -1, -2, 2**31, -(2**63)]),
+    st.sampled_from([None, 1, 2, -1, 2**63 - 1]),
+)
 def test_symbolic_slice_bounds_give_the_same_numbers(extent: int, start: int | None, stop: int | None) -> None:
     symbolic = slice_bounds(start, stop, 1, Dim(Symbol("n", lower=2)))
     numbers = slice_bounds(start, stop, 1, extent)
@@ -140,7 +144,9 @@ def test_a_reshape_is_viewed_exactly_when_numpy_needs_no_copy(
     needs_copy = not np.shares_memory(x.reshape(new), dense)
     assert (found is None) == needs_copy
     if found is not None:
-        shown = np.lib.stride_tricks.as_strided(dense.ravel()[found.offset :], new, [n * x.itemsize for n in found.strides])
+        shown = np.lib.stride_tricks.as_strided(
+            dense.ravel()[found.offset :], new, [n * x.itemsize for n in found.strides]
+        )
         np.testing.assert_array_equal(shown, x.reshape(new))
 
 

@@ -1,0 +1,92 @@
+"""The interpreters: what they are given is checked, and a wrong expression is found."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from graphc import ops
+from graphc.errors import GraphcError, InputError
+from graphc.ir import scalar as s
+from graphc.ir.dims import Dim, Symbol
+from graphc.ir.dtypes import dtype_of
+from graphc.ir.graph import Graph, Node, input_value
+from graphc.ir.interpret import evaluate, run
+from graphc.ir.types import tensor
+
+N = Dim(Symbol("n", lower=1, upper=8))
+X = input_value("x", tensor("float32", N, 3))
+F32 = X.dtype
+
+
+def test_wrong_inputs_are_named() -> None:
+    graph = Graph([X], [ops.neg(X)])
+    wrong = [np.ones((2, 3)), np.ones((2, 4), np.float32), np.ones(3, np.float32), np.ones((9, 3), np.float32)]
+    for array in wrong:
+        with pytest.raises(InputError, match=r"'x': expected float32\[n, 3\]"):
+            run(graph, array)
+    with pytest.raises(InputError, match="takes 1 inputs"):
+        run(graph)
+
+
+def test_one_symbol_has_one_value() -> None:
+    y = input_value("y", tensor("float32", N))
+    with pytest.raises(InputError, match="'y'"):
+        run(Graph([X, y], [X]), np.ones((2, 3), np.float32), np.ones(3, np.float32))
+
+
+def test_a_graph_that_is_not_closed_is_refused() -> None:
+    with pytest.raises(GraphcError, match="not closed"):
+        run(Graph([], [ops.neg(X)]))
+
+
+def test_a_promise_of_inference_that_the_reference_breaks_is_found() -> None:
+    class Wrong:
+        name = "wrong"
+        reference = staticmethod(lambda x: x.astype(np.float64))
+
+    node = Node(Wrong, (X,), {}, (X.type,))  # type: ignore[arg-type]
+    with pytest.raises(GraphcError, match="gave float64.* promised float32"):
+        run(Graph([X], node.outputs), np.ones((2, 3), np.float32))
+
+
+def test_hooks_see_every_node_and_values_are_let_go() -> None:
+    seen: list[str] = []
+    y = ops.exp(ops.neg(X))
+    run(Graph([X], [y]), np.ones((2, 3), np.float32), on_node=lambda node, ins, outs: seen.append(node.op.name))
+    assert seen == ["neg", "exp"]
+
+
+def test_a_read_outside_the_buffer_is_an_error_unless_it_is_not_taken() -> None:
+    i = s.index(0)
+    outside = s.load(0, i - 1, F32)
+    with pytest.raises(IndexError, match="outside"):
+        evaluate(outside, indices=[np.arange(3)], buffers=[np.ones(3, np.float32)])
+    guarded = s.select(i >= 1, outside, s.const(5.0, F32))
+    found = evaluate(guarded, indices=[np.arange(3)], buffers=[np.float32([1, 2, 3])])
+    np.testing.assert_array_equal(found, [5, 1, 2])
+
+
+def test_narrow_floats_are_rounded_once() -> None:
+    bf16 = dtype_of("bfloat16")
+    x = s.load(0, s.index(0), bf16)
+    step = x * s.const(2.0**-9, bf16)
+    found = evaluate(x + step + step + step, indices=[np.arange(1)], buffers=[np.ones(1, ml_dtypes.bfloat16)])
+    assert found.dtype == ml_dtypes.bfloat16
+    # each step alone would round back to 1; in float32 they add up to more than half a unit in the last place
+    assert float(found[0]) == 1 + 2**-7
+
+
+def test_integers_wrap_around() -> None:
+    i8 = dtype_of("int8")
+    a, b = s.load(0, 0, i8), s.load(1, 0, i8)
+    buffers = [np.array([127], np.int8), np.array([2], np.int8)]
+    assert int(evaluate(a + b, buffers=buffers)) == -127
+    assert int(evaluate(a * b, buffers=buffers)) == -2
+    assert int(evaluate(s.scalar("div", a, s.const(0, i8)), buffers=buffers)) == 0
+
+
+def test_parameters_and_earlier_results() -> None:
+    e = s.param(1) * 2 + s.cast(s.temp(0, F32), "int64")
+    assert int(evaluate(e, params=[5, 7], temps={0: np.float32(3.0)})) == 17
