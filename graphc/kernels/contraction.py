@@ -401,8 +401,10 @@ def offset_table(problem: ConvProblem, v: ContractionVariant) -> np.ndarray:
     """int32 [row tiles, taps, rows of a tile]: where in a channel block's image each output pixel reads; -1 is padding.
 
     Pixels are numbered through the whole output image, so that a tile may span its rows. Rows past the last pixel
-    repeat it.
+    repeat it. Raises ValueError when an image is too large for 32-bit offsets.
     """
+    if problem.height * problem.width * problem.block >= 1 << 31:
+        raise ValueError(f"an image of {problem.height} x {problem.width} is too large for an offset table")
     _, width = problem.output
     top, left, *_ = problem.pads
     tiles = -(-problem.rows // v.rows)
