@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from graphc.codegen.cpu.compile import KernelObject, kernel_key
+from graphc.codegen.cpu.compile import KEY_IN_SYMBOL, KernelObject, kernel_key
 from graphc.codegen.cpu.objectfile import external_symbols
 from graphc.codegen.cpu.workers import compile_all
 from graphc.errors import CompileError
@@ -126,7 +126,10 @@ def kernel_addresses(
         for done, (index, compiled) in enumerate(compile_all(list(missing.values())), 1):
             key = list(missing)[index]
             objects[key] = compiled
-            store.put(key, compiled.to_bytes())
+            if compiled.symbol.endswith(
+                key[:KEY_IN_SYMBOL]
+            ):  # else graphc's own sources changed since this process began
+                store.put(key, compiled.to_bytes())
             if progress:
                 progress(done, len(missing))
     addresses = _library.load(objects.values())

@@ -159,6 +159,18 @@ def test_a_symbol_that_is_nowhere_is_named() -> None:
     assert call(library.load([compile_source("powers", TEXT)])[0], 3) == [1, 2, 4]
 
 
+def test_an_address_of_this_process_is_refused() -> None:
+    """The object would go into the cache, and jump anywhere in another process."""
+    text = (
+        "import ctypes\n"
+        "absolute = ctypes.CDLL(None).labs\n"
+        "absolute.argtypes, absolute.restype = [ctypes.c_long], ctypes.c_long\n"
+        "def kernel(block, first, last, scratch):\n    block[0] = absolute(block[0])\n"
+    )
+    with pytest.raises(CompileError, match="bakes in an address"):
+        compile_source("kernel", text)
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads ELF")
 def test_a_symbol_of_numbas_runtime_is_refused_at_compile_time() -> None:
     with pytest.raises(CompileError, match="NRT_Free of Numba's runtime"):
@@ -228,7 +240,8 @@ def test_many_kernels_compile_in_processes(helpers: int, monkeypatch: pytest.Mon
     sources = [("powers", f"print('noise')\n{TEXT}\n# {i}") for i in range(3)]
     done = dict(compile_all(sources, helpers))
     assert sorted(done) == [0, 1, 2]
-    assert [done[i].symbol for i in range(3)] == [compile_source(*source).symbol for source in sources]
+    addresses = Library().load([done[i] for i in range(3)])
+    assert all(call(address, 4) == [1, 2, 4, 8] for address in addresses)
 
 
 @pytest.mark.parametrize("helpers", [0, 2])

@@ -29,11 +29,15 @@ from typing import Any
 from graphc.codegen.cpu.objectfile import external_symbols, needs_numba
 from graphc.errors import CompileError
 
-__all__ = ["FASTMATH", "KernelObject", "Target", "compile_assembly", "compile_source", "kernel_key"]
+__all__ = ["FASTMATH", "KEY_IN_SYMBOL", "KernelObject", "Target", "compile_assembly", "compile_source", "kernel_key"]
+
+KEY_IN_SYMBOL = 20
+"""Digits of a kernel's key that its symbol ends with."""
 
 # NaN and infinity keep their meaning, so neither nnan nor ninf is here.
 FASTMATH = frozenset({"nsz", "arcp", "contract", "afn", "reassoc"})
 _ERROR_MODEL = "numpy"  # the python model tests every division for zero, which keeps LLVM from vectorising
+_BAKED_ADDRESS = "numba.dynamic.globals"  # how Numba names a global that holds an address of this process
 _PUBLIC_NAME = re.compile(r"[^0-9A-Za-z_]")
 
 
@@ -102,7 +106,7 @@ def compile_source(name: str, text: str, target: Target | None = None) -> Kernel
         CompileError: the text does not define `name`, Numba refuses it, or it allocates or raises.
     """
     target = target or Target.host()
-    symbol = f"graphc_{_PUBLIC_NAME.sub('_', name)}_{kernel_key(name, text, target)[:20]}"
+    symbol = f"graphc_{_PUBLIC_NAME.sub('_', name)}_{kernel_key(name, text, target)[:KEY_IN_SYMBOL]}"
     module, machine = _optimised_module(name, text, symbol, target)
     code: bytes = machine.emit_object(module)
     missing = needs_numba(external_symbols(code) or ())
@@ -125,27 +129,28 @@ def _optimised_module(name: str, text: str, symbol: str, target: Target) -> tupl
     import llvmlite.binding as llvm
     from numba.core.compiler_lock import global_compiler_lock
 
+    from graphc.codegen.cpu.front import lower
+
     function = _define(name, text)
     with global_compiler_lock:
         try:
-            module, entry = _lower(function)
+            module, entry = lower(function, FASTMATH, _ERROR_MODEL)
         except Exception as error:
             raise CompileError(f"Numba cannot compile kernel {name!r}: {error}") from error
         for defined in module.functions:
             if not defined.is_declaration and defined.name != entry:
                 defined.linkage = "internal"
         for variable in module.global_variables:
-            if variable.name.startswith("numba.dynamic.globals"):
-                raise CompileError(
-                    f"kernel {name!r} bakes in an address of this process; pass it through the argument block"
-                )
-            if not variable.is_declaration:
+            # Numba's copies of addresses stay as they are: private ones would be folded into the code, unseen below.
+            if not variable.is_declaration and not variable.name.startswith(_BAKED_ADDRESS):
                 variable.linkage = "internal"
         module.get_function(entry).name = symbol
         machine = llvm.Target.from_triple(target.triple).create_target_machine(
             cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="small"
         )
         _optimise(module, machine)
+    if any(variable.name.startswith(_BAKED_ADDRESS) for variable in module.global_variables):
+        raise CompileError(f"kernel {name!r} bakes in an address of this process; pass it through the argument block")
     return module, machine
 
 
@@ -164,30 +169,20 @@ def _define(name: str, text: str) -> Callable[..., None]:
     return function  # type: ignore[no-any-return]
 
 
-def _lower(function: Callable[..., None]) -> tuple[Any, str]:
-    """Numba's half: the LLVM module of `function` and all it calls, and the name of its entry for C callers."""
-    from numba import types
-    from numba.core import ccallback, compiler, registry
-
-    options = {"fastmath": set(FASTMATH), "error_model": _ERROR_MODEL}
-    front = ccallback._CFuncCompiler(  # type: ignore[attr-defined]
-        function, registry.cpu_target, options, {}, compiler.Compiler
-    )
-    lowered = front.compile((types.CPointer(types.int64), types.int64, types.int64, types.int64), types.void)
-    module = lowered.library._final_module
-    for library in dict.fromkeys(lowered.library._linking_libraries):
-        module.link_in(library._get_module_for_linking(), preserve=True)
-    return module, lowered.fndesc.llvm_cfunc_wrapper_name
-
-
 def _optimise(module: Any, machine: Any) -> None:
-    """Two rounds, as Numba does: inline cheaply so that reference counts meet and cancel, then optimise in full."""
+    """Variables to registers; inline cheaply, so that Numba's reference counts meet and cancel; optimise in full."""
     import llvmlite.binding as llvm
 
     for speed in (0, 3):
         options = llvm.create_pipeline_tuning_options(speed_level=speed)
         options.loop_vectorization = options.slp_vectorization = speed > 0
         builder = llvm.create_pass_builder(machine, options)
+        if speed == 0:
+            # Without this start the contraction kernels' loops keep a few addresses on the stack.
+            registers = llvm.create_new_module_pass_manager()
+            registers.add_sroa_pass()
+            registers.add_simplify_cfg_pass()
+            registers.run(module, builder)
         passes = builder.getModulePassManager()
         if speed == 0:
             # Loops in rotated form, or the vectoriser trips over their phi nodes.
