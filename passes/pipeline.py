@@ -14,6 +14,7 @@ from graphc.ir.rewrite import Hook, Pass, PassManager
 from graphc.kernels.machine import Machine, host_machine
 from graphc.options import Options
 from graphc.passes.batch_norm import fold_batch_norm
+from graphc.passes.captures import sink_constants
 from graphc.passes.decompose import decompose
 from graphc.passes.fold import fold
 from graphc.passes.fuse import fuse
@@ -78,11 +79,13 @@ def _layout(options: Options, machine: Machine, threads: int) -> Callable[[Graph
 
 
 def _clean(graph: Graph, options: Options, rounds: int = 8) -> Graph:
-    """Fold and simplify until neither finds anything: each makes work for the other."""
+    """Fold, sink constants into bodies and simplify until nothing is left to do: each makes work for the others."""
     for _ in range(rounds):
         before = graph
         if "fold" not in options.disable:
             graph = fold(graph)
+        if "sink" not in options.disable:
+            graph = sink_constants(graph)
         if "simplify" not in options.disable:
             graph = simplify(graph, options.precision == "strict")
         if graph is before:
@@ -98,7 +101,7 @@ def _batch_norm(graph: Graph, options: Options) -> Graph:
 
 def _chosen(options: Options, passes: list[tuple[int, Pass]]) -> list[Pass]:
     """The passes of the chosen level that were not disabled."""
-    known = {"blocking", "fold", "simplify", "batch-norm", "fuse", "clean", "clean-layout"}
+    known = {"sink", "blocking", "fold", "simplify", "batch-norm", "fuse", "clean", "clean-layout"}
     for name in options.disable:
         if name in NEEDED:
             raise OptionError(f"the pass {name!r} cannot be left out: kernels need what it makes")

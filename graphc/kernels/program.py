@@ -125,7 +125,8 @@ class Program:
         return [i for i in self.instructions if isinstance(i, Launch)]
 
     def lifetimes(self) -> dict[int, tuple[int, int]]:
-        """First and last instruction that touches each arena buffer; inside a loop, what comes from outside lives to its end."""
+        """First and last instruction that touches each arena buffer; what enters a loop lives to its end, and what leaves it
+        lives from its beginning."""
         spans: dict[int, list[int]] = {}
 
         def touch(buffer: int, at: int) -> None:
@@ -138,8 +139,10 @@ class Program:
         result = {b: (min(at), max(at)) for b, at in spans.items()}
         for first, last in sorted(self.loops, key=lambda r: r[1] - r[0]):
             for b, (start, end) in result.items():
-                if start < first <= end:
+                if start < first <= end:  # read in every turn
                     result[b] = (start, max(end, last))
+                elif start <= last < end:  # filled turn by turn
+                    result[b] = (first, end)
         return result
 
 
