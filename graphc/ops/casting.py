@@ -57,7 +57,7 @@ def _wrap(x: np.ndarray, dtype: DType) -> np.ndarray:
 
 
 def _to_exponent(x: np.ndarray, saturate: bool, rounding: str) -> np.ndarray:
-    """float32 to a bare power of two: the exponent field, rounded by what the mantissa holds. NaN and infinity give NaN."""
+    """float32 to a bare power of two: the exponent, rounded by what the mantissa holds; NaN for NaN and infinity."""
     bits = x.view(np.uint32)
     exponent, mantissa = ((bits >> 23) & 0xFF).astype(np.int32), bits & 0x7FFFFF
     if rounding == "up":

@@ -95,7 +95,9 @@ if_ = register(
     OpSpec(
         name="if_",
         kind=Kind.CONTROL,
-        summary="The results of `then_body` on the operands where the condition (bool, rank 0) holds, else of `else_body`.",
+        summary=(
+            "The results of `then_body` on the operands where the condition (bool, rank 0) holds, else of `else_body`."
+        ),
         infer=_if_type,
         reference=_if_reference,
         body_types=lambda types, *, then_body, else_body: (
@@ -175,8 +177,10 @@ loop = register(
         name="loop",
         kind=Kind.CONTROL,
         summary=(
-            "ONNX's Loop. Operands: trip count (int64), condition (bool), `carries` carried values, captures. The body maps (turn, "
-            "condition, carried, captures) to (condition, carried, scan outputs); scan outputs are stacked on a new first axis, "
+            "ONNX's Loop. Operands: trip count (int64), condition (bool), `carries` carried values, captures. "
+            "The body maps (turn, "
+            "condition, carried, captures) to (condition, carried, scan outputs); scan outputs are stacked on "
+            "a new first axis, "
             "whose extent is `length` where it is known (see trip_length)."
         ),
         infer=_loop_type,
@@ -256,7 +260,11 @@ def _scan_samples() -> Iterable[Sample]:
     h, x, w = (input_value(n, tensor("float32", 2)) for n in "hxw")
     new = add(mul(h, w), x)
     body = Graph([h, x, w], [new, mul(new, 2.0)])
-    rows, start, weight = np.arange(10, dtype=np.float32).reshape(5, 2), np.ones(2, np.float32), np.float32([0.5, 0.25])
+    rows, start, weight = (
+        np.arange(10, dtype=np.float32).reshape(5, 2),
+        np.ones(2, np.float32),
+        np.array([0.5, 0.25], np.float32),
+    )
     for reverse in (False, True):
         yield Sample((start, rows, weight), {"body": body, "carries": 1, "scanned": 1, "reverse": reverse})
     yield Sample((start, rows[:0], weight), {"body": body, "carries": 1, "scanned": 1})
@@ -269,8 +277,10 @@ scan = register(
         name="scan",
         kind=Kind.CONTROL,
         summary=(
-            "Operands: `carries` carried values, `scanned` values whose first axis is walked, captures. The body maps (carried, slices, "
-            "captures) to (carried, outputs); outputs are stacked on a new first axis. `reverse` walks from the end and stacks likewise."
+            "Operands: `carries` carried values, `scanned` values whose first axis is walked, captures. The "
+            "body maps (carried, slices, "
+            "captures) to (carried, outputs); outputs are stacked on a new first axis. `reverse` walks from "
+            "the end and stacks likewise."
         ),
         infer=_scan_type,
         reference=_scan_reference,

@@ -426,8 +426,8 @@ def _cast_scalar(x: Scalar, *, dtype: DType, saturate: bool = True, rounding: st
 
 def _cast_samples() -> Iterable[Sample]:
     values = np.array([0.0, -1.5, 2.5, 100.75, -100.0], np.float32)
-    names = "float64 float16 bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz float4_e2m1fn int32 int8 int64 int4 int2 bool"
-    for name in names.split():
+    floats = "float64 float16 bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz float4_e2m1fn"
+    for name in f"{floats} int64 int32 int8 int4 int2 bool".split():
         yield Sample((values,), {"dtype": dtype_of(name)})
     yield Sample(
         (np.array([0.3, 2.0, 5.0, np.nan], np.float32),), {"dtype": dtype_of("float8_e8m0fnu"), "rounding": "nearest"}
@@ -450,7 +450,9 @@ cast = register(
     OpSpec(
         name="cast",
         kind=Kind.ELEMENTWISE,
-        summary="x in another element type (see graphc.ops.casting); `saturate` and `rounding` matter for 8-bit floats.",
+        summary=(
+            "x in another element type (see graphc.ops.casting); `saturate` and `rounding` matter for 8-bit floats."
+        ),
         infer=_cast_type,
         reference=convert,
         scalar=_cast_scalar,

@@ -54,10 +54,11 @@ from graphc.ops.reduce import reduce_max, reduce_prod, reduce_sum, reduce_window
 from graphc.ops.shapes import broadcast_shapes, normalize_axes, normalize_axis
 
 __all__ = [
-    "batch_normalization", "celu", "clip", "conv_transpose", "depth_to_space", "element_count", "elu", "flatten", "full", "gelu",
-    "group_normalization", "hard_sigmoid", "hard_swish", "in_float32", "instance_normalization", "layer_normalization", "leaky_relu",
-    "log_softmax", "logsumexp", "lrn", "matmul", "mean", "mish", "one_hot", "prelu", "rms_normalization", "selu", "softmax",
-    "softplus", "softsign", "space_to_depth", "split", "squeeze", "swish", "thresholded_relu", "tile", "trilu", "unsqueeze", "variance",
+    "batch_normalization", "celu", "clip", "conv_transpose", "depth_to_space", "element_count", "elu", "flatten",
+    "full", "gelu", "group_normalization", "hard_sigmoid", "hard_swish", "in_float32", "instance_normalization",
+    "layer_normalization", "leaky_relu", "log_softmax", "logsumexp", "lrn", "matmul", "mean", "mish", "one_hot",
+    "prelu", "rms_normalization", "selu", "softmax", "softplus", "softsign", "space_to_depth", "split", "squeeze",
+    "swish", "thresholded_relu", "tile", "trilu", "unsqueeze", "variance",
 ]  # fmt: skip
 
 INT64, FLOAT32 = dtype_of("int64"), dtype_of("float32")
@@ -115,7 +116,7 @@ def split(x: Value, sizes: Sequence[DimLike], axis: int) -> tuple[Value, ...]:
     pieces, start = [], 0
     for size in sizes:
         starts, stops = [0] * x.rank, list(x.shape)
-        starts[axis], stops[axis] = start, start + size  # type: ignore[call-overload]
+        starts[axis], stops[axis] = start, start + size
         pieces.append(slice_(x, starts=tuple(starts), stops=tuple(stops), steps=(1,) * x.rank))
         start = start + size  # type: ignore[assignment]
     return tuple(pieces)
@@ -160,7 +161,10 @@ def trilu(x: Value, k: int | Value = 0, *, upper: bool = True) -> Value:
 
 
 def one_hot(indices: Value, depth: DimLike, on: Value, off: Value, *, axis: int = -1) -> Value:
-    """`on` where the new axis's index equals the index, else `off`; negative indices count from `depth`, others give all `off`."""
+    """`on` where the new axis's index equals the index, else `off`.
+
+    Negative indices count from `depth`; those outside give `off` everywhere.
+    """
     axis = normalize_axis(axis, indices.rank + 1, "one_hot")
     shape = (*indices.shape[:axis], depth, *indices.shape[axis:])
     places = unsqueeze(cast(indices, dtype=INT64), (axis,))
@@ -363,7 +367,10 @@ def instance_normalization(x: Value, scale: Value, bias: Value, *, epsilon: floa
 
 
 def group_normalization(x: Value, scale: Value, bias: Value, *, groups: int, epsilon: float = 1e-5) -> Value:
-    """Each group of channels of each item of x[N, C, *S], centred and scaled to variance 1; `scale` and `bias` a channel."""
+    """Each group of channels of each item of x[N, C, *S], centred and scaled to variance 1.
+
+    `scale` and `bias` are vectors over channels.
+    """
     wide = in_float32(x)
     grouped = reshape(wide, shape=(x.shape[0], groups, product(x.shape[1:]) // groups))
     centred = sub(grouped, mean(grouped, 2, keepdims=True))

@@ -19,8 +19,8 @@ from graphc.ops.injective import tensor_operand
 from graphc.ops.spec import Kind, OpSpec, Sample, expect, register
 
 __all__ = [
-    "compress", "non_max_suppression", "nonzero", "regex_full_match", "string_concat", "string_normalizer", "string_split",
-    "tfidf_vectorizer", "unique",
+    "compress", "non_max_suppression", "nonzero", "regex_full_match", "string_concat", "string_normalizer",
+    "string_split", "tfidf_vectorizer", "unique",
 ]  # fmt: skip
 
 INT64, BOOL, FLOAT32, STRING = (dtype_of(n) for n in ("int64", "bool", "float32", "string"))
@@ -120,7 +120,7 @@ compress = host_op(
 )
 
 
-def _unique_type(x: TensorType, *, axis: int | None = None, sorted: bool = True) -> tuple[TensorType, ...]:
+def _unique_type(x: TensorType, *, axis: int | None = None, sorted: bool = True) -> tuple[TensorType, ...]:  # noqa: A002
     tensor_operand("unique", 0, x)
     expect(axis is None or 0 <= axis < x.rank, f"unique: axis {axis} does not exist in {x}")
     count = fresh_symbol()
@@ -129,7 +129,7 @@ def _unique_type(x: TensorType, *, axis: int | None = None, sorted: bool = True)
     return x.with_shape(shape), TensorType(INT64, (count,)), TensorType(INT64, (inverse,)), TensorType(INT64, (count,))
 
 
-def _unique_reference(x: np.ndarray, *, axis: int | None = None, sorted: bool = True) -> tuple[np.ndarray, ...]:
+def _unique_reference(x: np.ndarray, *, axis: int | None = None, sorted: bool = True) -> tuple[np.ndarray, ...]:  # noqa: A002
     values, first, inverse, counts = np.unique(x, return_index=True, return_inverse=True, return_counts=True, axis=axis)
     inverse = inverse.ravel()
     if not sorted:
@@ -142,7 +142,10 @@ def _unique_reference(x: np.ndarray, *, axis: int | None = None, sorted: bool = 
 
 unique = host_op(
     "unique",
-    "The different elements (slices along `axis`, if given), where each is first, which one each element is, and how often.",
+    (
+        "The different elements (slices along `axis`, if given), where each is first, which one each element "
+        "is, and how often."
+    ),
     _unique_type,
     _unique_reference,
     lambda: [
@@ -223,8 +226,10 @@ def _suppression_samples() -> Iterable[Sample]:
 non_max_suppression = host_op(
     "non_max_suppression",
     (
-        "The best boxes of each class of each item, best first, without those that overlap a better one by more than a threshold. Operands: "
-        "boxes[B, N, 4], scores[B, C, N], most boxes a class, largest overlap, lowest score. Result rows: item, class, box."
+        "The best boxes of each class of each item, best first, without those that overlap a better one by "
+        "more than a threshold. Operands: "
+        "boxes[B, N, 4], scores[B, C, N], most boxes a class, largest overlap, lowest score. Result rows: "
+        "item, class, box."
     ),
     _suppression_type,
     _suppression_reference,
@@ -272,7 +277,10 @@ def _split_reference(x: np.ndarray, *, delimiter: str = "", maxsplit: int = -1) 
 
 string_split = host_op(
     "string_split",
-    "Substrings between delimiters (runs of blanks when it is empty) on a new last axis, filled up with empty ones; and how many.",
+    (
+        "Substrings between delimiters (runs of blanks when it is empty) on a new last axis, filled up with "
+        "empty ones; and how many."
+    ),
     _split_type,
     _split_reference,
     lambda: [
@@ -333,7 +341,8 @@ def _normalizer_reference(
     locale: str = "",
 ) -> np.ndarray:
     x = np.asarray(x, object)
-    change: Callable[[str], str] = {"NONE": str, "LOWER": str.lower, "UPPER": str.upper}[case_action]
+    changes: dict[str, Callable[[str], str]] = {"NONE": str, "LOWER": str.lower, "UPPER": str.upper}
+    change = changes[case_action]
     fold: Callable[[str], str] = str if is_case_sensitive else str.lower
     stop = {fold(w) for w in stopwords}
     kept = [change(t) for t in x.ravel() if fold(t) not in stop] or [""]
@@ -342,7 +351,10 @@ def _normalizer_reference(
 
 string_normalizer = host_op(
     "string_normalizer",
-    "Strings without the stopwords, in the case asked for; one empty string where nothing is left. The locale is not used.",
+    (
+        "Strings without the stopwords, in the case asked for; one empty string where nothing is left. The "
+        "locale is not used."
+    ),
     _normalizer_type,
     _normalizer_reference,
     lambda: [
@@ -436,7 +448,10 @@ def _tfidf_samples() -> Iterable[Sample]:
 
 tfidf_vectorizer = host_op(
     "tfidf_vectorizer",
-    "How often each n-gram of the pool stands in each row (TF), whether it does (IDF), or how often times its weight (TFIDF).",
+    (
+        "How often each n-gram of the pool stands in each row (TF), whether it does (IDF), or how often times "
+        "its weight (TFIDF)."
+    ),
     _tfidf_type,
     _tfidf_reference,
     _tfidf_samples,

@@ -22,8 +22,8 @@ from graphc.ops.shapes import broadcast_shapes, factor_groups, reshaped_layout, 
 from graphc.ops.spec import Kind, Layout, OpSpec, Reader, Sample, expect, register
 
 __all__ = [
-    "broadcast_shapes", "broadcast_to", "concat", "gather", "gather_elements", "gather_nd", "iota", "pad", "reshape", "shape_of", "slice_",
-    "tensor_operand", "transpose", "wrap_index", "wrapped_indices",
+    "broadcast_shapes", "broadcast_to", "concat", "gather", "gather_elements", "gather_nd", "iota", "pad", "reshape",
+    "shape_of", "slice_", "tensor_operand", "transpose", "wrap_index", "wrapped_indices",
 ]  # fmt: skip
 
 Index = Sequence[Scalar]
@@ -206,8 +206,8 @@ def _slice_type(
             f"slice: the step of axis {axis} is {step}; an int other than 0 is needed",
         )
         extent = slice_extent(start, stop, step)
-        if isinstance(d, int) and isinstance(start, int) and isinstance(stop, int) and extent != 0:
-            last = start + (extent - 1) * step  # type: ignore[operator]
+        if isinstance(d, int) and isinstance(start, int) and isinstance(extent, int) and extent:
+            last = start + (extent - 1) * step
             expect(
                 0 <= start < d and 0 <= last < d,
                 f"slice: {start}:{stop}:{step} leaves axis {axis} of {x}; slice_bounds brings bounds into range",
@@ -251,7 +251,9 @@ slice_ = register(
     OpSpec(
         name="slice",
         kind=Kind.INJECTIVE,
-        summary="Elements start, start + step, ... before stop along every axis; a negative step may stop at -1, before 0.",
+        summary=(
+            "Elements start, start + step, ... before stop along every axis; a negative step may stop at -1, before 0."
+        ),
         infer=_slice_type,
         reference=_slice_reference,
         compute=_slice_compute,
@@ -435,7 +437,9 @@ gather = register(
     OpSpec(
         name="gather",
         kind=Kind.INJECTIVE,
-        summary="Slices of x along `axis` chosen by an integer tensor (np.take); indices outside are clamped by kernels.",
+        summary=(
+            "Slices of x along `axis` chosen by an integer tensor (np.take); indices outside are clamped by kernels."
+        ),
         infer=_gather_type,
         reference=_gather_reference,
         compute=_gather_compute,
@@ -484,7 +488,9 @@ gather_nd = register(
     OpSpec(
         name="gather_nd",
         kind=Kind.INJECTIVE,
-        summary="Slices of x at coordinates: the last axis of the indices holds one for each axis after the batch axes.",
+        summary=(
+            "Slices of x at coordinates: the last axis of the indices holds one for each axis after the batch axes."
+        ),
         infer=_gather_nd_type,
         reference=_gather_nd_reference,
         compute=_gather_nd_compute,
@@ -503,7 +509,7 @@ def _gather_elements_type(x: TensorType, indices: TensorType, *, axis: int) -> T
     _integer_operand("gather_elements", 1, indices)
     expect(0 <= axis < x.rank, f"gather_elements: axis {axis} does not exist in {x}")
     fits = x.rank == indices.rank and all(
-        k == axis or not _both_known(d, n) or n <= d
+        k == axis or not (isinstance(d, int) and isinstance(n, int)) or n <= d
         for k, (d, n) in enumerate(zip(x.shape, indices.shape, strict=True))
     )
     expect(
@@ -514,7 +520,7 @@ def _gather_elements_type(x: TensorType, indices: TensorType, *, axis: int) -> T
 
 def _gather_elements_reference(x: np.ndarray, indices: np.ndarray, *, axis: int) -> np.ndarray:
     x, indices = np.asarray(x), np.asarray(indices)
-    where = list(np.indices(indices.shape))
+    where: list[np.ndarray] = [*np.indices(indices.shape)]
     where[axis] = wrapped_indices(indices, x.shape[axis], "gather_elements")
     return x[tuple(where)]
 

@@ -11,7 +11,7 @@ input = register(
         name="input",
         kind=Kind.LEAF,
         summary="A value that the caller gives; `name` and `type` are its identity.",
-        infer=lambda *, name, type: type,
+        infer=lambda *, name, type: type,  # noqa: A006
     )
 )
 

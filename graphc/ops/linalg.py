@@ -25,7 +25,7 @@ def _dot_type(a: TensorType, b: TensorType) -> TensorType:
     pairs = [*zip(a.shape[:-2], b.shape[:-2], strict=True), (a.shape[-1], b.shape[-2])]
     expect(
         all(m == n or not (isinstance(m, int) and isinstance(n, int)) for m, n in pairs),
-        f"dot: the operands are {a} and {b}; leading dimensions and the contracted one ({a.shape[-1]} and {b.shape[-2]}) must agree",
+        f"dot: the operands are {a} and {b}; leading dimensions, and {a.shape[-1]} and {b.shape[-2]}, must agree",
     )
     batch = tuple(n if isinstance(n, int) else m for m, n in pairs[:-1])
     return a.with_shape((*batch, a.shape[-2], b.shape[-1]))

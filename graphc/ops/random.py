@@ -92,7 +92,7 @@ def _bits_compute(
 
     k0, k1 = (_Word(readers[0](s.const(k))) for k in (0, 1))
     words = threefry2x32(k0, k1, _Word(high), _Word(s.cast(flat, UINT32)), rotate, lambda n: _Word(s.const(n, UINT32)))
-    return words[0].e  # type: ignore[no-any-return]
+    return words[0].e
 
 
 random_bits = register(

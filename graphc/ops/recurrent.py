@@ -43,7 +43,7 @@ ACTIVATIONS: dict[str, tuple[float, float]] = {
 
 
 def activation(name: str, alpha: float | None = None, beta: float | None = None) -> Activation:
-    """The attribute for ONNX's activation `name` (case does not matter), with its default parameters where none are given."""
+    """The attribute for ONNX's activation `name` (in any case), with default parameters where none are given."""
     key = name.lower()
     expect(key in ACTIVATIONS, f"no activation {name!r}; known are {', '.join(ACTIVATIONS)}")
     default_alpha, default_beta = ACTIVATIONS[key]
@@ -255,9 +255,12 @@ lstm = register(
         kind=Kind.ANCHOR,
         template="recurrent",
         summary=(
-            "LSTM. Operands: projected gates xp[T, B, 4H] (input, output, forget, cell), r[4H, H], h[B, H], c[B, H], then peepholes[3H] "
-            "(input, output, forget) if `peephole` and lengths[B] if `lengths`. Results y[T, B, H], last h, last c. `activations` are for "
-            "the gates, the cell and the output; `clip` above 0 bounds what they are given; `input_forget` ties forget to 1 - input."
+            "LSTM. Operands: projected gates xp[T, B, 4H] (input, output, forget, cell), r[4H, H], h[B, H], "
+            "c[B, H], then peepholes[3H] "
+            "(input, output, forget) if `peephole` and lengths[B] if `lengths`. Results y[T, B, H], last h, "
+            "last c. `activations` are for "
+            "the gates, the cell and the output; `clip` above 0 bounds what they are given; `input_forget` "
+            "ties forget to 1 - input."
         ),
         infer=_lstm_type,
         reference=_lstm_reference,
@@ -326,8 +329,10 @@ gru = register(
         kind=Kind.ANCHOR,
         template="recurrent",
         summary=(
-            "GRU. Operands: projected gates xp[T, B, 3H] (update, reset, new), r[3H, H], h[B, H], then the recurrent bias[H] of the new "
-            "state if `linear_before_reset` (which applies the reset after the product) and lengths[B] if `lengths`. Results y[T, B, H], "
+            "GRU. Operands: projected gates xp[T, B, 3H] (update, reset, new), r[3H, H], h[B, H], then the "
+            "recurrent bias[H] of the new "
+            "state if `linear_before_reset` (which applies the reset after the product) and lengths[B] if "
+            "`lengths`. Results y[T, B, H], "
             "last h. `activations` are for the gates and the new state."
         ),
         infer=_gru_type,
@@ -382,7 +387,10 @@ rnn = register(
         name="rnn",
         kind=Kind.ANCHOR,
         template="recurrent",
-        summary="Plain recurrence h' = f(xp + h r^T). Operands: xp[T, B, H], r[H, H], h[B, H], lengths[B] if `lengths`. Results y[T, B, H], last h.",
+        summary=(
+            "Plain recurrence h' = f(xp + h r^T). Operands: xp[T, B, H], r[H, H], h[B, H], lengths[B] if "
+            "`lengths`. Results y[T, B, H], last h."
+        ),
         infer=_rnn_type,
         reference=_rnn_reference,
         samples=_rnn_samples,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import ml_dtypes
 import numpy as np
@@ -22,8 +22,9 @@ from graphc.ops.injective import tensor_operand
 from graphc.ops.spec import Kind, OpSpec, Sample, expect, register
 
 __all__ = [
-    "accumulator", "argmax", "argmin", "combine_identity", "cumprod", "cumsum", "like", "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod",
-    "reduce_sum", "reduce_window", "window_argmax", "window_extent", "windows",
+    "accumulator", "argmax", "argmin", "combine_identity", "cumprod", "cumsum", "like", "reduce_and", "reduce_max",
+    "reduce_min", "reduce_or", "reduce_prod", "reduce_sum", "reduce_window", "window_argmax", "window_extent",
+    "windows",
 ]  # fmt: skip
 
 INT64 = dtype_of("int64")
@@ -84,7 +85,7 @@ def _reduction(name: str, combine: str, kinds: str, summary: str) -> OpSpec:
         expect(x.dtype.kind in kinds.split(), f"{name}: the operand is {x}; {name} takes {kinds} types")
         expect(
             list(axes) == sorted(set(axes)) and all(0 <= a < x.rank for a in axes),
-            f"{name}: axes {list(axes)} of {x} must be sorted, different and in range; normalize_axes brings them there",
+            f"{name}: axes {list(axes)} of {x} must be sorted, different, in range; normalize_axes brings them there",
         )
         return x.with_shape(tuple(d for k, d in enumerate(x.shape) if k not in axes))
 
@@ -103,7 +104,7 @@ def _reduction(name: str, combine: str, kinds: str, summary: str) -> OpSpec:
 
     def samples() -> Iterable[Sample]:
         kind = np.bool_ if kinds == "bool" else np.float32
-        cube = (_CUBE > 2 if kinds == "bool" else _CUBE).astype(kind)
+        cube: np.ndarray = (_CUBE > 2 if kinds == "bool" else _CUBE).astype(kind)
         for axes in [(0,), (1,), (2,), (0, 2), (0, 1, 2), ()]:
             yield Sample((cube,), {"axes": axes})
         yield Sample((np.zeros((2, 0), kind),), {"axes": (1,)})
@@ -252,7 +253,10 @@ Ints = tuple[int, ...]
 Padding = tuple[tuple[int, int], ...]
 
 
-def window_extent(extent: DimLike, window: int, stride: int, padding: tuple[int, int], dilation: int) -> DimLike:
+Extent = TypeVar("Extent", int, DimLike)
+
+
+def window_extent(extent: Extent, window: int, stride: int, padding: tuple[int, int], dilation: int) -> Extent:
     """How many positions a window of `window` elements, `dilation` apart, has along a padded axis."""
     result = (extent + padding[0] + padding[1] - (window - 1) * dilation - 1) // stride + 1
     return max(result, 0) if isinstance(result, int) else result
@@ -287,7 +291,7 @@ def windows(
     """A view of all windows of the padded operand: the shape of the result, then the window's own axes."""
     amounts, keep = [(0, 0)] * x.ndim, [slice(None)] * x.ndim
     for axis, w, stride, (low, high), step in zip(axes, window, strides, padding, dilation, strict=True):
-        count, span = int(window_extent(x.shape[axis], w, stride, (low, high), step)), (w - 1) * step + 1
+        count, span = window_extent(x.shape[axis], w, stride, (low, high), step), (w - 1) * step + 1
         amounts[axis] = (
             low,
             max(high, span - low - x.shape[axis]),

@@ -63,7 +63,7 @@ def _scatter_elements_reference(
     x: np.ndarray, indices: np.ndarray, updates: np.ndarray, *, axis: int, reduction: str = "none"
 ) -> np.ndarray:
     x, indices = np.asarray(x), np.asarray(indices)
-    where = list(np.indices(indices.shape))
+    where: list[np.ndarray] = [*np.indices(indices.shape)]
     where[axis] = wrapped_indices(indices, x.shape[axis], "scatter_elements")
     return _write(x, tuple(where), updates, reduction)
 
@@ -135,7 +135,9 @@ scatter_nd = register(
         name="scatter_nd",
         kind=Kind.ANCHOR,
         template="scatter",
-        summary="x with the slices at the coordinates in the last axis of the indices set to, or combined with, updates.",
+        summary=(
+            "x with the slices at the coordinates in the last axis of the indices set to, or combined with, updates."
+        ),
         infer=_scatter_nd_type,
         reference=_scatter_nd_reference,
         samples=_scatter_nd_samples,

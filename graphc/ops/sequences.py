@@ -17,8 +17,9 @@ from graphc.ops.spec import Sample, expect
 from graphc.ops.typing import join
 
 __all__ = [
-    "concat_from_sequence", "optional", "optional_get_element", "optional_has_element", "sequence_at", "sequence_construct",
-    "sequence_empty", "sequence_erase", "sequence_insert", "sequence_length", "split_to_sequence",
+    "concat_from_sequence", "optional", "optional_get_element", "optional_has_element", "sequence_at",
+    "sequence_construct", "sequence_empty", "sequence_erase", "sequence_insert", "sequence_length",
+    "split_to_sequence",
 ]  # fmt: skip
 
 INT64, BOOL = dtype_of("int64"), dtype_of("bool")
@@ -40,7 +41,7 @@ def _position(name: str, k: int, t: Type) -> None:
     )
 
 
-def _at(items: list[Any], position: np.ndarray, what: str, *, end: bool = False) -> int:
+def _at(items: list[Any], position: np.ndarray | np.int64, what: str, *, end: bool = False) -> int:
     """A position counted from the front; `end` allows the place after the last element."""
     k, count = int(position), len(items)
     if not -count <= k < count + end:
@@ -183,7 +184,10 @@ def _split_reference(x: np.ndarray, *sizes: np.ndarray, axis: int, keepdims: boo
 
 split_to_sequence = host_op(
     "split_to_sequence",
-    "Pieces of x along `axis`: of the sizes given, of one size given, or of 1 each, then without the axis unless `keepdims`.",
+    (
+        "Pieces of x along `axis`: of the sizes given, of one size given, or of 1 each, then without the axis "
+        "unless `keepdims`."
+    ),
     _split_type,
     _split_reference,
     lambda: [
@@ -213,7 +217,7 @@ concat_from_sequence = host_op(
     "The elements one after the other along `axis`, or stacked on a new one.",
     _concat_type,
     lambda items, *, axis, new_axis=False: (np.stack if new_axis else np.concatenate)(items, axis),
-    lambda: [Sample((_LIST,), {"axis": 0}), Sample(([_A, _A],), {"axis": 1, "new_axis": True})],  # type: ignore[arg-type]
+    lambda: [Sample((_LIST,), {"axis": 0}), Sample(([_A, _A],), {"axis": 1, "new_axis": True})],
     no_gradient=LISTS,
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -112,7 +113,7 @@ def _bound(bound: DimLike | None, default: DimLike, extent: DimLike, step: int) 
     if isinstance(bound, int) and not -far < bound < far:
         return (extent if step > 0 else extent - 1) if bound > 0 else (0 if step > 0 else -1)
     if isinstance(bound, int) and bound < 0:
-        bound = bound + extent  # type: ignore[assignment]
+        bound = bound + extent
     if bound == 0 or bound == extent or (isinstance(bound, int) and bound <= _smallest(extent)):
         return bound
     return dim_min(bound, extent if step > 0 else extent - 1) if isinstance(bound, int) else bound
@@ -131,7 +132,8 @@ def _smallest(extent: DimLike) -> int:
 def factor_groups(old: Sequence[int], new: Sequence[int]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Match the axes of two shapes of one size: the finest runs of axes (old, new) that hold the same elements.
 
-    Axes of extent 1 are left out; no extent may be 0. `factor_groups((2, 3, 4), (6, 4)) == [((0, 1), (0,)), ((2,), (1,))]`.
+    Axes of extent 1 are left out; no extent may be 0.
+    `factor_groups((2, 3, 4), (6, 4)) == [((0, 1), (0,)), ((2,), (1,))]`.
     """
     groups = []
     i = j = 0
@@ -162,7 +164,7 @@ def reshaped_layout(layout: Layout, shape: tuple[int, ...]) -> Layout | None:
         return Layout.dense(shape, layout.offset)
     strides = [0] * len(shape)
     for old, new in factor_groups(layout.shape, shape):
-        for outer, inner in zip(old, old[1:], strict=False):
+        for outer, inner in itertools.pairwise(old):
             if layout.strides[outer] != layout.strides[inner] * layout.shape[inner]:
                 return None
         step = layout.strides[old[-1]]

@@ -101,7 +101,9 @@ top_k = register(
         name="top_k",
         kind=Kind.ANCHOR,
         template="sort",
-        summary="The k largest (or smallest) elements along `axis` in order, and where they were; of equals the first wins.",
+        summary=(
+            "The k largest (or smallest) elements along `axis` in order, and where they were; of equals the first wins."
+        ),
         infer=_top_k_type,
         reference=_top_k_reference,
         samples=_top_k_samples,

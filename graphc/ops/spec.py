@@ -62,12 +62,12 @@ class Layout(NamedTuple):
 class Sample(NamedTuple):
     """A case from which tests are generated: operand arrays (NumPy's scalars stand for rank 0) and attributes."""
 
-    operands: tuple[np.ndarray, ...]
+    operands: tuple[Any, ...]
     attrs: dict[str, Any] = {}  # noqa: RUF012  (a NamedTuple's default; nobody mutates it)
 
 
 class Reader(Protocol):
-    """What `compute` is given for an operand: its static type, and, called with one index a dimension, the element there."""
+    """What `compute` is given for an operand: its static type, and the element at an index (one Scalar a dimension)."""
 
     @property
     def type(self) -> TensorType: ...
@@ -84,8 +84,8 @@ class OpSpec:
     scalar(*Scalars, **attrs)                ELEMENTWISE: one element
     compute(result type, readers, index, **attrs)   INJECTIVE: the element at `index` (one Scalar a dimension); each
                                              reader knows its operand's static type, see `Reader`
-    view(Layout, result type, **attrs)       INJECTIVE: the layout of the result inside the operand's own buffer, or None
-                                             when this layout cannot express it
+    view(Layout, result type, **attrs)       INJECTIVE: the layout of the result inside the operand's own buffer, or
+                                             None when this layout cannot express it
     combine                                  REDUCE: "add", "mul", "maximum", "minimum", "and", "or" over the axes in
                                              the attribute `axes`
     template                                 ANCHOR: the name of the kernel template in graphc.kernels

@@ -19,7 +19,7 @@ def fits(special: Type, general: Type) -> bool:
             continue
         if type(special) is not type(general):
             return False
-        special, general = special.element, general.element  # type: ignore[union-attr]
+        special, general = special.element, general.element
     return (
         isinstance(special, TensorType)
         and special.dtype == general.dtype
@@ -47,7 +47,7 @@ def join(a: Type, b: Type, what: str) -> Type:
 
 
 def outside(t: Type, operands: Iterable[Type]) -> Type:
-    """A body's result type as it is seen outside: symbols that no operand mentions are the body's own and become new ones."""
+    """A body's result type as it is seen outside: symbols that no operand mentions are the body's, and become new."""
     known = frozenset[str]().union(*map(type_symbols, operands))
 
     def visible(d: DimLike) -> DimLike:
