@@ -47,7 +47,7 @@ def test_a_promise_of_inference_that_the_reference_breaks_is_found() -> None:
         reference = staticmethod(lambda x: x.astype(np.float64))
 
     node = Node(Wrong, (X,), {}, (X.type,))  # type: ignore[arg-type]
-    with pytest.raises(GraphcError, match="gave float64.* promised float32"):
+    with pytest.raises(GraphcError, match=r"gave float64.* promised float32"):
         run(Graph([X], node.outputs), np.ones((2, 3), np.float32))
 
 

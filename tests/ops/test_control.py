@@ -94,12 +94,11 @@ def test_conditions_and_results_are_checked() -> None:
     half = ops.slice(x, starts=(0,), stops=(2,), steps=(1,))
     with pytest.raises(GraphTypeError, match="condition"):
         ops.if_(x, x, then_body=_body(x, x), else_body=_body(x, x))
-    with pytest.raises(GraphTypeError, match="nothing in common|no type in common"):
+    with pytest.raises(GraphTypeError, match="no type in common"):
         ops.if_(flag, x, then_body=_body(x, x), else_body=_body(ops.shape_of(x), x))
     with pytest.raises(GraphTypeError, match="carried value 0"):
         ops.loop(constant(np.int64(2)), TRUE, x, body=Graph([I, GO, x], [GO, half]), carries=1)
+    rows = [input_value(f"r{n}", tensor("float32", n, 4)) for n in (3, 2)]
+    a, b = (input_value(n, tensor("float32", 4)) for n in "ab")
     with pytest.raises(GraphTypeError, match="turns"):
-        r = input_value("r", tensor("float32", 3, 4))
-        q = input_value("q", tensor("float32", 2, 4))
-        a, b = (input_value(n, tensor("float32", 4)) for n in "ab")
-        ops.scan(r, q, body=Graph([a, b], [ops.add(a, b)]), carries=0, scanned=2)
+        ops.scan(*rows, body=Graph([a, b], [ops.add(a, b)]), carries=0, scanned=2)

@@ -168,8 +168,17 @@ def test_local_response_normalization(size: int) -> None:
 
 @pytest.mark.parametrize(
     ("a", "b"),
-    [((3,), (3,)), ((3,), (3, 2)), ((2, 3), (3,)), ((2, 3), (3, 4)), ((5, 2, 3), (3, 4)), ((5, 1, 2, 3), (4, 3, 2)), ((3,), (2, 3, 4)), ((2, 4, 3), (3,))],
-)  # fmt: skip
+    [
+        ((3,), (3,)),
+        ((3,), (3, 2)),
+        ((2, 3), (3,)),
+        ((2, 3), (3, 4)),
+        ((5, 2, 3), (3, 4)),
+        ((5, 1, 2, 3), (4, 3, 2)),
+        ((3,), (2, 3, 4)),
+        ((2, 4, 3), (3,)),
+    ],
+)
 def test_matmul_is_numpys(a: Sequence[int], b: Sequence[int]) -> None:
     x, y = floats(*a), floats(*b)
     np.testing.assert_allclose(compute(f.matmul, x, y), x @ y, rtol=1e-4, atol=1e-5)
