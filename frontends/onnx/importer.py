@@ -236,6 +236,16 @@ class Context:
             self.unsupported(f"{what} {list(map(str, entries))} is symbolic; give the inputs' concrete shapes")
         return entries  # type: ignore[return-value]
 
+    def depends_on_data(self, v: Value) -> bool:
+        """Whether only the run can tell the value: not even the values of the inputs would help the importer."""
+        return self.known(v) is None and not self._run.deciding_inputs(v)
+
+    def rank_one_extent(self, v: Value) -> int:
+        """The number of entries of a vector."""
+        if v.rank != 1 or isinstance(v.shape[0], Dim):
+            self.invalid(f"{v.type} is no vector of known length")
+        return v.shape[0]
+
     def axis(self, axis: int, rank: int) -> int:
         """A possibly negative axis, checked and counted from the front."""
         if not -rank <= axis < rank:
@@ -589,8 +599,8 @@ class _Import:
                         )
             pending += [(n, f"{name}/") for g in _subgraphs(node) for n in g.node]
 
-    def need(self, v: Value, where: str, what: str) -> NoReturn:
-        """Raise for a value that types depend on and that is not known."""
+    def deciding_inputs(self, v: Value) -> list[str]:
+        """The inputs whose values would tell `v`; none when what lies between is no small computation on inputs."""
         origins = self.static.origins(v)
         names = [self.inputs[n.outputs[0]] for n in origins if n.op.name == "input" and n.outputs[0] in self.inputs]
         foreign = any(
@@ -602,7 +612,12 @@ class _Import:
             for n in origins
             for t in n.types
         )
-        if names and small and not foreign:
+        return names if small and not foreign else []
+
+    def need(self, v: Value, where: str, what: str) -> NoReturn:
+        """Raise for a value that types depend on and that is not known."""
+        names = self.deciding_inputs(v)
+        if names:
             raise NeedsValue(names, f"{what} of {where}")
         raise _Unsupported(f"{what} depends on data that the model computes")
 
@@ -745,9 +760,7 @@ def _input_type(info: ValueInfoProto, given: Any, symbols: dict[str, DimLike]) -
     return TensorType(dtype, shape)
 
 
-def _declared_type(
-    t: TypeProto, what: str, symbols: dict[str, DimLike], prefix: str, inside: bool = False
-) -> Type:
+def _declared_type(t: TypeProto, what: str, symbols: dict[str, DimLike], prefix: str, inside: bool = False) -> Type:
     """The type that the file states; dimensions it leaves open become symbols."""
     if t.HasField("tensor_type"):
         if not t.tensor_type.HasField("shape"):

@@ -8,6 +8,7 @@ from graphc.frontends.onnx.operators import (
     generate,
     indexing,
     linear,
+    ml,
     movement,
     normalization,
     pooling,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from graphc.frontends.onnx.importer import Context
 from graphc.ir.dims import Dim, DimLike
 from graphc.ir.dtypes import DType, dtype_of
 from graphc.ir.graph import Value, constant
+from graphc.ops import random
 
 __all__ = [
     "BOOL",
@@ -54,13 +56,6 @@ def to(x: Value, dtype: DType) -> Value:
     return x if x.dtype == dtype else ops.cast(x, dtype=dtype)
 
 
-def in_float32(x: Value, compute: Callable[[Value], Value]) -> Value:
-    """`compute` on float32 when x is narrower, with the result cast back: ONNX's definitions of normalisations do so."""
-    if x.dtype.is_float and x.dtype.bits < 32:
-        return to(compute(to(x, FLOAT32)), x.dtype)
-    return compute(x)
-
-
 def channelwise(v: Value, rank: int) -> Value:
     """A vector of one number a channel, shaped `[1, C, 1, ...]` to go with a tensor of `rank`."""
     return reshape(v, (1, v.shape[0], *[1] * (rank - 2)))
@@ -73,6 +68,15 @@ def shape_value(x: Value, start: int = 0, stop: int | None = None) -> Value:
         return constant(np.array(extents, np.int64))
     stop = start + len(extents)
     return ops.slice(ops.shape_of(x), starts=(start,), stops=(stop,), steps=(1,))
+
+
+def random_key(c: Context) -> Value:
+    """A random operator's key: from its seed or else from its name, so that a model gives the same numbers each time."""
+    if c.has("seed"):  # an int for Dropout, a float for the others
+        seed = c.int("seed") if c.op == "Dropout" else int(np.float32(c.float("seed")).view(np.uint32))
+        return constant(random.make_key(seed))
+    # two operators without a seed must not give the same numbers
+    return constant(random.make_key((1 << 32) | zlib.crc32(c.name.encode())))
 
 
 def axes_operand(

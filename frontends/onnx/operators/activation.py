@@ -16,7 +16,7 @@ __all__: list[str] = []
 @importer("Relu", 6, 13, 14)
 def relu(c: Context, x: Value) -> Value:
     c.ignore("consumed_inputs")
-    return ops.relu(x) if x.dtype.is_float else ops.maximum(x, 0)  # type: ignore[no-any-return]
+    return ops.relu(x) if x.dtype.is_float else ops.maximum(x, 0)
 
 
 @importer("LeakyRelu", 6, 16)
@@ -90,7 +90,7 @@ def gelu(c: Context, x: Value) -> Value:
 @importer("Swish", 24)
 def swish(c: Context, x: Value) -> Value:
     alpha = c.float("alpha", 1.0)
-    return ops.mul(x, ops.sigmoid(x if alpha == 1 else ops.mul(x, scalar(alpha, x.dtype))))  # type: ignore[no-any-return]
+    return ops.mul(x, ops.sigmoid(x if alpha == 1 else ops.mul(x, scalar(alpha, x.dtype))))
 
 
 @importer("Shrink", 9)
@@ -100,7 +100,7 @@ def shrink(c: Context, x: Value) -> Value:
     signed = x.dtype.kind != "uint"
     number = lambda v: scalar(v, x.dtype)  # noqa: E731
     above = ops.select(ops.gt(x, number(limit)), ops.sub(x, number(bias)), number(0))
-    return ops.select(ops.lt(x, number(-limit)), ops.add(x, number(bias)), above) if signed else above  # type: ignore[no-any-return]
+    return ops.select(ops.lt(x, number(-limit)), ops.add(x, number(bias)), above) if signed else above
 
 
 def _coerced(x: Value, axis: int) -> tuple[Value, int]:
@@ -122,10 +122,10 @@ def _soft(c: Context, x: Value, function: object) -> Value:
     axis = c.int("axis", -1 if c.version >= 13 else 1)
     axis = c.axis(axis, x.rank) if x.rank else 0
     if c.version >= 13 or axis == x.rank - 1:
-        return function(x, axis=axis)  # type: ignore[operator, no-any-return]
+        return function(x, axis=axis)  # type: ignore[operator]
     # Before version 13 all axes from `axis` on are normalised together.
     matrix, last = _coerced(x, axis)
-    return ops.reshape(function(matrix, axis=last), shape=x.shape)  # type: ignore[operator, no-any-return]
+    return ops.reshape(function(matrix, axis=last), shape=x.shape)  # type: ignore[operator]
 
 
 @importer("Hardmax", 1, 11, 13)
@@ -137,4 +137,4 @@ def _hardmax(x: Value, axis: int) -> Value:
     """1 at the first largest element along the axis, 0 elsewhere."""
     best = functions.unsqueeze(ops.argmax(x, axis=axis), axes=(axis,))
     place = ops.iota(shape=x.shape, axis=axis, dtype=best.dtype)
-    return ops.cast(ops.eq(place, best), dtype=x.dtype)  # type: ignore[no-any-return]
+    return ops.cast(ops.eq(place, best), dtype=x.dtype)

@@ -40,8 +40,7 @@ def convert_if(c: Context, condition: Value) -> Sequence[Value]:
     else_body, else_captures = c.body(else_branch, ())
     operands = list(dict.fromkeys([*then_captures, *else_captures]))
     bodies = [
-        _takes(body, captures, operands)
-        for body, captures in ((then_body, then_captures), (else_body, else_captures))
+        _takes(body, captures, operands) for body, captures in ((then_body, then_captures), (else_body, else_captures))
     ]
     return _outputs(ops.if_(reshape(condition, ()), *operands, then_body=bodies[0], else_body=bodies[1]))
 
@@ -105,7 +104,9 @@ def _generalise(c: Context, types: Sequence[Type], new: Sequence[Type]) -> list[
     """Types that hold before and after a turn: extents that change become symbols."""
     pairs = enumerate(zip(types, new, strict=True))
     try:
-        return [t if _settled(n, t) else n if is_unranked(t) else join(t, n, f"carried value {k}") for k, (t, n) in pairs]
+        return [
+            t if _settled(n, t) else n if is_unranked(t) else join(t, n, f"carried value {k}") for k, (t, n) in pairs
+        ]
     except GraphTypeError as e:
         c.unsupported(str(e))
 
@@ -163,7 +164,9 @@ def convert_scan(c: Context, *operands: Value) -> Sequence[Value]:
     axes = c.ints("scan_input_axes", (0,) * scanned)
     directions = c.ints("scan_input_directions", (0,) * scanned)
     if not 0 <= scanned <= len(operands) or len(axes) != scanned or len(directions) != scanned:
-        c.invalid(f"{scanned} of {len(operands)} operands are scanned, with axes {list(axes)} and directions {list(directions)}")
+        c.invalid(
+            f"{scanned} of {len(operands)} operands are scanned, with axes {list(axes)} and directions {list(directions)}"
+        )
     return _scan(
         c,
         operands,

@@ -27,14 +27,14 @@ def kernel_size(c: Context, weights: Value) -> tuple[int, ...]:
 def convolve(c: Context, x: Value, weights: Value) -> Value:
     """The convolution that the node's attributes describe, without bias."""
     w = windows(c, x.shape[2:], kernel_size(c, weights))
-    return ops.conv(  # type: ignore[no-any-return]
+    return ops.conv(
         x, weights, strides=w.strides, padding=w.full_padding, dilation=w.dilation, groups=c.int("group", 1)
     )
 
 
 def add_bias(y: Value, bias: Value | None) -> Value:
     """One number a channel added; the broadcast is explicit so that a pass sees a per-channel shift."""
-    return y if bias is None else ops.add(y, broadcast(channelwise(bias, y.rank), y.shape))  # type: ignore[no-any-return]
+    return y if bias is None else ops.add(y, broadcast(channelwise(bias, y.rank), y.shape))
 
 
 @importer("Conv", 1, 11, 22)

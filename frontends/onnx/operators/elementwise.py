@@ -7,8 +7,9 @@ from functools import reduce
 
 from graphc import ops
 from graphc.frontends.onnx.importer import Context, importer
-from graphc.frontends.onnx.operators._common import BOOL, reshape, scalar, to
+from graphc.frontends.onnx.operators._common import BOOL, FLOAT32, random_key, reshape, scalar, to
 from graphc.ir.graph import Value
+from graphc.ops import random
 from graphc.ops.spec import OpSpec
 
 __all__: list[str] = []
@@ -18,7 +19,7 @@ def _unary(name: str, op: OpSpec, *since: int) -> None:
     @importer(name, *since)
     def convert(c: Context, x: Value) -> Value:
         c.ignore("consumed_inputs")
-        return op(x)  # type: ignore[no-any-return]
+        return op(x)
 
 
 for _name, _op, _since in (
@@ -68,7 +69,7 @@ def _binary(name: str, op: OpSpec, *since: int) -> None:
     @importer(name, *since)
     def convert(c: Context, x: Value, y: Value) -> Value:
         c.ignore("consumed_inputs")
-        return op(x, _aligned(c, x, y))  # type: ignore[no-any-return]
+        return op(x, _aligned(c, x, y))
 
 
 for _name, _op, _since in (
@@ -97,12 +98,12 @@ def power(c: Context, x: Value, y: Value) -> Value:
     y = _aligned(c, x, y)
     if x.dtype.is_integer and y.dtype.is_float:
         return to(ops.pow(to(x, y.dtype), y), x.dtype)
-    return ops.pow(x, to(y, x.dtype))  # type: ignore[no-any-return]
+    return ops.pow(x, to(y, x.dtype))
 
 
 @importer("Mod", 10, 13, 28)
 def modulo(c: Context, x: Value, y: Value) -> Value:
-    return (ops.fmod if c.flag("fmod") else ops.mod)(x, y)  # type: ignore[no-any-return]
+    return (ops.fmod if c.flag("fmod") else ops.mod)(x, y)
 
 
 @importer("BitShift", 11, 28)
@@ -110,7 +111,7 @@ def bit_shift(c: Context, x: Value, y: Value) -> Value:
     direction = c.string("direction")
     if direction not in ("LEFT", "RIGHT"):
         c.invalid(f"the direction is {direction!r}; it must be LEFT or RIGHT")
-    return (ops.shift_left if direction == "LEFT" else ops.shift_right)(x, y)  # type: ignore[no-any-return]
+    return (ops.shift_left if direction == "LEFT" else ops.shift_right)(x, y)
 
 
 def _variadic(name: str, combine: Callable[..., Value], *since: int) -> None:
@@ -128,7 +129,7 @@ _variadic("Sum", ops.add, 6, 8, 13)
 @importer("Mean", 6, 8, 13)
 def mean(c: Context, first: Value, *others: Value) -> Value:
     total = reduce(ops.add, others, first)
-    return ops.mul(total, scalar(1 / (1 + len(others)), first.dtype))  # type: ignore[no-any-return]
+    return ops.mul(total, scalar(1 / (1 + len(others)), first.dtype))
 
 
 @importer("Clip", 6, 11, 12, 13)
@@ -160,12 +161,12 @@ def _cast(c: Context, x: Value, dtype: object) -> Value:
 
 @importer("Where", 9, 16)
 def where(c: Context, condition: Value, x: Value, y: Value) -> Value:
-    return ops.select(condition, x, y)  # type: ignore[no-any-return]
+    return ops.select(condition, x, y)
 
 
 @importer("IsInf", 10, 20)
 def is_infinite(c: Context, x: Value) -> Value:
-    return ops.isinf(x, positive=c.flag("detect_positive", True), negative=c.flag("detect_negative", True))  # type: ignore[no-any-return]
+    return ops.isinf(x, positive=c.flag("detect_positive", True), negative=c.flag("detect_negative", True))
 
 
 @importer("Identity", 1, 13, 14, 16, 19, 21, 23, 24, 25)
@@ -175,11 +176,14 @@ def identity(c: Context, x: Value) -> Value:
 
 @importer("Dropout", 6, 7, 10, 12, 13, 22)
 def dropout(c: Context, x: Value, ratio: Value | None = None, training: Value | None = None) -> tuple[Value, Value]:
-    """At inference nothing is dropped and the mask is true everywhere."""
+    """At inference nothing is dropped and the mask is true everywhere; in training what is kept is scaled up."""
+    if training is not None and c.static(training, "training mode").any():
+        known = None if ratio is None else c.known(ratio)
+        if known is None or known.any():
+            share = to(reshape(ratio, ()), FLOAT32) if ratio is not None else scalar(0.5, FLOAT32)
+            kept = ops.ge(random.uniform(random_key(c), x.shape), share)
+            factor = to(ops.div(scalar(1, FLOAT32), ops.sub(scalar(1, FLOAT32), share)), x.dtype)
+            return ops.select(kept, ops.mul(x, factor), scalar(0, x.dtype)), kept
     c.ignore("seed", "ratio", "is_test")
-    if training is not None and bool(c.static(training, "training mode").any()):
-        kept = ratio is not None and not c.static(ratio, "ratio").any()
-        if not kept:
-            c.unsupported("training mode with a ratio other than 0")
     mask = scalar(True, BOOL if c.version >= 10 else x.dtype)
     return x, ops.broadcast_to(mask, shape=x.shape)

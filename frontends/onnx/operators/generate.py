@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import zlib
-
 import numpy as np
 
 from graphc import ops
 from graphc.frontends.onnx.importer import Context, importer
-from graphc.frontends.onnx.operators._common import FLOAT32, INT64, broadcast, reshape, scalar, to
+from graphc.frontends.onnx.operators._common import FLOAT32, INT64, broadcast, random_key, reshape, scalar, to
 from graphc.ir.dims import Dim, DimLike
 from graphc.ir.dtypes import DType, dtype_of
 from graphc.ir.graph import Value, constant
@@ -82,21 +80,13 @@ def convert_range(c: Context, start: Value, limit: Value, delta: Value) -> Value
     return to(line, start.dtype)
 
 
-# --- random numbers: a key an operator, from its seed or from its name, so that a model gives the same numbers each time
-
-
-def _key(c: Context) -> Value:
-    seed = c.float("seed", None)
-    if seed is not None:
-        return constant(random.make_key(int(np.float32(seed).view(np.uint32))))
-    # two operators without a seed must not give the same numbers
-    return constant(random.make_key((1 << 32) | zlib.crc32(c.name.encode())))
+# --- random numbers
 
 
 def _random(c: Context, shape: tuple[DimLike, ...], dtype: DType, normal: bool) -> Value:
     if normal:
-        return random.normal(_key(c), shape, mean=c.float("mean", 0.0), scale=c.float("scale", 1.0), dtype=dtype)
-    return random.uniform(_key(c), shape, low=c.float("low", 0.0), high=c.float("high", 1.0), dtype=dtype)
+        return random.normal(random_key(c), shape, mean=c.float("mean", 0.0), scale=c.float("scale", 1.0), dtype=dtype)
+    return random.uniform(random_key(c), shape, low=c.float("low", 0.0), high=c.float("high", 1.0), dtype=dtype)
 
 
 def _random_pair(name: str, normal: bool) -> None:
@@ -115,7 +105,7 @@ _random_pair("RandomNormal", True)
 
 @importer("Bernoulli", 15, 22)
 def bernoulli(c: Context, x: Value) -> Value:
-    return to(random.bernoulli(_key(c), x), c.dtype("dtype", x.dtype))
+    return to(random.bernoulli(random_key(c), x), c.dtype("dtype", x.dtype))
 
 
 @importer("Multinomial", 7, 22)
@@ -125,7 +115,7 @@ def multinomial(c: Context, x: Value) -> Value:
     wide = x.dtype if x.dtype.bits >= 32 else FLOAT32
     batch, classes = x.shape
     total = ops.cumsum(functions.softmax(to(x, wide), axis=1), axis=1)
-    drawn = random.uniform(_key(c), (batch, count), dtype=wide)
+    drawn = random.uniform(random_key(c), (batch, count), dtype=wide)
     shape = (batch, count, classes)
     below = ops.le(
         broadcast(reshape(total, (batch, 1, classes)), shape), broadcast(reshape(drawn, (batch, count, 1)), shape)

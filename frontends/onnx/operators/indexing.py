@@ -14,17 +14,17 @@ __all__: list[str] = []
 
 @importer("Gather", 1, 11, 13)
 def gather(c: Context, x: Value, indices: Value) -> Value:
-    return ops.gather(x, indices, axis=c.axis(c.int("axis", 0), x.rank))  # type: ignore[no-any-return]
+    return ops.gather(x, indices, axis=c.axis(c.int("axis", 0), x.rank))
 
 
 @importer("GatherElements", 11, 13)
 def gather_elements(c: Context, x: Value, indices: Value) -> Value:
-    return ops.gather_elements(x, indices, axis=c.axis(c.int("axis", 0), x.rank))  # type: ignore[no-any-return]
+    return ops.gather_elements(x, indices, axis=c.axis(c.int("axis", 0), x.rank))
 
 
 @importer("GatherND", 11, 12, 13)
 def gather_nd(c: Context, x: Value, indices: Value) -> Value:
-    return ops.gather_nd(x, indices, batch_dims=c.int("batch_dims", 0))  # type: ignore[no-any-return]
+    return ops.gather_nd(x, indices, batch_dims=c.int("batch_dims", 0))
 
 
 def _reduction(c: Context) -> str:
@@ -38,12 +38,12 @@ def _reduction(c: Context) -> str:
 @importer("ScatterElements", 11, 13, 16, 18)
 def scatter_elements(c: Context, x: Value, indices: Value, updates: Value) -> Value:
     axis = c.axis(c.int("axis", 0), x.rank)
-    return ops.scatter_elements(x, indices, updates, axis=axis, reduction=_reduction(c))  # type: ignore[no-any-return]
+    return ops.scatter_elements(x, indices, updates, axis=axis, reduction=_reduction(c))
 
 
 @importer("ScatterND", 11, 13, 16, 18)
 def scatter_nd(c: Context, x: Value, indices: Value, updates: Value) -> Value:
-    return ops.scatter_nd(x, indices, updates, reduction=_reduction(c))  # type: ignore[no-any-return]
+    return ops.scatter_nd(x, indices, updates, reduction=_reduction(c))
 
 
 @importer("OneHot", 9, 11, 28)
@@ -57,7 +57,7 @@ def one_hot(c: Context, indices: Value, depth: Value, values: Value) -> Value:
     chosen = broadcast(reshape(chosen, (*indices.shape[:axis], 1, *indices.shape[axis:])), shape)
     off, on = (ops.gather(values, constant(np.int64(k)), axis=0) for k in range(2))
     hit = ops.eq(ops.iota(shape=shape, axis=axis, dtype=INT64), chosen)
-    return ops.select(hit, on, off)  # type: ignore[no-any-return]
+    return ops.select(hit, on, off)
 
 
 @importer("TensorScatter", 24)
@@ -73,7 +73,7 @@ def tensor_scatter(c: Context, cache: Value, update: Value, indices: Value | Non
         place = ops.mod(place, scalar(cache.shape[axis], INT64))
     elif mode != "linear":
         c.invalid(f"the mode is {mode!r}; known are linear and circular")
-    return ops.scatter_elements(cache, place, update, axis=axis, reduction="none")  # type: ignore[no-any-return]
+    return ops.scatter_elements(cache, place, update, axis=axis, reduction="none")
 
 
 @importer("TopK", 1, 10, 11, 24)
@@ -81,7 +81,7 @@ def top_k(c: Context, x: Value, k: Value | None = None) -> tuple[Value, Value]:
     axis = c.axis(c.int("axis", -1), x.rank)
     count = c.int("k") if k is None else c.concrete_ints(k, "count")[0]
     c.ignore("sorted")  # sorted results are right where any order is
-    return ops.top_k(x, k=count, axis=axis, largest=c.flag("largest", True))  # type: ignore[no-any-return]
+    return ops.top_k(x, k=count, axis=axis, largest=c.flag("largest", True))
 
 
 def _extreme(name: str, largest: bool) -> None:
@@ -100,22 +100,22 @@ _extreme("ArgMin", False)
 
 @importer("NonZero", 9, 13)
 def nonzero(c: Context, x: Value) -> Value:
-    return ops.nonzero(x)  # type: ignore[no-any-return]
+    return ops.nonzero(x)
 
 
 @importer("Compress", 9, 11, 28)
 def compress(c: Context, x: Value, condition: Value) -> Value:
     """Slices of x where the condition holds; without an axis x is flattened first."""
     if not c.has("axis"):
-        return ops.compress(reshape(x, (x.tensor.size,)), condition, axis=0)  # type: ignore[no-any-return]
-    return ops.compress(x, condition, axis=c.axis(c.int("axis"), x.rank))  # type: ignore[no-any-return]
+        return ops.compress(reshape(x, (x.tensor.size,)), condition, axis=0)
+    return ops.compress(x, condition, axis=c.axis(c.int("axis"), x.rank))
 
 
 @importer("Unique", 11, 28)
 def unique(c: Context, x: Value) -> tuple[Value, Value, Value, Value]:
     ordered = c.flag("sorted", True)
     axis = c.axis(c.int("axis"), x.rank) if c.has("axis") else None
-    return ops.unique(x, axis=axis, sorted=ordered)  # type: ignore[no-any-return]
+    return ops.unique(x, axis=axis, sorted=ordered)
 
 
 @importer("NonMaxSuppression", 10, 11)
@@ -130,7 +130,7 @@ def non_max_suppression(
     def number(v: Value | None, default: Value) -> Value:
         return default if v is None else reshape(v, ())
 
-    return ops.non_max_suppression(  # type: ignore[no-any-return]
+    return ops.non_max_suppression(
         boxes,
         scores,
         number(most, constant(np.int64(0))),

@@ -28,10 +28,10 @@ def gemm(c: Context, a: Value, b: Value, bias: Value | None = None) -> Value:
     if alpha != 1:
         y = ops.mul(y, scalar(alpha, y.dtype))
     if bias is None or beta == 0:
-        return y  # type: ignore[no-any-return]
+        return y
     if beta != 1:
         bias = ops.mul(bias, scalar(beta, bias.dtype))
-    return ops.add(y, broadcast(bias, y.shape))  # type: ignore[no-any-return]
+    return ops.add(y, broadcast(bias, y.shape))
 
 
 @importer("Einsum", 12, 28)
@@ -51,7 +51,7 @@ def einsum(c: Context, *xs: Value) -> Value:
     value, have = _sum_out(value, have, set(out))
     if sorted(have) != sorted(out):
         c.invalid(f"the equation {equation!r} makes the axes {''.join(have)!r}")
-    return value if have == out else ops.transpose(value, perm=tuple(have.index(n) for n in out))  # type: ignore[no-any-return]
+    return value if have == out else ops.transpose(value, perm=tuple(have.index(n) for n in out))
 
 
 Axes = list[str]

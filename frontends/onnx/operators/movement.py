@@ -27,7 +27,7 @@ def shape(c: Context, x: Value) -> Value:
 def size(c: Context, x: Value) -> Value:
     if isinstance(x.tensor.size, int):
         return constant(np.int64(x.tensor.size))
-    return ops.reduce_prod(shape_value(x), axes=(0,))  # type: ignore[no-any-return]
+    return ops.reduce_prod(shape_value(x), axes=(0,))
 
 
 @importer("Reshape", 5, 13, 14, 19, 21, 23, 24, 25)
@@ -99,7 +99,7 @@ def _window(x: Value, axis: int, start: DimLike, stop: DimLike, step: int = 1) -
     starts: list[DimLike] = [0] * x.rank
     stops, steps = list(x.shape), [1] * x.rank
     starts[axis], stops[axis], steps[axis] = start, stop, step
-    return ops.slice(x, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps))  # type: ignore[no-any-return]
+    return ops.slice(x, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps))
 
 
 @importer("Split", 2, 11, 13, 18)
@@ -144,9 +144,12 @@ def convert_slice(
     else:
         if starts is None or ends is None:
             c.invalid("the bounds are missing")
+        count = c.rank_one_extent(starts)
+        which = tuple(range(count)) if axes is None else c.concrete_ints(axes, "axes")
+        by = (1,) * count if steps is None else c.concrete_ints(steps, "steps")
+        if c.depends_on_data(starts) or c.depends_on_data(ends):
+            return _slice_by_data(c, x, starts, ends, c.axes(which, x.rank), by)
         first, last = c.static_ints(starts, "starts"), c.static_ints(ends, "ends")
-        which = tuple(range(len(first))) if axes is None else c.concrete_ints(axes, "axes")
-        by = (1,) * len(first) if steps is None else c.concrete_ints(steps, "steps")
     if not len(first) == len(last) == len(which) == len(by):
         c.invalid(f"there are {len(first)} starts, {len(last)} ends, {len(which)} axes and {len(by)} steps")
     lower: list[DimLike] = [0] * x.rank
@@ -156,7 +159,24 @@ def convert_slice(
         step[axis] = s
     if all(d == 0 for d in lower) and upper == list(x.shape) and step == [1] * x.rank:
         return x
-    return ops.slice(x, starts=tuple(lower), stops=tuple(upper), steps=tuple(step))  # type: ignore[no-any-return]
+    return ops.slice(x, starts=tuple(lower), stops=tuple(upper), steps=tuple(step))
+
+
+def _slice_by_data(
+    c: Context, x: Value, starts: Value, ends: Value, axes: Sequence[int], steps: Sequence[int]
+) -> Value:
+    """A slice whose extents only the run can tell: the elements between bounds that are computed."""
+    if any(s != 1 for s in steps):
+        c.unsupported("computed bounds with a step other than 1")
+    zero = scalar(0, INT64)
+    for k, axis in enumerate(axes):
+        extent = reshape(shape_value(x, axis, axis + 1), ())
+        low, high = (ops.gather(to(v, INT64), constant(np.int64(k)), axis=0) for v in (starts, ends))
+        low, high = (ops.select(ops.lt(v, zero), ops.add(v, extent), v) for v in (low, high))
+        place = ops.iota(shape=(x.shape[axis],), axis=0, dtype=INT64)
+        inside = ops.logical_and(ops.ge(place, low), ops.lt(place, high))
+        x = ops.compress(x, inside, axis=axis)
+    return x
 
 
 @importer("Pad", 2, 11, 13, 18, 19, 21, 23, 24, 25)
@@ -183,7 +203,7 @@ def pad(
     if mode == "constant":
         if value is None:
             value = constant(np.array("" if x.dtype.kind == "string" else 0).astype(x.dtype.numpy), x.dtype)
-        return ops.pad(x, reshape(value, ()), low=tuple(low), high=tuple(high))  # type: ignore[no-any-return]
+        return ops.pad(x, reshape(value, ()), low=tuple(low), high=tuple(high))
     if mode not in ("reflect", "edge", "wrap"):
         c.invalid(f"the mode is {mode!r}; known are constant, reflect, edge and wrap")
     if any(isinstance(d, Dim) for d in (*low, *high)):
@@ -261,7 +281,7 @@ def trilu(c: Context, x: Value, k: Value | None = None) -> Value:
     if k is not None:
         rows = ops.add(rows, broadcast(reshape(to(k, INT64), ()), x.shape))
     kept = ops.ge(columns, rows) if upper else ops.le(columns, rows)
-    return ops.select(kept, x, scalar(0, x.dtype))  # type: ignore[no-any-return]
+    return ops.select(kept, x, scalar(0, x.dtype))
 
 
 @importer("ReverseSequence", 10, 28)
@@ -271,4 +291,4 @@ def reverse_sequence(c: Context, x: Value, lengths: Value) -> Value:
     place = ops.iota(shape=x.shape, axis=time, dtype=INT64)
     length = broadcast(reshape(to(lengths, INT64), [d if k == batch else 1 for k, d in enumerate(x.shape)]), x.shape)
     source = ops.select(ops.lt(place, length), ops.sub(ops.sub(length, place), 1), place)
-    return ops.gather_elements(x, source, axis=time)  # type: ignore[no-any-return]
+    return ops.gather_elements(x, source, axis=time)

@@ -107,7 +107,7 @@ def rms_normalization(c: Context, x: Value, scale: Value) -> Value:
     power = _mean(c, ops.mul(wide, wide), range(axis, x.rank))
     root = ops.rsqrt(ops.add(power, scalar(c.float("epsilon", 1e-5), wide.dtype)))
     y = to(ops.mul(wide, broadcast(root, x.shape)), scale.dtype)
-    return ops.mul(y, broadcast(scale, x.shape))  # type: ignore[no-any-return]
+    return ops.mul(y, broadcast(scale, x.shape))
 
 
 @importer("LpNormalization", 1, 22)
@@ -121,7 +121,7 @@ def lp_normalization(c: Context, x: Value) -> Value:
     norm = reshape(norm if p == 1 else ops.sqrt(norm), _kept(x, [axis]))  # type: ignore[arg-type]
     empty = ops.eq(norm, scalar(0, x.dtype))
     quotient = ops.div(x, broadcast(ops.select(empty, scalar(1, x.dtype), norm), x.shape))
-    return ops.select(broadcast(empty, x.shape), scalar(0, x.dtype), quotient)  # type: ignore[no-any-return]
+    return ops.select(broadcast(empty, x.shape), scalar(0, x.dtype), quotient)
 
 
 @importer("LRN", 1, 13)
@@ -140,7 +140,7 @@ def local_response_normalization(c: Context, x: Value) -> Value:
     base = ops.add(
         ops.mul(window, scalar(c.float("alpha", 1e-4) / size, x.dtype)), scalar(c.float("bias", 1.0), x.dtype)
     )
-    return ops.mul(x, ops.pow(base, scalar(-c.float("beta", 0.75), x.dtype)))  # type: ignore[no-any-return]
+    return ops.mul(x, ops.pow(base, scalar(-c.float("beta", 0.75), x.dtype)))
 
 
 @importer("MeanVarianceNormalization", 9, 13)
@@ -149,4 +149,4 @@ def mean_variance_normalization(c: Context, x: Value) -> Value:
     mean = _mean(c, x, axes)
     centred = ops.sub(x, broadcast(mean, x.shape))
     deviation = ops.sqrt(_mean(c, ops.mul(centred, centred), axes))
-    return ops.div(centred, broadcast(ops.add(deviation, scalar(1e-9, x.dtype)), x.shape))  # type: ignore[no-any-return]
+    return ops.div(centred, broadcast(ops.add(deviation, scalar(1e-9, x.dtype)), x.shape))

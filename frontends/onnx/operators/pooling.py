@@ -17,7 +17,7 @@ __all__: list[str] = []
 
 
 def _slide(x: Value, combine: str, w: Windows) -> Value:
-    return ops.reduce_window(  # type: ignore[no-any-return]
+    return ops.reduce_window(
         x,
         combine=combine,
         axes=tuple(range(2, x.rank)),
@@ -56,7 +56,7 @@ def _divide_by_count(c: Context, x: Value, total: Value, w: Windows, with_paddin
     """The sums divided by how many elements each window really has; one number where all windows have as many."""
     counted = [(low, high) if with_padding else (0, 0) for low, high in w.padding]
     if counted == list(w.full_padding):
-        return ops.mul(total, scalar(1 / np.prod(w.size), x.dtype))  # type: ignore[no-any-return]
+        return ops.mul(total, scalar(1 / np.prod(w.size), x.dtype))
     extents = x.shape[2:]
     if any(isinstance(d, Dim) for d in extents):
         ones = full(1, x.dtype, (1, 1, *extents))
@@ -64,7 +64,7 @@ def _divide_by_count(c: Context, x: Value, total: Value, w: Windows, with_paddin
             low, high = zip(*w.padding, strict=True)
             ones = ops.pad(ones, scalar(1, x.dtype), low=(0, 0, *low), high=(0, 0, *high))
             w = w._replace(padding=((0, 0),) * len(extents))
-        return ops.div(total, broadcast(_slide(ones, "add", w), total.shape))  # type: ignore[no-any-return]
+        return ops.div(total, broadcast(_slide(ones, "add", w), total.shape))
     counts = [
         _counts(d, out, n, s, gap, low, (a, b))
         for d, out, n, s, gap, (low, _), (a, b) in zip(
@@ -72,7 +72,7 @@ def _divide_by_count(c: Context, x: Value, total: Value, w: Windows, with_paddin
         )
     ]
     array = reduce(np.multiply.outer, counts)
-    return ops.div(total, broadcast(c.constant(array.astype(x.dtype.numpy)[None, None]), total.shape))  # type: ignore[no-any-return]
+    return ops.div(total, broadcast(c.constant(array.astype(x.dtype.numpy)[None, None]), total.shape))
 
 
 def _counts(
@@ -91,14 +91,14 @@ def lp_pool(c: Context, x: Value) -> Value:
 
 def _powers(x: Value, p: int) -> Value:
     if p == 1:
-        return ops.abs(x)  # type: ignore[no-any-return]
-    return ops.mul(x, x) if p == 2 else ops.pow(ops.abs(x), scalar(p, x.dtype))  # type: ignore[no-any-return]
+        return ops.abs(x)
+    return ops.mul(x, x) if p == 2 else ops.pow(ops.abs(x), scalar(p, x.dtype))
 
 
 def _root(x: Value, p: int) -> Value:
     if p == 1:
         return x
-    return ops.sqrt(x) if p == 2 else ops.pow(x, scalar(1 / p, x.dtype))  # type: ignore[no-any-return]
+    return ops.sqrt(x) if p == 2 else ops.pow(x, scalar(1 / p, x.dtype))
 
 
 def _over_space(x: Value, op: object) -> Value:
@@ -117,8 +117,8 @@ def global_average_pool(c: Context, x: Value) -> Value:
     total = _over_space(x, ops.reduce_sum)
     if isinstance(count, Dim):
         factors = ops.slice(ops.shape_of(x), starts=(2,), stops=(x.rank,), steps=(1,))
-        return ops.div(total, ops.cast(ops.reduce_prod(factors, axes=(0,)), dtype=x.dtype))  # type: ignore[no-any-return]
-    return ops.mul(total, scalar(1 / max(count, 1), x.dtype))  # type: ignore[no-any-return]
+        return ops.div(total, ops.cast(ops.reduce_prod(factors, axes=(0,)), dtype=x.dtype))
+    return ops.mul(total, scalar(1 / max(count, 1), x.dtype))
 
 
 @importer("GlobalLpPool", 2, 22)
@@ -146,4 +146,4 @@ def max_unpool(c: Context, x: Value, places: Value, target: Value | None = None)
         return out
     wanted = c.static_ints(target, "output shape")
     high = tuple(a - b for a, b in zip(wanted, shape, strict=True))
-    return ops.pad(out, scalar(0, x.dtype), low=(0,) * out.rank, high=high)  # type: ignore[no-any-return]
+    return ops.pad(out, scalar(0, x.dtype), low=(0,) * out.rank, high=high)

@@ -130,7 +130,15 @@ def _requantize(
 
 @importer("QLinearMatMul", 10, 21)
 def qlinear_matmul(
-    c: Context, a: Value, a_scale: Value, a_zero: Value, b: Value, b_scale: Value, b_zero: Value, y_scale: Value, y_zero: Value
+    c: Context,
+    a: Value,
+    a_scale: Value,
+    a_zero: Value,
+    b: Value,
+    b_scale: Value,
+    b_zero: Value,
+    y_scale: Value,
+    y_zero: Value,
 ) -> Value:
     product = functions.matmul(_centred(c, a, a_zero, -2), _centred(c, b, b_zero, -1))
     return _requantize(c, product, (a_scale, b_scale, y_scale), y_zero, -1, -2)

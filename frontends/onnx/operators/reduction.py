@@ -35,7 +35,7 @@ def _reducer(name: str, reduce: Reducer, axes_since: int = 18, *since: int) -> N
 
 
 def _sum(x: Value, axes: tuple[int, ...]) -> Value:
-    return ops.reduce_sum(x, axes=axes)  # type: ignore[no-any-return]
+    return ops.reduce_sum(x, axes=axes)
 
 
 def _mean(x: Value, axes: tuple[int, ...]) -> Value:
@@ -44,22 +44,22 @@ def _mean(x: Value, axes: tuple[int, ...]) -> Value:
     if isinstance(count, Dim):
         factors = ops.gather(ops.shape_of(x), np.array(axes, np.int64), axis=0)
         divisor = to(ops.reduce_prod(factors, axes=(0,)), x.dtype)
-        return ops.div(total, divisor)  # type: ignore[no-any-return]
+        return ops.div(total, divisor)
     if x.dtype.is_float and count:
-        return ops.mul(total, scalar(1 / count, x.dtype))  # type: ignore[no-any-return]
-    return ops.div(total, scalar(count, x.dtype))  # type: ignore[no-any-return]
+        return ops.mul(total, scalar(1 / count, x.dtype))
+    return ops.div(total, scalar(count, x.dtype))
 
 
 def _maximum(x: Value, axes: tuple[int, ...]) -> Value:
     if x.dtype == BOOL:
-        return ops.reduce_or(x, axes=axes)  # type: ignore[no-any-return]
-    return ops.reduce_max(x, axes=axes)  # type: ignore[no-any-return]
+        return ops.reduce_or(x, axes=axes)
+    return ops.reduce_max(x, axes=axes)
 
 
 def _minimum(x: Value, axes: tuple[int, ...]) -> Value:
     if x.dtype == BOOL:
-        return ops.reduce_and(x, axes=axes)  # type: ignore[no-any-return]
-    return ops.reduce_min(x, axes=axes)  # type: ignore[no-any-return]
+        return ops.reduce_and(x, axes=axes)
+    return ops.reduce_min(x, axes=axes)
 
 
 def _square_sum(x: Value, axes: tuple[int, ...]) -> Value:
@@ -69,7 +69,7 @@ def _square_sum(x: Value, axes: tuple[int, ...]) -> Value:
 def _l2(x: Value, axes: tuple[int, ...]) -> Value:
     total = _square_sum(x, axes)
     if x.dtype.is_float:
-        return ops.sqrt(total)  # type: ignore[no-any-return]
+        return ops.sqrt(total)
     return to(ops.sqrt(to(total, FLOAT64)), x.dtype)
 
 
@@ -79,7 +79,7 @@ def _as_float(reduce: Reducer) -> Reducer:
 
 
 def _log_sum(x: Value, axes: tuple[int, ...]) -> Value:
-    return ops.log(_sum(x, axes))  # type: ignore[no-any-return]
+    return ops.log(_sum(x, axes))
 
 
 def _log_sum_exp(x: Value, axes: tuple[int, ...]) -> Value:
@@ -88,7 +88,7 @@ def _log_sum_exp(x: Value, axes: tuple[int, ...]) -> Value:
     largest = ops.select(ops.isinf(largest), scalar(0, x.dtype), largest)
     kept = [1 if k in axes else d for k, d in enumerate(x.shape)]
     centred = ops.sub(x, broadcast(reshape(largest, kept), x.shape))
-    return ops.add(ops.log(_sum(ops.exp(centred), axes)), largest)  # type: ignore[no-any-return]
+    return ops.add(ops.log(_sum(ops.exp(centred), axes)), largest)
 
 
 _reducer("ReduceSum", _sum, 13, 1, 11, 13)
@@ -109,7 +109,7 @@ def _running(name: str, *since: int) -> None:
         (which,) = c.concrete_ints(axis, "axis")
         options = {k: True for k in ("exclusive", "reverse") if c.flag(k)}
         op = ops.cumsum if name == "CumSum" else ops.cumprod
-        return op(x, axis=c.axis(which, x.rank), **options)  # type: ignore[no-any-return]
+        return op(x, axis=c.axis(which, x.rank), **options)
 
 
 _running("CumSum", 11, 14)

@@ -6,7 +6,7 @@ import numpy as np
 
 from graphc import ops
 from graphc.frontends.onnx.importer import Context, importer
-from graphc.frontends.onnx.operators._common import broadcast, reshape, scalar, to
+from graphc.frontends.onnx.operators._common import FLOAT64, broadcast, reshape, scalar, to
 from graphc.ir.dims import Dim
 from graphc.ir.graph import Value
 
@@ -42,7 +42,8 @@ def _dft(c: Context, x: Value, length: Value | None, axis: int) -> Value:
     # the transformed axis last, behind it the parts: [..., taken, parts]
     order = (*(k for k in range(x.rank - 1) if k != axis), axis, x.rank - 1)
     moved = ops.transpose(x, perm=order) if order != tuple(range(x.rank)) else x
-    y = _transform(c, moved, size, inverse, onesided)
+    # in float64, since the sums of a matrix product round more often than those of a fast transform
+    y = to(_transform(c, to(moved, FLOAT64), size, inverse, onesided), x.dtype)
     back = tuple(int(k) for k in np.argsort(order))
     return ops.transpose(y, perm=back) if order != tuple(range(x.rank)) else y
 
