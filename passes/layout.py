@@ -277,7 +277,10 @@ class _Layout:
         if extents == v.shape:
             form = self.blocks(v, like.lanes, like.groups)
             return form.value if form is not None else "an operand has no blocked form"
-        inner = self.blocked_forms.get(source) if source.rank == rank else None
+        seen = source
+        while seen.node.op.name == "reshape" and seen.shape != extents and seen.node.inputs[0].rank <= 4:
+            seen = seen.node.inputs[0]  # [C, 1, 1] from a blocked [1, C, 1, 1]
+        inner = self.blocked_forms.get(seen) if seen.shape == extents else None
         if inner is not None and inner.like(like):
             return ops.broadcast_to(inner.value, shape=shape)  # type: ignore[no-any-return]
         image = _as_image(ops.reshape(self.plain(source), shape=extents))

@@ -14,10 +14,11 @@ from graphc import ops
 from graphc.ir.dims import DimLike
 from graphc.ir.graph import Node, Value
 from graphc.ir.rewrite import Rule, Uses, rule
+from graphc.ops.shapes import factor_groups
 from graphc.ops.spec import Kind
 from graphc.passes.match import is_uniform, needs, size_of, uniform
 
-__all__ = ["MOVEMENT_RULES"]
+__all__ = ["MOVEMENT_RULES", "reshaped_source"]
 
 
 def _operand(node: Node, name: str) -> bool:
@@ -350,24 +351,34 @@ def broadcast_after_movement(node: Node) -> Value:
     return ops.broadcast_to(ops.reshape(node.inputs[0].node.inputs[0], shape=()), shape=node.outputs[0].shape)
 
 
-def _unit_groups(node: Node) -> bool:
-    """A reshape of a broadcast that only adds or drops axes of extent 1."""
-    if not _operand(node, "broadcast_to"):
-        return False
-    inner = node.inputs[0].node.inputs[0]
-    if size_of(node.inputs[0].shape) is None or inner.rank != node.inputs[0].rank:
-        return False
-    return [d for d in node.inputs[0].shape if d != 1] == [d for d in node.outputs[0].shape if d != 1]
+def reshaped_source(outer: Value, new: tuple[DimLike, ...]) -> tuple[int, ...] | None:
+    """The shape of a broadcast's operand under which reshaping it first comes to the same; None when there is none.
 
-
-@rule("reshape", check=needs(_unit_groups, "it does more than add or drop axes of extent 1"))
-def broadcast_after_unit_axes(node: Node) -> Value:
-    """unsqueeze(broadcast(x)) = broadcast(unsqueeze(x))"""
-    outer = node.inputs[0]
+    Every run of axes that the reshape merges or splits must be repeated as a whole or not at all.
+    """
+    if outer.node.op.name != "broadcast_to" or size_of(outer.shape) in (None, 0) or size_of(new) is None:
+        return None
     inner = outer.node.inputs[0]
-    kept = iter([inner.shape[a] for a in range(outer.rank) if outer.shape[a] != 1])
-    shape = tuple(1 if d == 1 else next(kept) for d in node.outputs[0].shape)
-    return ops.broadcast_to(ops.reshape(inner, shape=shape), shape=node.outputs[0].shape)
+    old = (1,) * (outer.rank - inner.rank) + inner.shape
+    shape = [1] * len(new)
+    for before, after in factor_groups(outer.shape, new):  # type: ignore[arg-type]
+        if all(old[a] == outer.shape[a] for a in before):
+            for a in after:
+                shape[a] = new[a]  # type: ignore[call-overload]
+        elif any(old[a] != 1 for a in before):
+            return None
+    return tuple(shape)
+
+
+def _reshapes_broadcast(node: Node) -> bool:
+    return reshaped_source(node.inputs[0], node.outputs[0].shape) is not None
+
+
+@rule("reshape", check=needs(_reshapes_broadcast, "it is no reshape of a broadcast that keeps repeated axes to themselves"))
+def broadcast_after_reshape(node: Node) -> Value:
+    """reshape(broadcast(x)) = broadcast(reshape(x))"""
+    shape = reshaped_source(node.inputs[0], node.outputs[0].shape)
+    return ops.broadcast_to(ops.reshape(node.inputs[0].node.inputs[0], shape=shape), shape=node.outputs[0].shape)
 
 
 @rule("transpose", check=needs(lambda n: _operand(n, "broadcast_to"), "the operand is not a broadcast"))
@@ -382,5 +393,5 @@ def broadcast_after_transpose(node: Node) -> Value:
 MOVEMENT_RULES: Sequence[Rule] = (
     same_shape, same_order, whole_slice, no_padding, empty_operands, merge_reshapes, merge_transposes, transpose_of_units, merge_broadcasts,
     broadcast_of_leading_units, merge_slices, merge_concats, slice_of_concat, crop, own_padding, reduce_of_units, merge_reductions, window_over_everything,
-    window_of_one, gather_one, broadcast_after_elementwise, broadcast_after_movement, broadcast_after_unit_axes, broadcast_after_transpose,
+    window_of_one, gather_one, broadcast_after_elementwise, broadcast_after_movement, broadcast_after_reshape, broadcast_after_transpose,
 )  # fmt: skip

@@ -19,6 +19,7 @@ from graphc.passes.decompose import decompose
 from graphc.passes.fold import fold
 from graphc.passes.fuse import fuse
 from graphc.passes.layout import block_layout, pack_only
+from graphc.passes.reshapes import sink_reshapes
 from graphc.passes.simplify import simplify
 
 __all__ = ["optimise", "pipeline", "prepare"]
@@ -63,6 +64,8 @@ def _optimisation(options: Options, machine: Machine) -> list[Pass]:
         # Packing constant weights is constant folding. What conversions are left are merged and cancelled.
         (0, Pass("pack", fold, requires=("layout",))),
         (1, Pass("clean-layout", lambda g: _clean(g, options), requires=("layout",))),
+        # Arithmetic behind a reshaped product moves before the reshape, next to the product.
+        (2, Pass("reshapes", lambda g: _clean(sink_reshapes(g), options), requires=("clean-layout",))),
         # Fusion is last: a fused group is a kernel, and no other pass looks inside.
         (2, Pass("fuse", fuse, requires=("layout", "clean-layout"))),
     ]
@@ -101,7 +104,7 @@ def _batch_norm(graph: Graph, options: Options) -> Graph:
 
 def _chosen(options: Options, passes: list[tuple[int, Pass]]) -> list[Pass]:
     """The passes of the chosen level that were not disabled."""
-    known = {"sink", "blocking", "fold", "simplify", "batch-norm", "fuse", "clean", "clean-layout"}
+    known = {"sink", "blocking", "fold", "simplify", "batch-norm", "reshapes", "fuse", "clean", "clean-layout"}
     for name in options.disable:
         if name in NEEDED:
             raise OptionError(f"the pass {name!r} cannot be left out: kernels need what it makes")
