@@ -13,7 +13,7 @@ from pathlib import Path
 
 from graphc.runtime import plan
 
-__all__ = ["Driver", "driver"]
+__all__ = ["DRIVER", "Driver", "driver"]
 
 LINE = 16
 """Words in a cache line (pair)."""
@@ -36,6 +36,17 @@ ASLEEP = 1  # words after the claim word: the ticket of its sleep, 0 while awake
 TICKET = 2  # how often it has slept
 SCRATCH = 3  # address of its scratch memory
 WOKEN = 4  # the last ticket it was woken for
+
+
+def _source_text() -> str:
+    """The driver's source. Its first line names the layouts it is for, which makes them part of the cache key."""
+    here = Path(__file__)
+    layouts = hashlib.sha256(Path(plan.__file__).read_bytes() + here.read_bytes()).hexdigest()
+    return f"# layouts {layouts}\n" + here.with_name("walk.py").read_text(encoding="utf-8")
+
+
+DRIVER = ("native_driver", _source_text())
+"""Function name and source text of the driver, as `kernel_addresses` takes them."""
 
 
 class Driver:
@@ -63,12 +74,5 @@ def driver() -> Driver:
     """The process's driver, compiled on the first call ever on this machine."""
     from graphc.runtime.native import kernel_addresses
 
-    (address,) = kernel_addresses([("native_driver", source_text())])
+    (address,) = kernel_addresses([DRIVER])
     return Driver(address)
-
-
-def source_text() -> str:
-    """The driver's source. Its first line names the layouts it is for, which makes them part of the cache key."""
-    here = Path(__file__)
-    layouts = hashlib.sha256(Path(plan.__file__).read_bytes() + here.read_bytes()).hexdigest()
-    return f"# layouts {layouts}\n" + here.with_name("walk.py").read_text(encoding="utf-8")

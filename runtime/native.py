@@ -21,6 +21,7 @@ from graphc.codegen.cpu.objectfile import external_symbols
 from graphc.codegen.cpu.workers import compile_all
 from graphc.errors import CompileError
 from graphc.runtime.cache import Cache, default_cache
+from graphc.runtime.driver import DRIVER
 
 __all__ = ["Library", "kernel_addresses", "library"]
 
@@ -121,6 +122,10 @@ def kernel_addresses(
         else:
             objects[key] = found
     if missing:
+        # The plan's driver is one more kernel, and the largest: compile it beside the others, not after them.
+        key = kernel_key(*DRIVER)
+        if key not in missing and key not in _library.known and _stored(store, key) is None:
+            missing[key] = DRIVER
         if progress:
             progress(0, len(missing))
         for done, (index, compiled) in enumerate(compile_all(list(missing.values())), 1):
