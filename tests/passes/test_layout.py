@@ -1,0 +1,217 @@
+"""Blocked layouts: every transfer keeps the meaning and leaves no conversion between."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from graphc import ops
+from graphc.ir.dtypes import dtype_of
+from graphc.ir.graph import Graph, Value, constant, input_value
+from graphc.ir.rewrite import trace
+from graphc.ir.types import tensor
+from graphc.kernels.machine import ISAS, Machine
+from graphc.passes.decompose import decompose
+from graphc.passes.fold import fold
+from graphc.passes.layout import block_layout, pack_only
+from graphc.passes.simplify import simplify
+
+rng = np.random.default_rng(1)
+AVX2, AVX512 = Machine(ISAS["avx2"]), Machine(ISAS["avx512"])
+MACHINES = pytest.mark.parametrize("machine", [AVX2, AVX512], ids=["avx2", "avx512"])
+
+
+def weights(*shape: int, dtype: str = "float32") -> Value:
+    return constant(rng.uniform(-1, 1, shape).astype(dtype))
+
+
+def conv(x: Value, filters: int, kernel: int = 3, groups: int = 1, stride: int = 1, dilation: int = 1) -> Value:
+    n = x.rank - 2
+    pad = (kernel - 1) * dilation // 2
+    result: Value = ops.conv(
+        x,
+        weights(filters, x.shape[1] // groups, *(kernel,) * n, dtype=x.dtype.name),
+        strides=(stride,) * n,
+        padding=((pad, pad),) * n,
+        dilation=(dilation,) * n,
+        groups=groups,
+    )
+    return result
+
+
+def channels(v: Value) -> Value:
+    """A number for every channel, in the shape of `v`."""
+    return ops.broadcast_to(weights(v.shape[1], *(1,) * (v.rank - 2), dtype=v.dtype.name), shape=v.shape)
+
+
+def image(c: int = 16, h: int = 6, w: int = 5, dtype: str = "float32") -> Value:
+    return input_value("x", tensor(dtype, 2, c, h, w))
+
+
+def arranged(graph: Graph, machine: Machine = AVX2) -> Graph:
+    return simplify(fold(block_layout(simplify(fold(decompose(graph))), machine, 2)))
+
+
+def conversions(graph: Graph) -> tuple[int, int]:
+    names = Counter(n.op.name for n in graph.nodes)
+    return names["block"], names["unblock"]
+
+
+@MACHINES
+@pytest.mark.parametrize(
+    ("c", "filters", "options"),
+    [
+        (16, 32, {}),
+        (3, 8, {"kernel": 5, "stride": 2}),
+        (12, 20, {"dilation": 2}),
+        (16, 1, {"kernel": 1}),
+        (1, 5, {}),
+        (32, 32, {"groups": 2}),
+        (12, 18, {"groups": 3}),
+        (12, 12, {"groups": 12}),
+        (12, 24, {"groups": 12}),
+    ],
+)
+def test_convolutions(c: int, filters: int, options: dict[str, Any], machine: Machine, agree: Callable[..., None]) -> None:
+    x = image(c)
+    graph = Graph([x], [conv(x, filters, **options)])
+    after = arranged(graph, machine)
+    assert not any(n.op.name == "conv" for n in after.nodes)
+    assert not any(n.op.name.startswith("pack") for n in after.nodes), "constant weights are packed at compile time"
+    agree(graph, after)
+    agree(graph, pack_only(graph, machine, 1))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int32"])
+def test_element_types(dtype: str, agree: Callable[..., None]) -> None:
+    x = image(4, dtype=dtype)
+    graph = Graph([x], [conv(x, 6)])
+    agree(graph, arranged(graph), rtol=1e-2 if dtype == "float16" else 1e-5)
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_other_dimensions(rank: int, agree: Callable[..., None]) -> None:
+    x = input_value("x", tensor("float32", 2, 8, *(7, 6, 5)[:rank]))
+    graph = Graph([x], [ops.relu(conv(ops.relu(conv(x, 16, stride=2)), 8))])
+    after = arranged(graph)
+    agree(graph, after)
+    if rank == 1:
+        assert conversions(after) == (1, 1)
+
+
+def window(x: Value, combine: str, **changes: Any) -> Value:
+    n = x.rank - 2
+    attrs = {"window": (3,) * n, "strides": (2,) * n, "padding": ((1, 1),) * n, "dilation": (1,) * n, **changes}
+    result: Value = ops.reduce_window(x, combine=combine, axes=tuple(range(2, x.rank)), **attrs)
+    return result
+
+
+def squeeze_and_excite(y: Value) -> Value:
+    pooled = ops.reshape(ops.reduce_sum(y, axes=(2, 3)), shape=(*y.shape[:2], 1, 1))
+    gate = ops.sigmoid(conv(ops.relu(conv(pooled, 8, kernel=1)), y.shape[1], kernel=1))
+    return ops.mul(y, ops.broadcast_to(gate, shape=y.shape))
+
+
+BETWEEN: dict[str, Callable[[Value], Value]] = {
+    "bias and relu": lambda y: ops.relu(ops.add(y, channels(y))),
+    "single numbers": lambda y: ops.minimum(ops.maximum(ops.mul(y, 0.5), 0.0), 6.0),
+    "residual": lambda y: ops.add(y, conv(y, y.shape[1])),
+    "maximum pooling": lambda y: window(y, "maximum"),
+    "average pooling": lambda y: ops.mul(window(y, "add"), 1 / 9),
+    "concatenation": lambda y: ops.concat(y, conv(y, 8, kernel=1), axis=1),
+    "spatial concatenation": lambda y: ops.concat(y, ops.relu(y), axis=3),
+    "split": lambda y: ops.slice(y, starts=(0, 8, 0, 0), stops=(*y.shape,), steps=(1, 1, 1, 1)),
+    "spatial slice": lambda y: ops.slice(y, starts=(0, 0, 1, 0), stops=(*y.shape,), steps=(1, 1, 2, 1)),
+    "padding": lambda y: ops.pad(y, np.float32(1), low=(0, 0, 1, 0), high=(0, 0, 0, 2)),
+    "nearest neighbour": lambda y: ops.gather(y, constant(np.repeat(np.arange(y.shape[2]), 2)), axis=2),
+    "squeeze and excite": squeeze_and_excite,
+    "transposed image": lambda y: ops.transpose(y, perm=(0, 1, 3, 2)),
+    "flat pixels": lambda y: ops.reshape(ops.relu(ops.reshape(y, shape=(*y.shape[:2], y.shape[2] * y.shape[3]))), shape=y.shape),
+    "norm over channels": lambda y: ops.sub(
+        y, ops.broadcast_to(ops.reshape(ops.reduce_max(y, axes=(1,)), shape=(y.shape[0], 1, *y.shape[2:])), shape=y.shape)
+    ),
+    "by pixel": lambda y: ops.mul(y, ops.broadcast_to(weights(*y.shape[2:]), shape=y.shape)),
+    "selection": lambda y: ops.select(ops.lt(y, 0.0), ops.mul(y, 0.1), y),
+}
+
+
+@MACHINES
+@pytest.mark.parametrize("name", BETWEEN)
+def test_no_conversion_between_convolutions(name: str, machine: Machine, agree: Callable[..., None]) -> None:
+    x = image(16)
+    graph = Graph([x], [conv(BETWEEN[name](conv(x, 16)), 16)])
+    after = arranged(graph, machine)
+    agree(graph, after)
+    free = machine is AVX2 or name not in ("concatenation", "split")  # eight channels are half a block there
+    if free:
+        assert conversions(after) == (1, 1), str(after)
+
+
+def test_an_operand_from_outside_is_converted_once(agree: Callable[..., None]) -> None:
+    x = image(16)
+    other = input_value("other", x.type)
+    y = conv(x, 16)
+    graph = Graph([x, other], [conv(ops.add(y, other), 8), conv(ops.mul(y, other), 8)])
+    after = arranged(graph)
+    assert conversions(after) == (2, 2)
+    agree(graph, after)
+
+
+def test_lanes_past_the_last_channel_stay_finite(agree: Callable[..., None]) -> None:
+    x = image(16)
+    y = conv(x, 12)
+    fine = Graph([x], [conv(ops.relu(ops.add(y, channels(y))), 16)])
+    assert conversions(arranged(fine)) == (1, 1)
+    risky = Graph([x], [conv(ops.log(ops.add(ops.mul(y, y), 1.0)), 16)])
+    with trace(explain=True) as t:
+        after = arranged(risky)
+    assert "log of lanes past the last channel might not be finite" in str(t)
+    agree(risky, after)
+    agree(fine, arranged(fine))
+
+
+def test_depthwise_between_grouped_convolutions_keeps_their_groups(agree: Callable[..., None]) -> None:
+    x = image(24)
+    y = ops.relu(conv(conv(x, 24, kernel=1, groups=2), 24, groups=24))
+    graph = Graph([x], [conv(y, 24, kernel=1, groups=2)])
+    after = arranged(graph)
+    assert conversions(after) == (1, 1)
+    agree(graph, after)
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (2, 3, 7), (2, 2, 3, 7)])
+def test_matrix_products(shape: tuple[int, ...], agree: Callable[..., None]) -> None:
+    a = input_value("a", tensor("float32", *shape))
+    shared = ops.dot(a, ops.broadcast_to(weights(7, 5), shape=(*shape[:-2], 7, 5)))
+    each = ops.dot(a, weights(*shape[:-2], 7, 5))
+    varying = ops.dot(a, ops.transpose(a, perm=(*range(len(shape) - 2), len(shape) - 1, len(shape) - 2)))
+    graph = Graph([a], [shared, each, varying])
+    after = arranged(graph)
+    names = Counter(n.op.name for n in after.nodes)
+    assert (names["dot"], names["dot_packed"], names["pack_matrix"]) == (0, 3, 1)
+    agree(graph, after)
+
+
+def test_integer_products(agree: Callable[..., None]) -> None:
+    a = input_value("a", tensor("int32", 2, 3, 4))
+    graph = Graph([a], [ops.dot(a, constant(np.arange(40, dtype=np.int32).reshape(2, 4, 5)))])
+    agree(graph, arranged(graph))
+
+
+def test_empty_tensors(agree: Callable[..., None]) -> None:
+    a = input_value("a", tensor("float32", 3, 0))
+    x = input_value("x", tensor("float32", 0, 3, 6, 6))
+    graph = Graph([a, x], [ops.dot(a, weights(0, 5)), conv(x, 4)])
+    agree(graph, arranged(graph))
+
+
+def test_half_precision_rounds_once(agree: Callable[..., None]) -> None:
+    a = input_value("a", tensor("float16", 4, 33))
+    graph = Graph([a], [ops.dot(a, constant(rng.uniform(-1, 1, (33, 8)).astype(np.float16)))])
+    after = arranged(graph)
+    assert after.outputs[0].dtype == dtype_of("float16")
+    agree(graph, after, rtol=2e-3)
