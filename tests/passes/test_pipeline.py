@@ -1,0 +1,120 @@
+"""The whole pipeline: any pass can be left out, texts after every pass, time, and what must never happen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from graphc import ops
+from graphc.errors import OptionError
+from graphc.ir.graph import Graph, Value, constant, input_value, location
+from graphc.ir.rewrite import PassManager, verify_between
+from graphc.ir.types import tensor
+from graphc.kernels.machine import ISAS, Machine
+from graphc.ops.functions import softmax
+from graphc.options import Options
+from graphc.passes.pipeline import pipeline
+
+MACHINE = Machine(ISAS["avx2"])
+rng = np.random.default_rng(3)
+
+
+def weights(*shape: int) -> Value:
+    return constant(rng.uniform(-1, 1, shape).astype(np.float32), name="w")
+
+
+def layer(x: Value, filters: int, name: str) -> Value:
+    """Convolution, bias, normalisation and activation, as importers write them."""
+    with location(name):
+        y = ops.conv(
+            x, weights(filters, x.shape[1], 3, 3), strides=(1, 1), padding=((1, 1), (1, 1)), dilation=(1, 1), groups=1
+        )
+    for k in range(3):
+        with location(f"{name}.norm{k}"):
+            y = (ops.add, ops.mul, ops.add)[k](y, ops.broadcast_to(weights(filters, 1, 1), shape=y.shape))
+    with location(f"{name}.relu"):
+        return ops.relu(y)
+
+
+def network(depth: int = 2) -> Graph:
+    """A small residual network with a classifier."""
+    x = input_value("image", tensor("float32", 1, 3, 8, 8))
+    y = layer(x, 16, "stem")
+    for k in range(depth):
+        y = ops.add(layer(y, 16, f"block{k}"), y)
+    y = ops.reduce_window(y, combine="maximum", axes=(2, 3), window=(2, 2), strides=(2, 2), padding=((0, 0), (0, 0)), dilation=(1, 1))
+    mean = ops.mul(ops.reduce_sum(y, axes=(2, 3)), 1 / 16)
+    scores = ops.add(ops.dot(mean, weights(16, 10)), ops.broadcast_to(weights(10), shape=(1, 10)))
+    return Graph([x], [softmax(scores, axis=-1)], ["probabilities"])
+
+
+def compiled(graph: Graph, **options: object) -> Graph:
+    return PassManager(pipeline(Options.of(threads=2, **options), MACHINE), [verify_between]).run(graph)
+
+
+LEAVABLE = ["sink", "blocking", "fold", "simplify", "batch-norm", "reshapes", "fuse", "clean", "clean-layout"]
+
+
+@pytest.mark.parametrize("name", LEAVABLE)
+def test_any_pass_can_be_left_out(name: str, agree: Callable[..., None]) -> None:
+    graph = network()
+    after = compiled(graph, disable=name)
+    assert name not in {p.name for p in pipeline(Options.of(disable=name), MACHINE)}
+    agree(graph, after, rtol=1e-4)
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_levels(level: int, agree: Callable[..., None]) -> None:
+    graph = network()
+    after = compiled(graph, level=level)
+    assert any(n.op.name == "fusion" for n in after.nodes) == (level == 2)
+    assert not any(n.op.name in ("conv", "dot") for n in after.nodes)
+    agree(graph, after, rtol=1e-4)
+
+
+def test_strict_precision_keeps_every_rounding(agree: Callable[..., None]) -> None:
+    graph = network()
+    after = compiled(graph, precision="strict")
+    names = [n.op.name for m in after.nodes for n in (m.attrs["body"].nodes if m.op.name == "fusion" else (m,))]
+    assert names.count("mul") == 4, "no scale went into weights"
+    agree(graph, after)
+
+
+def test_each_layer_is_one_kernel() -> None:
+    after = compiled(network(depth=3))
+    anchors = [n for n in after.nodes if n.op.name == "fusion" and any(m.op.name == "conv_blocked" for m in n.attrs["body"].nodes)]
+    assert len(anchors) == 4
+    assert sum(n.op.name in ("block", "unblock") for n in after.nodes) <= 2
+
+
+def test_text_after_every_pass(golden: Callable[[str, str], None]) -> None:
+    graph = network(depth=1)
+    text = [f"start\n{graph}"]
+    PassManager(
+        pipeline(Options.of(threads=2), MACHINE),
+        [lambda p, before, after, seconds: text.append(f"after {p.name}" + (f"\n{after}" if after is not before else ": no change\n"))],
+    ).run(graph)
+    golden("network.txt", "\n".join(text))
+
+
+@pytest.mark.parametrize(("name", "message"), [("layout", "cannot be left out"), ("fusion", "no pass 'fusion'")])
+def test_passes_that_cannot_be_left_out(name: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        pipeline(Options.of(disable=name), MACHINE)
+
+
+def test_a_large_graph_takes_little_time() -> None:
+    """Two thousand operations in a second of this process's time; the bound leaves room for slow machines."""
+    x = input_value("image", tensor("float32", 1, 16, 8, 8))
+    y = x
+    for k in range(330):
+        y = layer(y, 16, f"layer{k}")
+    graph = Graph([x], [y])
+    count = sum(n.op.name != "constant" for n in graph.nodes)
+    assert count > 2000
+    started = time.process_time()
+    compiled(graph)
+    assert time.process_time() - started < 6
