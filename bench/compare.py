@@ -2,6 +2,9 @@
 
 Outputs agree within 1e-3 of each element plus 1e-4 of the output's largest magnitude. Prints a row a model and
 "21 of 21 agree"; the exit code is 1 otherwise.
+
+With --random-weights: the nine shipped topologies only, whose own weights are all the same number, with weights that
+tell channels apart.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.models import Case, cases
+from bench.models import SHIPPED, Case, cases
 from bench.peers import onnxruntime_session
 from graphc.cli.agree import Agreement, compare
 
@@ -36,7 +39,7 @@ def check(case: Case, threads: int) -> tuple[Agreement, float, float]:
     running = time.perf_counter() - started
     if any((before[name] != array).any() for name, array in feeds.items()):
         return Agreement(float("inf"), float("inf"), "an input was overwritten"), compiling, running * 1e3
-    want: list[Any] = onnxruntime_session(case.path, threads).run(None, feeds)
+    want: list[Any] = onnxruntime_session(case.file, threads).run(None, feeds)
     return compare(got, want), compiling, running * 1e3
 
 
@@ -47,10 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--models", type=Path, help="the folder of fetched models (default: $GRAPHC_MODELS, or models/)"
     )
     parser.add_argument("--threads", type=int, nargs="+", default=[2], metavar="N")
+    parser.add_argument("--random-weights", action="store_true", help="the shipped topologies with random weights")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME")
     arguments = parser.parse_args(argv)
     try:
-        chosen = list(cases(arguments.models, arguments.only))
+        if arguments.random_weights:
+            chosen = [case.with_random_weights() for case in cases(only=arguments.only or SHIPPED)]
+        else:
+            chosen = list(cases(arguments.models, arguments.only))
     except (FileNotFoundError, ValueError) as e:
         print(f"bench.compare: {e}", file=sys.stderr)
         return 2

@@ -73,21 +73,52 @@ SHIPPED = (
 
 @dataclass(frozen=True)
 class Case:
-    """A model: its name, what `graphc.compile` takes (a path or onnx:NAME), and its file."""
+    """A model: its name, what `graphc.compile` takes (a path, onnx:NAME or a file's bytes), and what peers take."""
 
     name: str
-    model: str
-    path: Path
+    model: str | bytes
+    file: Path | bytes
 
     def feeds(self) -> Feeds:
         """The inputs, the same ones each time."""
-        rng = np.random.default_rng(int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:4], "big"))
+        rng = _generator(self.name)
         if self.name in TRAINED:
             return {name: make(rng) for name, make in TRAINED[self.name].items()}
         from graphc.api import source_of
 
         (port,) = source_of(self.model).inputs
         return {port.name: rng.random(tuple(int(d) for d in port.shape), np.float32)}
+
+    def with_random_weights(self) -> Case:
+        """A shipped topology with weights that tell channels apart.
+
+        The weights that come with it are all 0.02, and so all its outputs are equal: a comparison would not notice
+        channels in the wrong order. Magnitudes stay in range through all layers (He et al. 2015, arXiv:1502.01852).
+        """
+        import onnx
+        from onnx import numpy_helper
+
+        assert isinstance(self.file, Path)
+        model, rng = onnx.load(self.file), _generator(self.name)
+        graph = model.graph
+        shapes = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+        for node in [n for n in graph.node if n.op_type == "ConstantOfShape" and n.input[0] in shapes]:
+            shape = tuple(int(d) for d in shapes[node.input[0]])
+            if len(shape) > 1:
+                array = rng.standard_normal(shape, np.float32) * np.float32(np.sqrt(2 / np.prod(shape[1:])))
+            else:  # biases, and the scales, shifts, means and variances of batch normalisation
+                array = rng.random(shape, np.float32) + np.float32(0.5)
+            graph.initializer.append(numpy_helper.from_array(array, node.output[0]))
+            graph.node.remove(node)
+        for node in [n for n in graph.node if n.op_type == "Softmax" and n.output[0] == graph.output[0].name]:
+            graph.output[0].name = node.input[0]  # scores before they saturate
+            graph.node.remove(node)
+        data = model.SerializeToString()
+        return Case(self.name, data, data)
+
+
+def _generator(name: str) -> np.random.Generator:
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big"))
 
 
 def default_folder() -> Path:

@@ -15,24 +15,30 @@ class Unavailable(Exception):  # noqa: N818  (a fact about the peer, not an erro
     """This peer cannot run this model, or is not installed; says why."""
 
 
-def onnxruntime_session(path: Path, threads: int) -> Any:
+def onnxruntime_session(file: Path | bytes, threads: int) -> Any:
     """An InferenceSession with `threads` threads inside an operation and none across."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        file if isinstance(file, bytes) else str(file), options, providers=["CPUExecutionProvider"]
+    )
 
 
-def onnxruntime_runner(path: Path, feeds: Mapping[str, np.ndarray], threads: int) -> Callable[[], list[np.ndarray]]:
+def onnxruntime_runner(
+    file: Path | bytes, feeds: Mapping[str, np.ndarray], threads: int
+) -> Callable[[], list[np.ndarray]]:
     """A function that runs the model once on `feeds`."""
-    session = onnxruntime_session(path, threads)
+    session = onnxruntime_session(file, threads)
     given = dict(feeds)
     return lambda: session.run(None, given)
 
 
-def openvino_runner(path: Path, feeds: Mapping[str, np.ndarray], threads: int) -> Callable[[], list[np.ndarray]]:
+def openvino_runner(
+    file: Path | bytes, feeds: Mapping[str, np.ndarray], threads: int
+) -> Callable[[], list[np.ndarray]]:
     """A function that runs the model once on `feeds`. Raises Unavailable for a model that it cannot convert."""
     try:
         import openvino
@@ -40,7 +46,7 @@ def openvino_runner(path: Path, feeds: Mapping[str, np.ndarray], threads: int) -
         raise Unavailable("openvino is not installed") from None
     core = openvino.Core()
     try:
-        model = core.read_model(path)
+        model = core.read_model(file)
         model.reshape({name: list(array.shape) for name, array in feeds.items()})
         settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         request = core.compile_model(model, "CPU", settings).create_infer_request()

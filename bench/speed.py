@@ -89,7 +89,7 @@ def measure(case: Case, threads: int, seconds: float) -> Result:
     subjects: dict[str, Callable[[], Any]] = {"graphc": lambda: exe.run(None, feeds)}
     for name, make in (("onnxruntime", onnxruntime_runner), ("openvino", openvino_runner)):
         try:
-            subjects[name] = make(case.path, feeds, threads)
+            subjects[name] = make(case.file, feeds, threads)
         except Unavailable as e:
             result.missing[name] = str(e)
     parts = [compare(g, w) for g, w in zip(subjects["graphc"](), subjects["onnxruntime"](), strict=True)]

@@ -20,8 +20,11 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_topologies_agree(name: str) -> None:
+@pytest.mark.parametrize("weights", ["equal", "random"])
+def test_shipped_topologies_agree(name: str, weights: str) -> None:
     (case,) = cases(only=[name])
+    if weights == "random":
+        case = case.with_random_weights()
     agreement, _, _ = check(case, threads=2)
     assert agreement, agreement.reason
 
