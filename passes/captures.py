@@ -29,6 +29,8 @@ def captures_of(node: Node) -> tuple[int, int]:
 
 def sink_constants(graph: Graph) -> Graph:
     """The graph with constant captures inside the bodies that read them, and unread captures gone."""
+    if not any(node.op.body_types is not None for node in graph.nodes):
+        return graph
     return deep(lambda g: rebuild(g, _sunk))(graph)
 
 

@@ -304,7 +304,7 @@ def once_settled(key: object, function: Callable[[Graph], Graph], graph: Graph) 
 
 def in_bodies(graph: Graph, function: Callable[[Graph], Graph]) -> Graph:
     """The graph with `function` applied to the bodies of its control flow. A fusion's body is left alone: it is a kernel."""
-    if not any(node.bodies for node in graph.nodes):
+    if not any(node.op.body_types is not None for node in graph.nodes):
         return graph
 
     def transform(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value]:

@@ -35,8 +35,12 @@ DISCRETE = "its result is constant almost everywhere"
 def _same(name: str, accepts: str) -> Callable[..., TensorType]:
     """Inference for operands of one type: `accepts` lists the kinds of element types allowed."""
 
+    kinds = frozenset(accepts.split())
+
     def infer(*types: TensorType) -> TensorType:
         first = types[0]
+        if isinstance(first, TensorType) and first.dtype.kind in kinds and all(t == first for t in types):
+            return first  # no message needs to be put together
         for k, t in enumerate(types):
             expect(isinstance(t, TensorType), f"{name}: operand {k} is {t}, a tensor is needed")
             expect(
@@ -47,7 +51,7 @@ def _same(name: str, accepts: str) -> Callable[..., TensorType]:
                 t.dtype == first.dtype,
                 f"{name}: operand {k} is {t.dtype} but operand 0 is {first.dtype}; cast one of them",
             )
-            expect(t.dtype.kind in accepts.split(), f"{name}: operand {k} is {t.dtype}; {name} takes {accepts} types")
+            expect(t.dtype.kind in kinds, f"{name}: operand {k} is {t.dtype}; {name} takes {accepts} types")
         return first
 
     return infer
