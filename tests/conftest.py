@@ -14,6 +14,7 @@ sys.path.append(str(Path(__file__).parent.parent))
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write golden texts from what the code gives now")
+    parser.addoption("--all-floats", action="store_true", help="test functions on every float32 instead of a sample")
 
 
 @pytest.fixture

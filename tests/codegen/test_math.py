@@ -1,0 +1,82 @@
+"""Errors of the generated transcendental functions, in units in the last place of float32.
+
+A fixed sample runs through all of float32, every exponent and both signs; `--all-floats` takes every value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from nests import node_of, run_node
+
+from graphc.ops import REGISTRY
+
+_STRIDE = 2039  # prime, so that all mantissa patterns occur
+_PIECE = 1 << 22
+
+_erf = np.frompyfunc(math.erf, 1, 1)
+#: operation, float64 reference, largest error allowed, and the arguments that it holds for
+CASES: list[tuple[str, Callable[[np.ndarray], np.ndarray], float, Callable[[np.ndarray], np.ndarray]]] = [
+    ("exp", np.exp, 2, lambda x: x == x),
+    ("tanh", np.tanh, 2, lambda x: x == x),
+    ("sigmoid", lambda x: np.where(x < 0, np.exp(np.minimum(x, 0)), 1) / (1 + np.exp(-np.abs(x))), 2, lambda x: x == x),
+    ("log", np.log, 2, lambda x: x >= 0),
+    ("erf", lambda x: _erf(x).astype(np.float64), 2, lambda x: x == x),
+    ("log2", np.log2, 4, lambda x: x >= 0),
+    ("log1p", np.log1p, 4, lambda x: x >= -1),
+    ("expm1", np.expm1, 4, lambda x: x == x),
+    ("sin", np.sin, 4, lambda x: np.abs(x) < 2**26),
+    ("cos", np.cos, 4, lambda x: np.abs(x) < 2**26),
+    ("tan", np.tan, 4, lambda x: np.abs(x) < 2**26),
+    ("asin", np.arcsin, 4, lambda x: np.abs(x) <= 1),
+    ("acos", np.arccos, 4, lambda x: np.abs(x) <= 1),
+    ("atan", np.arctan, 4, lambda x: x == x),
+    ("sinh", np.sinh, 4, lambda x: x == x),
+    ("cosh", np.cosh, 4, lambda x: x == x),
+    ("asinh", np.arcsinh, 4, lambda x: x == x),
+    ("acosh", np.arccosh, 4, lambda x: x >= 1),
+    ("atanh", np.arctanh, 4, lambda x: np.abs(x) <= 1),
+    ("rsqrt", lambda x: 1 / np.sqrt(x), 2, lambda x: x > 0),
+]
+
+
+def ulps(got: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    """How many float32 steps lie between a float32 result and the exact one; 0 for equal infinities and NaNs, else infinite."""
+    rounded = exact.astype(np.float32)
+    # 2**-149 is the step below the smallest normal number
+    step = np.exp2(np.maximum(np.frexp(np.abs(np.where(np.isfinite(rounded), exact, 1)))[1] - 24, -149).astype(np.float64))
+    error = np.abs(got.astype(np.float64) - exact) / step
+    same = (got == rounded) | (np.isnan(got) & np.isnan(rounded))
+    return np.where(same & ~np.isfinite(rounded), 0, np.where(np.isfinite(error), error, np.inf))
+
+
+@pytest.mark.parametrize(("name", "reference", "limit", "valid"), CASES, ids=[c[0] for c in CASES])
+def test_error(name: str, reference: Callable[..., np.ndarray], limit: float, valid: Callable[..., np.ndarray], request: pytest.FixtureRequest) -> None:
+    stride = 1 if request.config.getoption("--all-floats") else _STRIDE
+    worst, where = 0.0, 0.0
+    for start in range(0, 1 << 32, _PIECE * stride):
+        x = np.arange(start, min(start + _PIECE * stride, 1 << 32), stride, dtype=np.int64).astype(np.uint32).view(np.float32)
+        with np.errstate(all="ignore"):
+            x = x[valid(x)]
+            if not x.size:
+                continue
+            (got,) = run_node(node_of(REGISTRY[name], x), x)
+            error = ulps(got, reference(x.astype(np.float64)))
+        k = int(np.argmax(error))
+        if error[k] > worst:
+            worst, where = float(error[k]), float(x[k])
+    assert worst <= limit, f"{name}({where!r}) is {worst:.2f} units in the last place off"
+    print(f"{name}: {worst:.3f} at {where!r}")
+
+
+@pytest.mark.parametrize(("name", "reference"), [(c[0], c[1]) for c in CASES], ids=[c[0] for c in CASES])
+def test_limits(name: str, reference: Callable[..., np.ndarray]) -> None:
+    x = np.array([0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 1e-38, 3e38, -3e38], np.float32)
+    if name in ("sin", "cos", "tan"):
+        x = x[np.abs(x) < 1e30]
+    with np.errstate(all="ignore"):
+        (got,) = run_node(node_of(REGISTRY[name], x), x)
+        assert (ulps(got, reference(x.astype(np.float64))) <= 4).all(), (x, got, reference(x.astype(np.float64)))
