@@ -178,8 +178,9 @@ def evaluate(
 ) -> np.ndarray:
     """The expression's value: `indices[k]` (an int, or an array of them) for loop counter k, flat arrays for buffers.
 
-    float16 and bfloat16 are computed in float32 and rounded at the end, as kernels do. Raises IndexError when a load
-    that the result depends on leaves its buffer; one in the side of a select that is not taken may.
+    float16 and bfloat16 are computed in float32 and rounded at the end, as kernels do. Raises IndexError when the
+    result depends on a load outside its buffer, or on a shift by a type's width or more, which machines do not define;
+    the side of a select that is not taken may have either.
     """
     done: dict[Scalar, tuple[np.ndarray, np.ndarray]] = {}
     clean = np.asarray(False)
@@ -210,13 +211,15 @@ def evaluate(
                 value = np.where(args[0], args[1], args[2])
                 bad = done[e.args[0]][1] | np.where(args[0], done[e.args[1]][1], done[e.args[2]][1])
             case _:
+                if e.op in ("shl", "shr"):
+                    bad = bad | (args[1] < 0) | (args[1] >= e.dtype.bits)
                 with np.errstate(all="ignore"):
                     value = np.asarray(_OPERATIONS[e.op](*args))
                 value = value if e.dtype.kind == "bool" else _held(value, e.dtype)
         done[e] = (value, bad)
     value, bad = done[root]
     if np.any(bad):
-        raise IndexError(f"{root!r} reads outside its buffer")
+        raise IndexError(f"{root!r} reads outside its buffer, or shifts too far")
     return _converted(value, root.dtype)
 
 

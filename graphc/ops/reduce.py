@@ -115,6 +115,9 @@ def _reduction(name: str, combine: str, kinds: str, summary: str) -> OpSpec:
             for dtype in (np.float64, np.float16, ml_dtypes.bfloat16, np.int32, np.int64, np.int8):
                 yield Sample((_CUBE.astype(dtype),), {"axes": (1,)})
             yield Sample((np.abs(_CUBE).astype(np.uint8),), {"axes": (0, 1)})
+            for dtype in (np.uint8, np.int16):
+                yield Sample((np.zeros((2, 3), dtype),), {"axes": (1,)})
+                yield Sample((np.zeros((2, 0), dtype),), {"axes": (1,)})
 
     return register(
         OpSpec(

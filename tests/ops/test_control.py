@@ -60,6 +60,17 @@ def test_trip_length() -> None:
     assert trip_length(constant(np.int64(4)), TRUE, Graph([I, GO], [GO])) is None
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_scan_walks_and_stacks_in_its_direction(reverse: bool) -> None:
+    h, x = (input_value(n, tensor("int64")) for n in "hx")
+    body = Graph([h, x], [ops.add(ops.mul(h, 10), x), h])
+    rows = input_value("rows", tensor("int64", 3))
+    outs = ops.scan(constant(np.int64(9)), rows, body=body, carries=1, scanned=1, reverse=reverse)
+    last, before = run(Graph([rows], outs), np.array([1, 2, 3]))
+    assert last == (9321 if reverse else 9123)
+    assert before.tolist() == ([932, 93, 9] if reverse else [9, 91, 912])
+
+
 def _body(result: Value, *inputs: Value) -> Graph:
     return Graph(inputs, [result])
 

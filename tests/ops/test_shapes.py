@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphc import ops
@@ -32,6 +32,7 @@ bounds = st.none() | st.integers(-8, 8)
 steps = st.integers(-3, 3).filter(bool)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.sampled_from([0, 1, 2, 3]), max_size=4), min_size=1, max_size=3))
 def test_broadcasting_is_numpys(given_shapes: list[list[int]]) -> None:
     try:
@@ -52,6 +53,7 @@ def test_broadcasting_symbols() -> None:
     assert [substitute(extent, {"n": a, "m": b}) for a, b in ((3, 3), (1, 5), (5, 1))] == [3, 5, 5]
 
 
+@settings(deadline=None)
 @given(extents, bounds, bounds, steps)
 def test_slice_bounds_are_pythons(extent: int, start: int | None, stop: int | None, step: int) -> None:
     first, last = slice_bounds(start, stop, step, extent)
@@ -64,6 +66,7 @@ def test_slice_bounds_are_pythons(extent: int, start: int | None, stop: int | No
         np.testing.assert_array_equal(window(x, starts=(first,), stops=(last,), steps=(step,)), kept)
 
 
+@settings(deadline=None)
 @given(
     st.integers(2, 6),
     st.sampled_from([None, 0, 1, 2, -1, -2, 2**31, -(2**63)]),
@@ -113,6 +116,7 @@ def reshapes(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return grouped(), grouped()
 
 
+@settings(deadline=None)
 @given(reshapes())
 def test_factor_groups_cover_every_axis_and_hold_equal_products(pair: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
     old, new = pair
@@ -125,6 +129,7 @@ def test_factor_groups_cover_every_axis_and_hold_equal_products(pair: tuple[tupl
         assert math.prod(old[a] for a in left) == math.prod(new[a] for a in right)
 
 
+@settings(deadline=None)
 @given(reshapes(), st.randoms(use_true_random=False))
 def test_a_reshape_is_viewed_exactly_when_numpy_needs_no_copy(
     pair: tuple[tuple[int, ...], tuple[int, ...]], random: object
