@@ -24,7 +24,7 @@ from graphc.errors import CompileError, OptionError
 
 __all__ = ["compile_all"]
 
-_WORTH_HELPERS = 4  # kernels; measured in bench/compile_time.py
+_WORTH_HELPERS = 4  # kernels; measured: python -m bench.driver --compile
 _MOST_HELPERS = 8
 
 
