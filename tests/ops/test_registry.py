@@ -191,3 +191,15 @@ def test_a_sequence_where_a_tensor_is_needed_is_refused_clearly(name: str) -> No
     for wrong in (SequenceType(types[0]), OptionalType(types[0])):
         with pytest.raises(GraphTypeError, match=name):
             spec.infer(wrong, *types[1:], **sample.attrs)
+
+
+@pytest.mark.parametrize("combine", ["add", "mul", "maximum", "minimum"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint64, np.int64, np.float16, np.float32, np.float64])
+def test_identities_leave_every_value_as_it_is(combine: str, dtype: type) -> None:
+    limits = np.iinfo(dtype) if np.issubdtype(dtype, np.integer) else np.finfo(dtype)
+    extremes = np.array([limits.min, 0, 1, limits.max], dtype)
+    if np.issubdtype(dtype, np.floating):
+        extremes = np.append(extremes, np.array([np.inf, -np.inf], dtype))
+    ufunc = {"add": np.add, "mul": np.multiply, "maximum": np.maximum, "minimum": np.minimum}[combine]
+    identity = np.array(combine_identity(combine, dtype_of(dtype)), dtype)
+    np.testing.assert_array_equal(ufunc(extremes, identity), extremes)
