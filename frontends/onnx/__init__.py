@@ -1,6 +1,8 @@
 """ONNX models as graphs: `load_model` reads and checks a file, `import_model` makes the graph for given input types."""
 
-from graphc.frontends.onnx.importer import NeedsValue, argument_type, import_model, input_types, signature
+from graphc.errors import NeedsValue
+from graphc.frontends.onnx.importer import import_model
+from graphc.frontends.onnx.inputs import argument_type, input_types, signature
 from graphc.frontends.onnx.loader import OnnxModel, load_model
 
 __all__ = ["NeedsValue", "OnnxModel", "argument_type", "import_model", "input_types", "load_model", "signature"]

@@ -41,8 +41,8 @@ def read_external(tensor: TensorProto, folder: Path | None, nbytes: int) -> np.n
     location = entries.get("location", "")
     if folder is None:
         raise UnsafeModelError(
-            f"{what} lies in the file {location!r}, but the model was not loaded from a file, so there is no folder to look in; "
-            "load the model by its path"
+            f"{what} lies in the file {location!r}, but the model was not loaded from a file, "
+            "so there is no folder to look in; load the model by its path"
         )
     parts = _components(location, what)
     offset = _number(entries.get("offset", "0"), "offset", what)

@@ -24,7 +24,7 @@ from graphc.errors import ModelError
 from graphc.frontends.onnx.tensors import decode_sparse, decode_tensor
 from graphc.ir.graph import Literal
 
-__all__ = ["FunctionKey", "ModelSource", "OnnxModel", "domain_of", "load_model"]
+__all__ = ["FunctionKey", "ModelSource", "OnnxModel", "domain_of", "load_model", "read_opsets", "subgraphs_of"]
 
 ModelSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | io.IOBase | ModelProto | OnnxModel"
 #: domain, name, overload
@@ -114,7 +114,7 @@ def _bytes_of(
             size = path.stat().st_size
             if size > _LARGEST:
                 raise ModelError(
-                    f"{what} has {size} bytes; an ONNX file has less than 2 GiB and keeps larger weights in external data"
+                    f"{what} has {size} bytes; an ONNX file has less than 2 GiB, with larger weights in external data"
                 )
             data = path.read_bytes()
         except FileNotFoundError:
@@ -157,17 +157,19 @@ def _check_versions(proto: ModelProto, what: str) -> dict[str, int]:
         raise ModelError(f"{what} has IR version {proto.ir_version}; supported are {OLDEST_IR} to {onnx.IR_VERSION}")
     if not proto.opset_import:
         raise ModelError(f"{what} does not say which operator set it uses (no opset_import)")
-    return _opsets(proto.opset_import, what)
+    return read_opsets(proto.opset_import, what)
 
 
-def _opsets(imports: Iterable[onnx.OperatorSetIdProto], what: str) -> dict[str, int]:
+def read_opsets(imports: Iterable[onnx.OperatorSetIdProto], what: str) -> dict[str, int]:
+    """The imported operator sets by domain, checked. Raises ModelError for versions that are not supported."""
     opsets: dict[str, int] = {}
     newest = onnx.defs.onnx_opset_version()
     for entry in imports:
         domain = domain_of(entry.domain)
         if opsets.setdefault(domain, entry.version) != entry.version:
             raise ModelError(
-                f"{what} imports two versions of the operator set {domain or 'ai.onnx'!r}: {opsets[domain]}, {entry.version}"
+                f"{what} imports two versions of the operator set {domain or 'ai.onnx'!r}: "
+                f"{opsets[domain]} and {entry.version}"
             )
         if domain == "" and not OLDEST_OPSET <= entry.version <= newest:
             raise ModelError(f"{what} uses opset {entry.version}; supported are {OLDEST_OPSET} to {newest}")
@@ -176,7 +178,8 @@ def _opsets(imports: Iterable[onnx.OperatorSetIdProto], what: str) -> dict[str, 
     return opsets
 
 
-def _subgraphs(node: NodeProto) -> list[GraphProto]:
+def subgraphs_of(node: NodeProto) -> list[GraphProto]:
+    """The graphs among the node's attributes."""
     found: list[GraphProto] = []
     for a in node.attribute:
         if a.HasField("g"):
@@ -197,7 +200,7 @@ def _check_functions(proto: ModelProto, what: str) -> dict[FunctionKey, Function
         if key in functions:
             raise ModelError(f"{where} is defined twice")
         functions[key] = f
-        _opsets(f.opset_import, where)
+        read_opsets(f.opset_import, where)
         _check_body(f.node, [*f.input], [*f.output], where, frozenset())
     _check_calls(functions, what)
     return functions
@@ -213,7 +216,7 @@ def _check_calls(functions: Mapping[FunctionKey, FunctionProto], what: str) -> N
             callee = (domain_of(node.domain), node.op_type, node.overload)
             if callee in functions:
                 called.append(callee)
-            for g in _subgraphs(node):
+            for g in subgraphs_of(node):
                 nodes += g.node
         calls[key] = called
     done: set[FunctionKey] = set()
@@ -227,9 +230,8 @@ def _check_calls(functions: Mapping[FunctionKey, FunctionProto], what: str) -> N
                 done.add(key)
             elif key in path:
                 names = [k[1] for k in path]
-                raise ModelError(
-                    f"{what}: the functions {' -> '.join([*names[names.index(key[1]) :], key[1]])} call each other in a circle"
-                )
+                circle = " -> ".join([*names[names.index(key[1]) :], key[1]])
+                raise ModelError(f"{what}: the functions {circle} call each other in a circle")
             elif key not in done:
                 path[key] = None
                 stack += [(key, True), *((c, False) for c in calls[key])]
@@ -265,19 +267,21 @@ def _check_body(
                 if made is None:  # only the failing case needs to know where each name is made
                     made = {n: j for j, other in enumerate(nodes) for n in other.output}
                 if name in made:
+                    maker = _label(nodes[made[name]], made[name])
                     raise ModelError(
-                        f"{where}: node {_label(node, k)} reads {name!r} before node {_label(nodes[made[name]], made[name])} makes it: "
+                        f"{where}: node {_label(node, k)} reads {name!r} before node {maker} makes it: "
                         "the nodes form a cycle or are not in order"
                     )
                 raise ModelError(f"{where}: node {_label(node, k)} reads {name!r}, which nothing makes")
-        subgraphs = _subgraphs(node)
+        subgraphs = subgraphs_of(node)
         if subgraphs:
             visible = outer | known
             for g in subgraphs:
                 _check_graph(g, f"{where}, node {_label(node, k)}, graph {g.name!r}", visible)
         if len({a.name for a in node.attribute}) != len(node.attribute):
             raise ModelError(
-                f"{where}: node {_label(node, k)} has the attribute {_first_repeated([a.name for a in node.attribute])!r} twice"
+                f"{where}: node {_label(node, k)} has the attribute "
+                f"{_first_repeated([a.name for a in node.attribute])!r} twice"
             )
         for name in node.output:
             if name:

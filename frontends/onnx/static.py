@@ -33,10 +33,9 @@ def known_array(entries: Sequence[Any]) -> np.ndarray:
 
 
 class Static:
-    """Evaluates values of one import. `bound` gives inputs a value, `alias` says that a body's input is an outer value."""
+    """Evaluates values of one import. `alias` says that a body's input is an outer value."""
 
     def __init__(self) -> None:
-        self.bound: dict[Value, np.ndarray] = {}
         self.alias: dict[Value, Value] = {}
         self._known: dict[Value, np.ndarray | None] = {}
 
@@ -83,8 +82,6 @@ class Static:
         node, known = v.node, self._known
         if v in self.alias:
             known[v] = known[self.alias[v]]
-        elif v in self.bound:
-            known[v] = self.bound[v]
         elif node.op.name == "constant":
             known[v] = v.literal
         elif node.op.name == "input" or node.op.reference is None:

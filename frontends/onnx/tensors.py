@@ -12,7 +12,7 @@ from graphc.errors import ModelError
 from graphc.frontends.onnx.external import is_external, read_external
 from graphc.ir.dtypes import DType, dtype_of
 
-__all__ = ["decode_sparse", "decode_tensor", "element_type"]
+__all__ = ["decode_sparse", "decode_tensor", "element_number", "element_type"]
 
 _NAMES = {
     TensorProto.FLOAT: "float32",
@@ -63,6 +63,11 @@ def element_type(number: int, what: str) -> DType:
         return _DTYPES[number]
     except KeyError:
         raise ModelError(f"{what} has the element type {number}, which ONNX does not define") from None
+
+
+def element_number(dtype: DType) -> int:
+    """ONNX's number of an element type."""
+    return next(number for number, d in _DTYPES.items() if d == dtype)
 
 
 def decode_tensor(tensor: TensorProto, folder: Path | None = None, what: str = "") -> np.ndarray:

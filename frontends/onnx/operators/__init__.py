@@ -1,6 +1,6 @@
 """The importers, a file a family; importing this package registers all of them."""
 
-from graphc.frontends.onnx.operators import (
+from graphc.frontends.onnx.operators import (  # noqa: F401
     activation,
     control,
     convolution,
@@ -22,22 +22,3 @@ from graphc.frontends.onnx.operators import (
     training,
     vision,
 )
-
-__all__ = [
-    "activation",
-    "control",
-    "convolution",
-    "elementwise",
-    "generate",
-    "indexing",
-    "linear",
-    "movement",
-    "normalization",
-    "pooling",
-    "quantization",
-    "recurrent",
-    "reduction",
-    "resize",
-    "sequence",
-    "text",
-]  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphc import ops
-from graphc.frontends.onnx.importer import Context
+from graphc.frontends.onnx.context import Context, Unsupported
 from graphc.ir.dims import Dim, DimLike
 from graphc.ir.dtypes import DType, dtype_of
 from graphc.ir.graph import Value, constant
@@ -23,7 +23,7 @@ __all__ = [
     "broadcast",
     "channelwise",
     "full",
-    "in_float32",
+    "random_key",
     "reshape",
     "scalar",
     "shape_value",
@@ -33,8 +33,10 @@ __all__ = [
 BOOL, FLOAT32, FLOAT64, INT64 = (dtype_of(n) for n in ("bool", "float32", "float64", "int64"))
 
 
-def scalar(number: float | bool, dtype: DType) -> Value:
-    """A constant of rank 0."""
+def scalar(number: float | bool | Dim, dtype: DType) -> Value:
+    """A constant of rank 0; not for a symbolic extent."""
+    if isinstance(number, Dim):
+        raise Unsupported(f"computing with the symbolic extent {number}; give the inputs' concrete shapes")
     return constant(np.asarray(number).astype(dtype.numpy), dtype)
 
 
@@ -71,7 +73,7 @@ def shape_value(x: Value, start: int = 0, stop: int | None = None) -> Value:
 
 
 def random_key(c: Context) -> Value:
-    """A random operator's key: from its seed or else from its name, so that a model gives the same numbers each time."""
+    """A random operator's key, from its seed or else from its name: a model gives the same numbers each time."""
     if c.has("seed"):  # an int for Dropout, a float for the others
         seed = c.int("seed") if c.op == "Dropout" else int(np.float32(c.float("seed")).view(np.uint32))
         return constant(random.make_key(seed))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from graphc.frontends.onnx.importer import Context
+from graphc.frontends.onnx.context import Context
 from graphc.ir.dims import Dim, DimLike
 
 __all__ = ["Windows", "windows"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from graphc import ops
-from graphc.frontends.onnx.importer import Context, importer
+from graphc.frontends.onnx.context import Context
 from graphc.frontends.onnx.operators._common import channelwise, scalar
+from graphc.frontends.onnx.registry import importer
 from graphc.ir.graph import Value
 from graphc.ops import functions
 
@@ -98,7 +99,10 @@ def shrink(c: Context, x: Value) -> Value:
     """Values within [-lambd, lambd] become 0, the others move towards 0 by the bias."""
     bias, limit = c.float("bias", 0.0), c.float("lambd", 0.5)
     signed = x.dtype.kind != "uint"
-    number = lambda v: scalar(v, x.dtype)  # noqa: E731
+
+    def number(v: float) -> Value:
+        return scalar(v, x.dtype)
+
     above = ops.select(ops.gt(x, number(limit)), ops.sub(x, number(bias)), number(0))
     return ops.select(ops.lt(x, number(-limit)), ops.add(x, number(bias)), above) if signed else above
 

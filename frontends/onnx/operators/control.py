@@ -13,8 +13,9 @@ from onnx import GraphProto
 
 from graphc import ops
 from graphc.errors import GraphTypeError
-from graphc.frontends.onnx.importer import Context, importer
+from graphc.frontends.onnx.context import Context
 from graphc.frontends.onnx.operators._common import INT64, reshape, to
+from graphc.frontends.onnx.registry import importer
 from graphc.frontends.onnx.unranked import is_unranked
 from graphc.ir.dims import Dim
 from graphc.ir.graph import Graph, Value, constant, input_value
@@ -120,7 +121,8 @@ def _unroll(
         return None
     if known.item() * nodes > _UNROLL_NODES:
         return None
-    state, stacked = list(initial), None
+    state = list(initial)
+    stacked: list[list[Value]] | None = None
     for turn in range(known.item()):
         go = c.known(condition)
         if go is None:
@@ -165,7 +167,7 @@ def convert_scan(c: Context, *operands: Value) -> Sequence[Value]:
     directions = c.ints("scan_input_directions", (0,) * scanned)
     if not 0 <= scanned <= len(operands) or len(axes) != scanned or len(directions) != scanned:
         c.invalid(
-            f"{scanned} of {len(operands)} operands are scanned, with axes {list(axes)} and directions {list(directions)}"
+            f"{scanned} of {len(operands)} operands are scanned, with axes {list(axes)}, directions {list(directions)}"
         )
     return _scan(
         c,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from graphc import ops
-from graphc.frontends.onnx.importer import Context, importer
+from graphc.frontends.onnx.context import Context
 from graphc.frontends.onnx.operators._common import broadcast, channelwise
 from graphc.frontends.onnx.operators._windows import windows
+from graphc.frontends.onnx.registry import importer
 from graphc.ir.dims import Dim
 from graphc.ir.graph import Value
 from graphc.ops.convolution import conv_transpose as transposed

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from functools import reduce
 
 from graphc import ops
-from graphc.frontends.onnx.importer import Context, importer
+from graphc.frontends.onnx.context import Context
 from graphc.frontends.onnx.operators._common import BOOL, FLOAT32, random_key, reshape, scalar, to
+from graphc.frontends.onnx.registry import importer
 from graphc.ir.graph import Value
 from graphc.ops import random
 from graphc.ops.spec import OpSpec
@@ -22,7 +23,7 @@ def _unary(name: str, op: OpSpec, *since: int) -> None:
         return op(x)
 
 
-for _name, _op, _since in (
+_UNARY: tuple[tuple[str, OpSpec, tuple[int, ...]], ...] = (
     ("Abs", ops.abs, (6, 13)),
     ("Acos", ops.acos, (7, 22)),
     ("Acosh", ops.acosh, (9, 22)),
@@ -50,7 +51,8 @@ for _name, _op, _since in (
     ("Sqrt", ops.sqrt, (6, 13)),
     ("Tan", ops.tan, (7, 22)),
     ("Tanh", ops.tanh, (6, 13)),
-):
+)
+for _name, _op, _since in _UNARY:
     _unary(_name, _op, *_since)
 
 
@@ -72,7 +74,7 @@ def _binary(name: str, op: OpSpec, *since: int) -> None:
         return op(x, _aligned(c, x, y))
 
 
-for _name, _op, _since in (
+_BINARY: tuple[tuple[str, OpSpec, tuple[int, ...]], ...] = (
     ("Add", ops.add, (6, 7, 13, 14)),
     ("Sub", ops.sub, (6, 7, 13, 14)),
     ("Mul", ops.mul, (6, 7, 13, 14)),
@@ -88,7 +90,8 @@ for _name, _op, _since in (
     ("BitwiseAnd", ops.bitwise_and, (18,)),
     ("BitwiseOr", ops.bitwise_or, (18,)),
     ("BitwiseXor", ops.bitwise_xor, (18,)),
-):
+)
+for _name, _op, _since in _BINARY:
     _binary(_name, _op, *_since)
 
 

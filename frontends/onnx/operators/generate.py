@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from graphc import ops
-from graphc.frontends.onnx.importer import Context, importer
+from graphc.frontends.onnx.context import Context
 from graphc.frontends.onnx.operators._common import FLOAT32, INT64, broadcast, random_key, reshape, scalar, to
+from graphc.frontends.onnx.registry import importer
 from graphc.ir.dims import Dim, DimLike
 from graphc.ir.dtypes import DType, dtype_of
 from graphc.ir.graph import Value, constant
@@ -33,7 +34,7 @@ def convert_constant(c: Context) -> Value:
         return c.constant(np.array(c.ints("value_ints"), np.int64))
     if c.has("value_strings"):
         return c.constant(np.array(c.strings("value_strings"), object))
-    c.invalid("it holds no value")
+    return c.invalid("it holds no value")
 
 
 @importer("ConstantOfShape", 9, 20, 21, 23, 24, 25)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from graphc import ops
-from graphc.frontends.onnx.importer import Context, importer
+from graphc.frontends.onnx.context import Context
 from graphc.frontends.onnx.operators._common import INT64, broadcast, reshape, scalar, to
+from graphc.frontends.onnx.registry import importer
 from graphc.ir.graph import Value, constant
 
 __all__: list[str] = []
@@ -53,7 +54,7 @@ def one_hot(c: Context, indices: Value, depth: Value, values: Value) -> Value:
     axis = c.axis(c.int("axis", -1), indices.rank + 1)
     shape = (*indices.shape[:axis], count, *indices.shape[axis:])
     chosen = to(indices, INT64)
-    chosen = ops.select(ops.lt(chosen, 0), ops.add(chosen, constant(np.int64(count))), chosen)
+    chosen = ops.select(ops.lt(chosen, 0), ops.add(chosen, scalar(count, INT64)), chosen)
     chosen = broadcast(reshape(chosen, (*indices.shape[:axis], 1, *indices.shape[axis:])), shape)
     off, on = (ops.gather(values, constant(np.int64(k)), axis=0) for k in range(2))
     hit = ops.eq(ops.iota(shape=shape, axis=axis, dtype=INT64), chosen)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from graphc import ops
-from graphc.frontends.onnx.importer import Context, importer
+from graphc.frontends.onnx.context import Context
 from graphc.frontends.onnx.operators._common import INT64, broadcast, reshape, scalar
+from graphc.frontends.onnx.registry import importer
 from graphc.ir.dims import DimLike, product
 from graphc.ir.graph import Value
 from graphc.ops import functions

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
-from graphc.frontends.onnx.importer import Context, importer
+from graphc.frontends.onnx.context import Context
 from graphc.frontends.onnx.operators._common import FLOAT32, INT64, broadcast, reshape, scalar, to
+from graphc.frontends.onnx.registry import importer
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Value, constant
 from graphc.ops import functions
@@ -141,7 +142,7 @@ def _transformed(c: Context, scores: Value, how: str) -> Value:
         case "SOFTMAX_ZERO":
             zero = scalar(0, scores.dtype)
             return ops.select(ops.eq(scores, zero), zero, functions.softmax(scores, axis=scores.rank - 1))
-    c.unsupported(f"the transformation {how} of scores")
+    return c.unsupported(f"the transformation {how} of scores")
 
 
 # --- trees ----------------------------------------------------------------------------------------------------------

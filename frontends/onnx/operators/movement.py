@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphc import ops
-from graphc.frontends.onnx.importer import Context, importer
+from graphc.frontends.onnx.context import Context
 from graphc.frontends.onnx.operators._common import INT64, axes_operand, broadcast, reshape, scalar, shape_value, to
+from graphc.frontends.onnx.registry import importer
 from graphc.ir.dims import Dim, DimLike, product
 from graphc.ir.graph import Value, constant
 from graphc.ops import functions
@@ -122,7 +123,8 @@ def split(c: Context, x: Value, sizes: Value | None = None) -> list[Value]:
         c.invalid(f"there are {len(given)} sizes for {count} outputs")
     if isinstance(extent, int) and all(isinstance(g, int) for g in given) and (sum(given) != extent or min(given) < 0):
         c.invalid(f"the parts {list(given)} do not add up to the extent {extent} of axis {axis}")
-    parts, start = [], 0
+    parts: list[Value] = []
+    start: DimLike = 0
     for length in given:
         parts.append(_window(x, axis, start, start + length))
         start = start + length
@@ -237,7 +239,7 @@ def pad_by_index(c: Context, x: Value, low: Sequence[int], high: Sequence[int], 
 
 @importer("Tile", 6, 13)
 def tile(c: Context, x: Value, repeats: Value) -> Value:
-    return functions.tile(x, c.static_ints(repeats, "repeats"))
+    return functions.tile(x, c.concrete_ints(repeats, "repeats"))
 
 
 @importer("DepthToSpace", 1, 11, 13, 28)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc import ops
-from graphc.frontends.onnx.importer import Context, importer
+from graphc.frontends.onnx.context import Context
 from graphc.frontends.onnx.operators._common import broadcast, channelwise, reshape, scalar, to
+from graphc.frontends.onnx.registry import importer
 from graphc.frontends.onnx.tensors import element_type
 from graphc.ir.dims import Dim, product
 from graphc.ir.dtypes import DType

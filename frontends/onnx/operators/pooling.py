@@ -7,9 +7,10 @@ from functools import reduce
 import numpy as np
 
 from graphc import ops
-from graphc.frontends.onnx.importer import Context, importer
+from graphc.frontends.onnx.context import Context
 from graphc.frontends.onnx.operators._common import broadcast, full, reshape, scalar
 from graphc.frontends.onnx.operators._windows import Windows, windows
+from graphc.frontends.onnx.registry import importer
 from graphc.ir.dims import Dim, product
 from graphc.ir.graph import Value
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from graphc import ops
-from graphc.frontends.onnx.importer import Context, importer
+from graphc.frontends.onnx.context import Context
 from graphc.frontends.onnx.operators._common import FLOAT32, broadcast, reshape, scalar, to
 from graphc.frontends.onnx.operators.convolution import convolve
+from graphc.frontends.onnx.registry import importer
 from graphc.frontends.onnx.tensors import element_type
 from graphc.ir.dtypes import DType, dtype_of
 from graphc.ir.graph import Value

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from graphc import ops
-from graphc.frontends.onnx.importer import Context, importer
+from graphc.frontends.onnx.context import Context
 from graphc.frontends.onnx.operators._common import broadcast, full, reshape
+from graphc.frontends.onnx.registry import importer
 from graphc.ir.dims import DimLike
 from graphc.ir.graph import Value
 from graphc.ops.recurrent import ACTIVATIONS, Activation, activation
@@ -111,7 +112,7 @@ Run = Callable[[int, tuple[Activation, ...]], Sequence[Value]]
 
 
 def _directions(layer: _Layer, run: Run) -> list[Value]:
-    """Each direction's results put together: Y [steps, directions, batch, hidden], states [directions, batch, hidden]."""
+    """The directions' results put together: Y [steps, directions, batch, hidden], states without the steps."""
     n = layer.per_direction
     results = [run(d, layer.activations[d * n : (d + 1) * n]) for d in range(layer.directions)]
     outputs = []

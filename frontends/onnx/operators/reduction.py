@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from graphc import ops
-from graphc.frontends.onnx.importer import Context, importer
+from graphc.frontends.onnx.context import Context
 from graphc.frontends.onnx.operators._common import BOOL, FLOAT64, axes_operand, broadcast, reshape, scalar, to
+from graphc.frontends.onnx.registry import importer
 from graphc.ir.dims import Dim, product
 from graphc.ir.graph import Value
 
@@ -27,7 +28,7 @@ def _reducer(name: str, reduce: Reducer, axes_since: int = 18, *since: int) -> N
         keep = c.flag("keepdims", True)
         nothing = c.flag("noop_with_empty_axes")
         if not which:
-            # no axes means all of them, unless told that it means none; that is not the identity for ReduceL1 and its like
+            # no axes means all of them, unless told that it means none; ReduceL1 and its like still apply
             which = () if nothing else tuple(range(x.rank))
         reduced_axes = tuple(sorted(c.axes(which, x.rank)))
         out = reduce(x, reduced_axes)

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from graphc import ops
-from graphc.frontends.onnx.importer import Context, importer
+from graphc.frontends.onnx.context import Context
 from graphc.frontends.onnx.operators._common import FLOAT32, broadcast, reshape, scalar, to
+from graphc.frontends.onnx.registry import importer
 from graphc.ir.dims import Dim
 from graphc.ir.graph import Value
 
@@ -160,7 +161,7 @@ def _positions(c: Context, axis: _Axis, mode: str) -> np.ndarray:
             span = (end - start) * (axis.extent - 1)
             moved = out * span / (length - 1) if length > 1 else np.full(axis.size, span / 2)
             return moved + start * (axis.extent - 1)
-    c.invalid(f"coordinate_transformation_mode {mode!r} is not known")
+    return c.invalid(f"coordinate_transformation_mode {mode!r} is not known")
 
 
 def _nearest(c: Context, x: Value, axis: _Axis, positions: np.ndarray, rounding: str) -> Value:
@@ -222,7 +223,7 @@ def _interpolate(c: Context, x: Value, axis: _Axis, taps: _Taps) -> Value:
     matrix = np.zeros((axis.extent, axis.size))
     np.add.at(matrix, (taps.places, np.arange(axis.size)[:, None]), taps.weights)
     last = x.rank - 1
-    perm = tuple(k for k in range(x.rank) if k != axis.axis) + (axis.axis,)
+    perm = (*(k for k in range(x.rank) if k != axis.axis), axis.axis)
     moved = ops.transpose(x, perm=perm) if axis.axis != last else x
     flat = reshape(moved, (int(np.prod(moved.shape[:-1])), axis.extent))
     product = reshape(ops.dot(flat, c.constant(matrix.astype(numpy))), (*moved.shape[:-1], axis.size))

@@ -14,8 +14,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphc import ops
-from graphc.frontends.onnx.importer import Context, importer, type_of
+from graphc.frontends.onnx.context import Context
+from graphc.frontends.onnx.inputs import type_of
 from graphc.frontends.onnx.operators._common import FLOAT32, INT64, reshape, to
+from graphc.frontends.onnx.registry import importer
 from graphc.frontends.onnx.unranked import is_unranked, unranked
 from graphc.ir.dims import Dim
 from graphc.ir.graph import Value, constant

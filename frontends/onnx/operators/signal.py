@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from graphc import ops
-from graphc.frontends.onnx.importer import Context, importer
+from graphc.frontends.onnx.context import Context
 from graphc.frontends.onnx.operators._common import FLOAT64, broadcast, reshape, scalar, to
+from graphc.frontends.onnx.registry import importer
 from graphc.ir.dims import Dim
 from graphc.ir.graph import Value
 
@@ -88,7 +89,7 @@ def stft(c: Context, x: Value, step: Value, window: Value | None = None, length:
     onesided = c.flag("onesided", True)
     if x.rank == 2:
         x = reshape(x, (*x.shape, 1))
-    batch, extent, parts = x.shape
+    extent = x.shape[1]
     if isinstance(extent, Dim):
         c.unsupported("a signal of symbolic length; give the inputs' concrete shapes")
     (hop,) = c.concrete_ints(step, "frame step")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from graphc import ops
-from graphc.frontends.onnx.importer import Context, importer
+from graphc.frontends.onnx.context import Context
+from graphc.frontends.onnx.registry import importer
 from graphc.ir.graph import Value
 
 __all__: list[str] = []

@@ -9,10 +9,11 @@ from itertools import product as combinations
 import numpy as np
 
 from graphc import ops
-from graphc.frontends.onnx.importer import Context, importer
+from graphc.frontends.onnx.context import Context
 from graphc.frontends.onnx.operators._common import INT64, broadcast, channelwise, full, reshape, scalar, to
 from graphc.frontends.onnx.operators._windows import windows
 from graphc.frontends.onnx.operators.convolution import kernel_size
+from graphc.frontends.onnx.registry import importer
 from graphc.ir.dims import Dim, DimLike, product
 from graphc.ir.graph import Value
 
@@ -20,7 +21,7 @@ __all__: list[str] = []
 
 
 def _fetch(x: Value, places: Sequence[Value], inside: Value | None) -> Value:
-    """`x[n, :, places[n]]`: x is [N, C, *S], places one int64 [N, P] a spatial axis; zero where not `inside`. [N, C, P]."""
+    """`x[n, :, places[n]]` as [N, C, P]: x is [N, C, *S], places one int64 [N, P] a spatial axis; 0 if not `inside`."""
     n, channels, *space = x.shape
     flat = places[0]
     for extent, place in zip(space[1:], places[1:], strict=True):
@@ -44,7 +45,7 @@ def _within(place: Value, extent: DimLike) -> Value:
 
 def _bilinear(x: Value, positions: Sequence[Value]) -> Value:
     """x [N, C, *S] at positions, one float [N, P] a spatial axis; elements outside count as zero. [N, C, P]."""
-    total = None
+    parts = []
     floors = [ops.floor(p) for p in positions]
     for corner in combinations((0, 1), repeat=len(positions)):
         places, weights, masks = [], [], []
@@ -56,9 +57,8 @@ def _bilinear(x: Value, positions: Sequence[Value]) -> Value:
             places.append(_clamped(place, extent))
         values = _fetch(x, places, reduce(ops.logical_and, masks))
         weight = reduce(ops.mul, weights)
-        part = ops.mul(values, broadcast(reshape(weight, (weight.shape[0], 1, weight.shape[1])), values.shape))
-        total = part if total is None else ops.add(total, part)
-    return total
+        parts.append(ops.mul(values, broadcast(reshape(weight, (weight.shape[0], 1, weight.shape[1])), values.shape)))
+    return reduce(ops.add, parts)
 
 
 # --- GridSample -----------------------------------------------------------------------------------------------------
@@ -127,17 +127,16 @@ Weights = Callable[[Value], list[tuple[int, Value]]]
 
 
 def _weighted(at: Callable[[Sequence[Value]], Value], positions: Sequence[Value], weights: Weights) -> Value:
-    """The sum over the neighbours of each position; `weights` gives an axis' steps from the floor, and their weights."""
+    """The sum over the neighbours of each position; `weights` gives the steps from the floor and their weights."""
     floors = [ops.floor(p) for p in positions]
     axes = [weights(ops.sub(p, low)) for p, low in zip(positions, floors, strict=True)]
-    total = None
+    parts = []
     for choice in combinations(*axes):
         places = [ops.add(low, scalar(step, low.dtype)) for low, (step, _) in zip(floors, choice, strict=True)]
         values = at(places)
         weight = reduce(ops.mul, [w for _, w in choice])
-        part = ops.mul(values, broadcast(reshape(weight, (weight.shape[0], 1, weight.shape[1])), values.shape))
-        total = part if total is None else ops.add(total, part)
-    return total
+        parts.append(ops.mul(values, broadcast(reshape(weight, (weight.shape[0], 1, weight.shape[1])), values.shape)))
+    return reduce(ops.add, parts)
 
 
 def _linear_weights(t: Value) -> list[tuple[int, Value]]:
