@@ -110,6 +110,18 @@ def scale_after_bias(node: Node) -> Value:
         return ops.add(ops.mul(contraction, factor), ops.mul(bias, factor))
 
 
+def _negated(node: Node, uses: Uses) -> str | None:
+    return _constant_weights(node.inputs[0].node) or _sole_reader(node.inputs[0], uses)
+
+
+@rule("neg", check=_negated)
+def negation_after(node: Node) -> Value:
+    """-conv(x, w) = conv(x, -w)"""
+    inner = node.inputs[0].node
+    with location(*located(inner, node)):
+        return inner.op(inner.inputs[0], ops.neg(inner.inputs[1]), **inner.attrs)
+
+
 # --- before the contraction --------------------------------------------------------------------------------------------
 
 
@@ -162,4 +174,4 @@ def scale_before(node: Node) -> Value:
         return ops.add(y, ops.reshape(bias, shape=tuple(d if a == 1 else 1 for a, d in enumerate(y.shape))))
 
 
-BATCH_NORM_RULES: tuple[Rule, ...] = (scale_after, scale_after_bias, scale_before)
+BATCH_NORM_RULES: tuple[Rule, ...] = (scale_after, scale_after_bias, negation_after, scale_before)

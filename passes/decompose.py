@@ -3,6 +3,7 @@
 - what an operation's entry says it decomposes into;
 - half precision contractions compute in float32 and round once, as their references do;
 - integer matrix products become products and a sum, which is one loop nest;
+- a convolution of one channel along a line (a filter bank, a spectrogram) becomes a matrix product;
 - a convolution over one or over three and more spatial dimensions becomes convolutions over two;
 - an integer convolution becomes a matrix product for every position of its window.
 """
@@ -69,6 +70,55 @@ def _convolves(spatial: range) -> object:
         return None if node.inputs[0].rank - 2 in spatial else f"it has {node.inputs[0].rank - 2} spatial dimensions"
 
     return check
+
+
+#: a matrix product fills its kernel's lanes with at least this many columns
+COLUMNS = 16
+#: taps from which a convolution of one channel along a line is worth more as a matrix product
+TAPS = 16
+
+
+def _along_a_line(node: Node, uses: Uses) -> str | None:
+    x, w = node.inputs
+    a = node.attrs
+    if node.outputs[0].dtype.name not in CONTRACTED:
+        return f"{node.outputs[0].dtype} is taken apart otherwise"
+    if x.shape[1] != 1:
+        return f"it has {x.shape[1]} channels"
+    long = [k for k in range(x.rank - 2) if (x.shape[2 + k], w.shape[2 + k], a["padding"][k]) != (1, 1, (0, 0))]
+    if len(long) != 1 or a["dilation"][long[0]] != 1 or w.shape[2 + long[0]] < TAPS:
+        return f"it is not along one line with {TAPS} taps or more"
+    return None
+
+
+@rule("conv", check=_along_a_line)
+def convolution_of_one_channel(node: Node) -> Value:
+    """convolution of one channel along a line = matrix product of its frames with the filters
+
+    With few filters, R neighbouring outputs make one row: the frames are longer, and the matrix holds R shifted copies
+    of the filters.
+    """
+    x, w = node.inputs
+    out = node.outputs[0]
+    axis = next(k for k in range(x.rank - 2) if (x.shape[2 + k], w.shape[2 + k]) != (1, 1))
+    batch, filters, taps, count = x.shape[0], w.shape[0], w.shape[2 + axis], out.shape[2 + axis]
+    step, (low, _) = node.attrs["strides"][axis], node.attrs["padding"][axis]
+    together = max(1, COLUMNS // filters)
+    rows = -(-count // together)
+    size = taps + (together - 1) * step
+    length = (rows - 1) * together * step + size
+    # at the end, so many zeros that the last row is whole; or cut what no output reads
+    line = ops.reshape(x, shape=(batch, x.shape[2 + axis]))
+    line = ops.pad(line, np.zeros((), x.dtype.numpy), low=(0, low), high=(0, length - low - x.shape[2 + axis]))
+    columns = ops.transpose(ops.reshape(w, shape=(filters, taps)), perm=(1, 0))
+    zero = np.zeros((), w.dtype.numpy)
+    shifted = [ops.pad(columns, zero, low=(k * step, 0), high=((together - 1 - k) * step, 0)) for k in range(together)]
+    matrix = ops.concat(*shifted, axis=1)
+    pieces = ops.frames(line, size=size, step=together * step)
+    product = ops.dot(pieces, ops.broadcast_to(matrix, shape=(batch, *matrix.shape)))
+    y = ops.reshape(product, shape=(batch, rows * together, filters))
+    y = ops.slice(y, starts=(0, 0, 0), stops=(batch, count, filters), steps=(1, 1, 1))
+    return ops.reshape(ops.transpose(y, perm=(0, 2, 1)), shape=out.shape)
 
 
 @rule("conv", check=_convolves(range(1, 2)))  # type: ignore[arg-type]
@@ -152,5 +202,5 @@ def _sliced(x: Value, axis: int, start: int, stop: int, step: int = 1) -> Value:
 
 
 DECOMPOSITIONS: tuple[Rule, ...] = (
-    half_precision, integer_product, convolution_in_one_dimension, convolution_in_slices, integer_convolution,
+    half_precision, integer_product, convolution_of_one_channel, convolution_in_one_dimension, convolution_in_slices, integer_convolution,
 )  # fmt: skip

@@ -182,7 +182,7 @@ class _Layout:
         kernel = (int(w.shape[2]), int(w.shape[3]))
         size = min(channels, lanes)
         apart = 1 if channels % lanes == 0 else groups  # groups of whole blocks need no room between them
-        if size == lanes or (apart == 1 and x in self.blocked_forms):
+        if size == lanes or (apart == 1 and x in self.blocked_forms and 2 * channels >= lanes):
             form = self.blocks(x, lanes, apart)
             assert form is not None
             image, size = form.value, lanes
@@ -245,6 +245,8 @@ class _Layout:
         form = self.blocked_forms.get(node.inputs[0])
         if form is None and node.op.name != "concat":
             return "its first operand is not blocked"
+        if form is not None and 2 * form.channels < form.lanes and node.op.name != "broadcast_to":
+            return "most lanes are empty"
         return transfer(self, node, form)
 
     def elementwise(self, node: Node) -> Blocked | str:

@@ -19,8 +19,8 @@ from graphc.passes.decompose import decompose
 from graphc.passes.fold import fold
 from graphc.passes.fuse import fuse
 from graphc.passes.layout import block_layout, pack_only
-from graphc.passes.reshapes import sink_reshapes
 from graphc.passes.simplify import simplify
+from graphc.passes.views import sink_views
 
 __all__ = ["optimise", "pipeline", "prepare"]
 
@@ -54,18 +54,18 @@ def _optimisation(options: Options, machine: Machine) -> list[Pass]:
         # What the sizes made constant goes first: every later pass gets less to look at.
         (1, Pass("fold", fold)),
         (1, Pass("simplify", lambda g: simplify(g, strict))),
+        # Scales meet weights while both are still as the model has them, nothing between convolution and scale.
+        (1, Pass("batch-norm", lambda g: g if strict else _batch_norm(g, options))),
         # Operations without kernels become smaller ones before layouts are chosen: convolutions over lines and volumes
         # become convolutions over images, and those take part.
-        (0, Pass("decompose", decompose)),
-        # Scales meet weights while both are still in the model's own layout.
-        (1, Pass("batch-norm", lambda g: g if strict else _batch_norm(g, options))),
+        (0, Pass("decompose", decompose, requires=("batch-norm",))),
         # Then activations are blocked and weights packed. At level 0 every contraction converts for itself.
-        (0, Pass("layout", _layout(options, machine, threads), requires=("decompose", "batch-norm"))),
+        (0, Pass("layout", _layout(options, machine, threads), requires=("decompose",))),
         # Packing constant weights is constant folding. What conversions are left are merged and cancelled.
         (0, Pass("pack", fold, requires=("layout",))),
         (1, Pass("clean-layout", lambda g: _clean(g, options), requires=("layout",))),
-        # Arithmetic behind a reshaped product moves before the reshape, next to the product.
-        (2, Pass("reshapes", lambda g: _clean(sink_reshapes(g), options), requires=("clean-layout",))),
+        # Arithmetic behind a reshaped or transposed product moves before the view, next to the product.
+        (2, Pass("views", lambda g: _clean(sink_views(g), options), requires=("clean-layout",))),
         # Fusion is last: a fused group is a kernel, and no other pass looks inside.
         (2, Pass("fuse", fuse, requires=("layout", "clean-layout"))),
     ]
@@ -104,7 +104,7 @@ def _batch_norm(graph: Graph, options: Options) -> Graph:
 
 def _chosen(options: Options, passes: list[tuple[int, Pass]]) -> list[Pass]:
     """The passes of the chosen level that were not disabled."""
-    known = {"sink", "blocking", "fold", "simplify", "batch-norm", "reshapes", "fuse", "clean", "clean-layout"}
+    known = {"sink", "blocking", "fold", "simplify", "batch-norm", "views", "fuse", "clean", "clean-layout"}
     for name in options.disable:
         if name in NEEDED:
             raise OptionError(f"the pass {name!r} cannot be left out: kernels need what it makes")

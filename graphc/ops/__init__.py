@@ -12,6 +12,7 @@ from graphc.ops import (  # noqa: F401
     control,
     convolution,
     elementwise,
+    frames,
     fusion,
     host,
     injective,

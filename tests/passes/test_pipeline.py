@@ -55,7 +55,7 @@ def compiled(graph: Graph, **options: object) -> Graph:
     return PassManager(pipeline(Options.of(threads=2, **options), MACHINE), [verify_between]).run(graph)
 
 
-LEAVABLE = ["sink", "blocking", "fold", "simplify", "batch-norm", "reshapes", "fuse", "clean", "clean-layout"]
+LEAVABLE = ["sink", "blocking", "fold", "simplify", "batch-norm", "views", "fuse", "clean", "clean-layout"]
 
 
 @pytest.mark.parametrize("name", LEAVABLE)
