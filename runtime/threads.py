@@ -1,7 +1,7 @@
 """The thread team that runs plans: one a process, shared by all models.
 
 Workers are Python threads that enter native code once and stay there (see `walk.py`), so a run costs no Python but its
-one call. Between phases they spin for a short time ($GRAPHC_SPIN_US, 100 by default), which makes the next phase begin
+one call. Between phases they spin for a short time ($GRAPHC_SPIN_US, 200 by default), which makes the next phase begin
 in under a microsecond, and then sleep in the kernel until one begins. A run with one thread touches no other.
 """
 
@@ -23,7 +23,7 @@ from graphc.runtime.plan import Plan
 __all__ = ["Team", "default_threads", "run", "team"]
 
 _ALIGNMENT = 128  # bytes: a cache line pair
-_SPIN_US = 100
+_SPIN_US = 200
 _JOIN_S = 5.0
 _MOST_THREADS = 1024
 _FUTEX_NUMBERS = {"x86_64": 202, "aarch64": 98, "riscv64": 98}  # Linux's futex system call
@@ -36,11 +36,11 @@ class Team:
     wait for anybody.
 
     Args:
-        spin_us: microseconds a worker spins for the next phase before it sleeps.
+        spin_us: microseconds a worker spins for the next phase before it sleeps; default: $GRAPHC_SPIN_US, else 200.
     """
 
     def __init__(self, spin_us: int | None = None) -> None:
-        self._spin_us = _spin_from_environment() if spin_us is None else spin_us
+        self._spin_us = spin_us
         self._turn = threading.Lock()
         self._block: NDArray[np.int64] | None = None
         self._workers: list[threading.Thread] = []
@@ -90,9 +90,10 @@ class Team:
 
     def _start(self, threads: int) -> None:
         serve = block.driver().serve
+        spin_us = _spin_from_environment() if self._spin_us is None else self._spin_us
         words = _aligned(8 * (block.THREADS + block.LINE * threads)).view(np.int64)
         words[:] = 0
-        words[block.SPIN_NS] = self._spin_us * 1000
+        words[block.SPIN_NS] = spin_us * 1000
         words[block.FUTEX] = _FUTEX_NUMBERS.get(platform.machine(), 0) if sys.platform == "linux" else 0
         self._block, self._address = words, int(words.ctypes.data)
         self._workers = [

@@ -91,6 +91,17 @@ def test_a_directory_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: py
         assert Cache(tmp_path).directory is None
 
 
+def test_a_directory_that_cannot_be_written_to_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.geteuid() == 0:  # the superuser may write anywhere
+        monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    tmp_path.chmod(0o500)
+    with pytest.warns(RuntimeWarning, match="cannot be written to"):
+        cache = Cache(tmp_path)
+    cache.put(key("a"), b"x")
+    assert cache.get(key("a")) is None
+    tmp_path.chmod(0o700)
+
+
 def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.warns(RuntimeWarning, match="exists|directory"):

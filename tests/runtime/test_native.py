@@ -257,6 +257,20 @@ def test_a_helper_that_dies_is_an_error() -> None:
         list(compile_all([("kernel", "import os; os._exit(3)")], 1))
 
 
+def test_helpers_do_not_import_from_the_current_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "numba.py").write_text("raise SystemExit('a stranger's module')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    ((_, kernel),) = compile_all([("powers", TEXT)], 1)
+    assert kernel.name == "powers"
+
+
+def test_a_machine_that_starts_no_processes_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    with pytest.raises(CompileError, match="GRAPHC_COMPILE_JOBS=0 compiles in this process"):
+        list(compile_all([("powers", TEXT)], 2))
+
+
 def test_the_number_of_helpers_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAPHC_COMPILE_JOBS", "x")
     with pytest.raises(OptionError, match="GRAPHC_COMPILE_JOBS is 'x'"):

@@ -239,8 +239,8 @@ def test_options_are_checked(monkeypatch: pytest.MonkeyPatch, team: Team) -> Non
     with pytest.raises(OptionError, match="threads is 5000"):
         team.run(PlanBuilder().build(), 5000)
     monkeypatch.setenv("GRAPHC_SPIN_US", "-1")
-    with pytest.raises(OptionError, match="GRAPHC_SPIN_US"):
-        Team()
+    with pytest.raises(OptionError, match="GRAPHC_SPIN_US is '-1'"):
+        Team().run(PlanBuilder().build(), 2)
     monkeypatch.setenv("GRAPHC_THREADS", "many")
     with pytest.raises(OptionError, match="GRAPHC_THREADS is 'many'"):
         module.default_threads()

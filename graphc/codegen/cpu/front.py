@@ -40,6 +40,7 @@ def lower(function: Callable[..., None], fastmath: frozenset[str], error_model: 
     flags.no_cfunc_wrapper = False
     flags.no_compile = True  # machine code is graphc's to make
     flags.enable_pyobject = False
+    flags.no_rewrites = True  # array expressions and the like: kernels have none, and looking for them takes an eighth
     library = _PlainLibrary(target.target_context.codegen(), function.__qualname__)
     lowered = compiler.compile_extra(
         target.typing_context, target.target_context, function, _SIGNATURE, types.void, flags, {}, library

@@ -44,7 +44,7 @@ def compile_all(sources: Sequence[tuple[str, str]], helpers: int | None = None) 
         for index, (name, text) in enumerate(sources):
             yield index, compile_source(name, text)
         return
-    yield from _compile_in_helpers(sources, min(helpers, len(sources)))
+    yield from _compile_in_helpers(sources, _start(min(helpers, len(sources))))
 
 
 def _default_helpers(kernels: int) -> int:
@@ -55,17 +55,20 @@ def _default_helpers(kernels: int) -> int:
                 f"GRAPHC_COMPILE_JOBS is {chosen!r}; it takes a number of processes, 0 to compile in this one"
             )
         return int(chosen)
+    if not sys.executable:  # Python inside another program
+        return 0
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(available, _MOST_HELPERS, kernels // 2) if available > 1 and kernels >= _WORTH_HELPERS else 0
 
 
-def _compile_in_helpers(sources: Sequence[tuple[str, str]], helpers: int) -> Iterator[tuple[int, KernelObject]]:
+def _compile_in_helpers(
+    sources: Sequence[tuple[str, str]], processes: Sequence[subprocess.Popen[str]]
+) -> Iterator[tuple[int, KernelObject]]:
     # Long texts first: the last one to finish should be a short one.
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
     for index in sorted(range(len(sources)), key=lambda i: -len(sources[i][1])):
         waiting.put(index)
     finished: queue.SimpleQueue[tuple[int, KernelObject | CompileError]] = queue.SimpleQueue()
-    processes = [_start() for _ in range(helpers)]
 
     def feed(process: subprocess.Popen[str]) -> None:
         assert process.stdin
@@ -104,16 +107,23 @@ def _compile_in_helpers(sources: Sequence[tuple[str, str]], helpers: int) -> Ite
                 process.stdout.close()
 
 
-def _start() -> subprocess.Popen[str]:
+def _start(helpers: int) -> list[subprocess.Popen[str]]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    return subprocess.Popen(
-        [sys.executable, "-m", "graphc.codegen.cpu.workers"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        env=environment,
-    )
+    # -P: modules that lie in the current directory, which may be anybody's, are not to be imported.
+    command = [sys.executable, "-P", "-m", "graphc.codegen.cpu.workers"]
+    pipe = subprocess.PIPE
+    started: list[subprocess.Popen[str]] = []
+    try:
+        for _ in range(helpers):
+            process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, encoding="utf-8", env=environment)
+            started.append(process)
+    except OSError as error:
+        for process in started:
+            process.kill()
+        raise CompileError(
+            f"cannot start helper processes to compile kernels: {error}; GRAPHC_COMPILE_JOBS=0 compiles in this process"
+        ) from error
+    return started
 
 
 def _read_answer(answer: dict[str, Any], name: str) -> KernelObject | CompileError:
