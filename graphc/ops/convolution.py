@@ -13,7 +13,8 @@ from graphc.ir.dims import DimLike
 from graphc.ir.graph import Value
 from graphc.ir.types import TensorType
 from graphc.ops.injective import pad, reshape, slice_, tensor_operand, transpose
-from graphc.ops.reduce import accumulator, like, window_extent, windows
+from graphc.ops.linalg import exact
+from graphc.ops.reduce import like, window_extent, windows
 from graphc.ops.spec import Kind, OpSpec, Sample, expect, register
 
 __all__ = ["conv", "conv_transpose"]
@@ -70,10 +71,10 @@ def _conv_reference(
     """Every window laid out as a row (im2col), then a matrix product a group."""
     x, w = np.asarray(x), np.asarray(w)
     spatial = x.ndim - 2
-    view = windows(accumulator(x), 0, tuple(range(2, x.ndim)), w.shape[2:], strides, padding, dilation)
+    view = windows(exact(x), 0, tuple(range(2, x.ndim)), w.shape[2:], strides, padding, dilation)
     per_group = w.shape[1]
     parts = []
-    for g, filters in enumerate(np.split(accumulator(w), groups)):
+    for g, filters in enumerate(np.split(exact(w), groups)):
         inside = view[:, g * per_group : (g + 1) * per_group]
         contracted = [1, *range(2 + spatial, 2 + 2 * spatial)]
         parts.append(np.moveaxis(np.tensordot(inside, filters, (contracted, list(range(1, w.ndim)))), -1, 1))

@@ -177,8 +177,10 @@ def _split_reference(x: np.ndarray, *sizes: np.ndarray, axis: int, keepdims: boo
     x = np.asarray(x)
     extent = x.shape[axis]
     size = np.asarray(sizes[0]) if sizes else np.array(1)
-    ends = np.cumsum(size)[:-1] if size.ndim else np.arange(int(size), extent, int(size))
-    pieces = np.split(x, ends, axis) if extent else []
+    if size.ndim:
+        pieces = np.split(x, np.cumsum(size)[:-1], axis)
+    else:
+        pieces = np.split(x, np.arange(int(size), extent, int(size)), axis) if extent else []
     return [p.squeeze(axis) for p in pieces] if not keepdims and not sizes else pieces
 
 
@@ -195,6 +197,7 @@ split_to_sequence = host_op(
         Sample((np.arange(10).reshape(2, 5),), {"axis": 1, "keepdims": False}),
         Sample((np.arange(10).reshape(2, 5), np.int64(2)), {"axis": 1}),
         Sample((np.arange(10).reshape(2, 5), np.array([4, 1])), {"axis": 1}),
+        Sample((np.arange(0), np.array([0, 0, 0])), {"axis": 0}),
     ],
     no_gradient=LISTS,
 )
