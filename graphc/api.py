@@ -36,6 +36,8 @@ def compile(model: Any, **options: Any) -> Executable:  # noqa: A001  (the name 
     executable = Executable(source_of(model), chosen)
     if all(isinstance(p.type, TensorType) and p.type.is_static for p in executable.inputs):
         executable.prepare()
+    else:
+        executable.source.check()
     return executable
 
 
@@ -96,6 +98,11 @@ class _ModelSource:
         inputs, outputs = signature(model)
         self.inputs = tuple(Port(*p) for p in inputs)
         self.outputs = tuple(Port(*p) for p in outputs)
+
+    def check(self) -> None:
+        from graphc.frontends.onnx import check_operators
+
+        check_operators(self._model)
 
     def graph(self, arguments: Mapping[str, Any], known: Collection[str]) -> Graph:
         from graphc.frontends.onnx import argument_type, import_model

@@ -54,6 +54,10 @@ class Source(Protocol):
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
 
+    def check(self) -> None:
+        """Raise UnsupportedError for what no input could make work, before anything is known of the inputs."""
+        ...
+
     def graph(self, arguments: Mapping[str, Any], known: Collection[str]) -> Graph:
         """The graph for arguments like these: their types, and the values of those in `known`. Raises NeedsValue."""
         ...
@@ -66,6 +70,9 @@ class GraphSource:
         self.name, self._graph = name, graph
         self.inputs = tuple(Port(n, v.type) for n, v in zip(graph.input_names, graph.inputs, strict=True))
         self.outputs = tuple(Port(n, v.type) for n, v in zip(graph.output_names, graph.outputs, strict=True))
+
+    def check(self) -> None:
+        """A graph holds nothing but known operations."""
 
     def graph(self, arguments: Mapping[str, Any], known: Collection[str]) -> Graph:
         sizes: dict[str, int] = {}

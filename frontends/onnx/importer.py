@@ -26,7 +26,7 @@ from graphc.ir.graph import Graph, Literal, Value, constant, input_value, locati
 from graphc.ir.types import TensorType, Type
 from graphc.ops.spec import Kind
 
-__all__ = ["import_model"]
+__all__ = ["check_operators", "import_model"]
 
 
 class _Poison:
@@ -381,6 +381,15 @@ def _why_unknown(domain: str, op: str, opset: int) -> str:
     if domain in ("", "ai.onnx.ml"):
         return f"opset {opset} has no such operator"
     return f"unknown operator of {domain!r}"
+
+
+def check_operators(model: OnnxModel) -> None:
+    """Raise UnsupportedError listing every operator that has no importer; needs to know nothing of the inputs."""
+    load_importers()
+    check = Import(model, {}, {})
+    check._list_unknown(model.proto.graph.node[::-1], Frame(_Scope(), model.opsets))
+    if check.items:
+        raise UnsupportedError(check.items)
 
 
 def import_model(
