@@ -6,13 +6,14 @@ expression, over whole arrays of loop indices at once.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphc.errors import GraphcError, InputError
-from graphc.ir.dims import Dim, DimLike, Symbol, substitute
+from graphc.ir.dims import Dim, DimLike, Symbol, substitute, symbols_of
 from graphc.ir.dtypes import DType, dtype_of
 from graphc.ir.graph import Graph, Node, Value, describe_location
 from graphc.ir.scalar import Scalar, walk
@@ -46,22 +47,45 @@ def run(
         if not bind_symbols(value.type, data, bound):
             raise InputError(f"input {name!r}: expected {value.type}, got {_describe(data)}")
         values[value] = data
-    last_use = {v: k for k, node in enumerate(graph.nodes) for v in node.inputs}
-    last_use.update(dict.fromkeys(graph.outputs, len(graph.nodes)))
-    for k, node in enumerate(graph.nodes):
-        if node.op.name == "input":
-            if node.outputs[0] not in values:
-                raise GraphcError(f"the graph is not closed: {node.attrs['name']!r} is read but is none of its inputs")
-            continue
-        operands = tuple(values[v] for v in node.inputs)
-        results = run_node(node, operands, bound)
-        if on_node is not None:
-            on_node(node, operands, results)
-        values.update(zip(node.outputs, results, strict=True))
-        for v in node.inputs:
-            if last_use[v] == k:
-                values.pop(v, None)
+    for node in graph.nodes:
+        if node.op.name == "input" and node.outputs[0] not in values:
+            raise GraphcError(f"the graph is not closed: {node.attrs['name']!r} is read but is none of its inputs")
+    reads = Counter(v for node in graph.nodes for v in node.inputs)
+    reads.update(graph.outputs)
+    waiting = [node for node in graph.nodes if node.op.name != "input"]
+    while waiting:
+        # in order, but a node may need the size of a result that it does not read: then it waits for that one
+        left = []
+        for node in waiting:
+            if not all(v in values for v in node.inputs) or not _sizes(node) <= bound.keys():
+                left.append(node)
+                continue
+            operands = tuple(values[v] for v in node.inputs)
+            results = run_node(node, operands, bound)
+            if on_node is not None:
+                on_node(node, operands, results)
+            values.update(zip(node.outputs, results, strict=True))
+            for v in node.inputs:
+                reads[v] -= 1
+                if not reads[v]:
+                    del values[v]
+        if len(left) == len(waiting):
+            missing = ", ".join(sorted(_sizes(left[0]) - bound.keys()))
+            raise GraphcError(
+                f"{left[0].op.name} needs the size {missing}, which nothing gives{describe_location(left[0])}"
+            )
+        waiting = left
     return tuple(values[v] for v in graph.outputs)
+
+
+def _sizes(node: Node) -> frozenset[str]:
+    """The symbols whose values the node's attributes need."""
+    found: frozenset[str] = frozenset()
+    for attr in node.attrs.values():
+        for d in attr if isinstance(attr, tuple) else (attr,):
+            if isinstance(d, Dim):
+                found |= symbols_of(d)
+    return found
 
 
 def run_node(node: Node, operands: Sequence[Data], symbols: dict[str, int] | None = None) -> tuple[Data, ...]:

@@ -41,6 +41,21 @@ def test_a_graph_that_is_not_closed_is_refused() -> None:
         run(Graph([], [ops.neg(X)]))
 
 
+def test_an_output_that_is_not_closed_is_refused() -> None:
+    with pytest.raises(GraphcError, match="not closed"):
+        run(Graph([], [X]))
+
+
+def test_a_node_waits_for_a_size_that_another_node_gives() -> None:
+    x, flags = input_value("v", tensor("float32", 1)), input_value("flags", tensor("bool", 4))
+    chosen = ops.nonzero(flags)
+    spread = ops.broadcast_to(x, shape=(chosen.shape[1],))
+    (result, _) = run(Graph([x, flags], [spread, chosen]), np.float32([5]), np.array([True, False, True, True]))
+    np.testing.assert_array_equal(result, [5, 5, 5])
+    with pytest.raises(GraphcError, match="which nothing gives"):
+        run(Graph([x], [spread]), np.float32([5]))
+
+
 def test_a_promise_of_inference_that_the_reference_breaks_is_found() -> None:
     class Wrong:
         name = "wrong"
