@@ -82,7 +82,8 @@ class Frame:
 
 
 _MAX_CALL_DEPTH = 64
-_MAX_NODES = 2_000_000
+#: functions and unrolled loops may make this many nodes, or this many times those of the file
+_MAX_NODES, _MAX_GROWTH = 100_000, 20
 #: constants up to this many elements are folded while importing; shapes, axes and the like
 _FOLD_ELEMENTS = Literal.BY_CONTENT  # so that importing again gives the very same graph
 #: an input's value is asked for only where all that lies between is at most this large: shape arithmetic, not a network
@@ -99,7 +100,7 @@ class Import:
         self.inputs: dict[Value, str] = {}
         self.values = values
         self.types = input_types(model, shapes)
-        self.nodes = 0
+        self.nodes, self.most_nodes = 0, max(_MAX_NODES, _MAX_GROWTH * len(model.proto.graph.node))
         self.bodies = 0
 
     def graph(self) -> Graph:
@@ -140,8 +141,8 @@ class Import:
 
     def _nodes(self, nodes: Sequence[NodeProto], frame: Frame) -> None:
         self.nodes += len(nodes)
-        if self.nodes > _MAX_NODES:
-            raise ModelError(f"the model's functions expand to more than {_MAX_NODES} nodes")
+        if self.nodes > self.most_nodes:
+            raise ModelError(f"the model's functions and loops expand to more than {self.most_nodes} nodes")
         find, names = frame.scope.find, frame.scope.names
         for k, node in enumerate(nodes):
             name = frame.path + (node.name or f"{node.op_type}_{k}")

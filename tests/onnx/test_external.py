@@ -18,7 +18,9 @@ from graphc.ir.interpret import run
 WEIGHTS = np.arange(6, dtype=np.float32)
 
 
-def external(name: str = "w", location: str = "data.bin", dims: tuple[int, ...] = (6,), **entries: object) -> onnx.TensorProto:
+def external(
+    name: str = "w", location: str = "data.bin", dims: tuple[int, ...] = (6,), **entries: object
+) -> onnx.TensorProto:
     t = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=dims, data_location=TensorProto.EXTERNAL)
     for key, value in {"location": location, **entries}.items():
         t.external_data.add(key=key, value=str(value))
@@ -71,7 +73,17 @@ def test_large_data_is_mapped(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "location",
-    ["../secret.bin", "a/../../secret.bin", "/etc/passwd", "", ".", "C:\\secret", "\\\\host\\x", "..\\secret.bin", "a\0b"],
+    [
+        "../secret.bin",
+        "a/../../secret.bin",
+        "/etc/passwd",
+        "",
+        ".",
+        "C:\\secret",
+        "\\\\host\\x",
+        "..\\secret.bin",
+        "a\0b",
+    ],
 )
 def test_locations_outside(folder: Path, location: str) -> None:
     refused(save(folder, external(location=location)))

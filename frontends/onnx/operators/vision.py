@@ -160,6 +160,25 @@ def _cubic_weights(t: Value, a: float = -0.75) -> list[tuple[int, Value]]:
     ]
 
 
+@importer("AffineGrid", 20)
+def affine_grid(c: Context, theta: Value, size: Value) -> Value:
+    """Each output element's place in the input, both from -1 to 1: theta [N, d, d + 1] applied to a regular grid."""
+    n, _, *space = c.concrete_ints(size, "size")
+    corners, rank = c.flag("align_corners"), len(space)
+    if theta.rank != 3 or theta.shape[1:] != (rank, rank + 1):
+        c.invalid(f"theta is {theta.type}, [{n}, {rank}, {rank + 1}] is needed")
+    lines = []
+    for extent in space:
+        steps = np.arange(extent, dtype=np.float64)
+        lines.append(steps * (2 / max(extent - 1, 1)) - 1 if corners else (2 * steps + 1) / extent - 1)
+    points = np.meshgrid(*lines, indexing="ij")
+    # coordinates count the spatial axes from the last one, and 1 takes the translation
+    base = np.stack([*(p.ravel() for p in reversed(points)), np.ones(points[0].size)], -1)[None]
+    rows = c.constant(base.astype(theta.dtype.numpy))
+    grid = ops.dot(broadcast(rows, (n, *rows.shape[1:])), ops.transpose(theta, perm=(0, 2, 1)))
+    return reshape(grid, (n, *space, rank))
+
+
 # --- regions of interest --------------------------------------------------------------------------------------------
 
 
