@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import os
 import re
+import signal
 import subprocess
 import sys
 import traceback
@@ -255,6 +257,45 @@ def test_errors_come_back_from_processes(helpers: int) -> None:
 def test_a_helper_that_dies_is_an_error() -> None:
     with pytest.raises(CompileError, match="helper process that compiled kernel 'kernel' ended"):
         list(compile_all([("kernel", "import os; os._exit(3)")], 1))
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_native import TEXT
+from graphc.runtime.cache import Cache
+from graphc.runtime.native import kernel_addresses
+sources = [("powers", TEXT + f"# {i}") for i in range(40)]
+kernel_addresses(sources, cache=Cache(Path(sys.argv[1])), progress=lambda done, of: print(done, flush=True))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("helpers", ["0", "2"])
+def test_ctrl_c_leaves_whole_kernels_and_no_noise(tmp_path: Path, helpers: str) -> None:
+    run = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, str(tmp_path), str(Path(__file__).parent)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "GRAPHC_COMPILE_JOBS": helpers},
+    )
+    assert run.stdout is not None
+    while run.stdout.readline() != "3\n":
+        assert run.poll() is None
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode != 0
+    assert errors.count("Traceback") == 1
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert 3 <= len(files) < 40
+    cache = Cache(tmp_path)
+    for path in files:
+        stored = cache.get(path.parent.name + path.name)
+        assert stored is not None
+        KernelObject.from_bytes(stored)
 
 
 def test_helpers_do_not_import_from_the_current_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

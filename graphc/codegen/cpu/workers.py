@@ -10,6 +10,7 @@ ends when its input does, so that it cannot outlive its parent.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import queue
@@ -71,21 +72,15 @@ def _compile_in_helpers(
     finished: queue.SimpleQueue[tuple[int, KernelObject | CompileError]] = queue.SimpleQueue()
 
     def feed(process: subprocess.Popen[str]) -> None:
-        assert process.stdin
-        assert process.stdout
         while True:
             try:
                 index = waiting.get_nowait()
             except queue.Empty:
-                process.stdin.close()
                 return
-            try:
-                process.stdin.write(json.dumps(sources[index]) + "\n")
-                process.stdin.flush()
-                answer = json.loads(process.stdout.readline() or "{}")
-            except (OSError, ValueError):
-                answer = {}
-            finished.put((index, _read_answer(answer, sources[index][0])))
+            outcome = _ask(process, *sources[index])
+            finished.put((index, outcome))
+            if isinstance(outcome, CompileError):
+                return
 
     threads = [threading.Thread(target=feed, args=(process,), daemon=True) for process in processes]
     try:
@@ -102,9 +97,9 @@ def _compile_in_helpers(
             process.wait()
         for thread in threads:
             thread.join()
-        for process in processes:
-            if process.stdout:
-                process.stdout.close()
+        for pipe in [pipe for process in processes for pipe in (process.stdin, process.stdout) if pipe]:
+            with contextlib.suppress(OSError):  # what was written last has nobody to read it
+                pipe.close()
 
 
 def _start(helpers: int) -> list[subprocess.Popen[str]]:
@@ -112,10 +107,13 @@ def _start(helpers: int) -> list[subprocess.Popen[str]]:
     # -P: modules that lie in the current directory, which may be anybody's, are not to be imported.
     command = [sys.executable, "-P", "-m", "graphc.codegen.cpu.workers"]
     pipe = subprocess.PIPE
+    own_group = 0 if os.name == "posix" else None  # Ctrl-C reaches the parent alone, which ends its helpers quietly
     started: list[subprocess.Popen[str]] = []
     try:
         for _ in range(helpers):
-            process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, encoding="utf-8", env=environment)
+            process = subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, text=True, encoding="utf-8", env=environment, process_group=own_group
+            )
             started.append(process)
     except OSError as error:
         for process in started:
@@ -126,14 +124,20 @@ def _start(helpers: int) -> list[subprocess.Popen[str]]:
     return started
 
 
-def _read_answer(answer: dict[str, Any], name: str) -> KernelObject | CompileError:
+def _ask(process: subprocess.Popen[str], name: str, text: str) -> KernelObject | CompileError:
+    assert process.stdin
+    assert process.stdout
+    try:
+        process.stdin.write(json.dumps((name, text)) + "\n")
+        process.stdin.flush()
+        answer: dict[str, Any] = json.loads(process.stdout.readline())
+    except (OSError, ValueError):
+        return CompileError(
+            f"the helper process that compiled kernel {name!r} ended; GRAPHC_COMPILE_JOBS=0 compiles in this process"
+        )
     if "error" in answer:
         return CompileError(answer["error"])
-    if "object" in answer:
-        return KernelObject.from_bytes(base64.b64decode(answer["object"]))
-    return CompileError(
-        f"the helper process that compiled kernel {name!r} ended; GRAPHC_COMPILE_JOBS=0 compiles in this process"
-    )
+    return KernelObject.from_bytes(base64.b64decode(answer["object"]))
 
 
 def _serve() -> None:
