@@ -79,7 +79,9 @@ def _reduced_exp(x: Scalar) -> tuple[Scalar, Scalar]:
 def _exp_tail(r: Scalar) -> Scalar:
     """(exp(r) - 1 - r) / r**2 for |r| <= ln(2) / 2."""
     # a minimax fit of our own: relative error of exp(r) 4e-9
-    return _poly(r, 0.0013814314734190702, 0.008368851616978645, 0.041668400168418884, 0.1666651964187622, 0.4999999403953552)
+    return _poly(
+        r, 0.0013814314734190702, 0.008368851616978645, 0.041668400168418884, 0.1666651964187622, 0.4999999403953552
+    )
 
 
 def exp(x: Scalar) -> Scalar:
@@ -185,7 +187,9 @@ def erf(x: Scalar) -> Scalar:
     r = ((r * t - 1.06777877e-1) * t - 6.34846687e-1) * t - 1.28717512e-1
     large = 1.0 - exp(r * t - t)
     p = _poly(square, -5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1, 1.28379166e-1)
-    return select(t > 0.927734375, select(t < 4.0, _with_sign(large, x), _with_sign(const(1.0, "float32"), x)), p * x + x)
+    return select(
+        t > 0.927734375, select(t < 4.0, _with_sign(large, x), _with_sign(const(1.0, "float32"), x)), p * x + x
+    )
 
 
 def _reduced_angle(x: Scalar) -> tuple[Scalar, Scalar]:
@@ -203,7 +207,11 @@ def _sin_cos(r: Scalar) -> tuple[Scalar, Scalar]:
     """Sine and cosine for |r| <= pi / 4."""
     square = r * r
     sine = _poly(square, -1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1) * square * r + r
-    cosine = _poly(square, 2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2) * square * square - square * 0.5 + 1.0
+    cosine = (
+        _poly(square, 2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2) * square * square
+        - square * 0.5
+        + 1.0
+    )
     return sine, cosine
 
 
@@ -237,7 +245,9 @@ def atan(x: Scalar) -> Scalar:
     y = select(far, -1.0 / t, select(middle, (t - 1.0) / (t + 1.0), t))
     base = select(far, const(math.pi / 2, "float32"), select(middle, const(math.pi / 4, "float32"), 0.0))
     z = y * y
-    return _with_sign(base + (_poly(z, 8.05374449538e-2, -1.38776856032e-1, 1.99777106478e-1, -3.33329491539e-1) * z * y + y), x)
+    return _with_sign(
+        base + (_poly(z, 8.05374449538e-2, -1.38776856032e-1, 1.99777106478e-1, -3.33329491539e-1) * z * y + y), x
+    )
 
 
 def atan2(y: Scalar, x: Scalar) -> Scalar:
@@ -334,7 +344,12 @@ EXPANSIONS: Mapping[str, Callable[..., Scalar]] = {
         exp, exp2, expm1, log, log2, log1p, sigmoid, tanh, erf, sin, cos, tan, asin, acos, atan, atan2, sinh, cosh, asinh, acosh, atanh,
     )
 }  # fmt: skip
-_ANY_FLOAT: Mapping[str, Callable[..., Scalar]] = {"sign": sign, "rsqrt": rsqrt, "reciprocal": reciprocal, "sigmoid": _sigmoid_any}
+_ANY_FLOAT: Mapping[str, Callable[..., Scalar]] = {
+    "sign": sign,
+    "rsqrt": rsqrt,
+    "reciprocal": reciprocal,
+    "sigmoid": _sigmoid_any,
+}
 
 
 def expansion(op: str, *args: Scalar) -> Scalar | None:

@@ -17,7 +17,19 @@ from graphc.ir.dtypes import DType, dtype_of
 from graphc.ir.scalar import COMPARISONS, Scalar, walk
 from graphc.ops.reduce import combine_identity
 
-__all__ = ["FUNCTIONS", "INNERMOST", "Level", "Text", "Writer", "expression", "guarded_selects", "identity_of", "literal", "nested", "register_type"]
+__all__ = [
+    "FUNCTIONS",
+    "INNERMOST",
+    "Level",
+    "Text",
+    "Writer",
+    "expression",
+    "guarded_selects",
+    "identity_of",
+    "literal",
+    "nested",
+    "register_type",
+]
 
 INT64 = dtype_of("int64")
 FLOAT32 = dtype_of("float32")
@@ -59,7 +71,13 @@ def literal(value: float, dtype: DType) -> str:
     if t.kind == "bool":
         return str(bool(value))
     if t.is_float:
-        number = "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf") if math.isinf(value) else repr(float(value))
+        number = (
+            "nan"
+            if math.isnan(value)
+            else ("inf" if value > 0 else "-inf")
+            if math.isinf(value)
+            else repr(float(value))
+        )
         return f"{t}({number})"
     return str(int(value)) if t is INT64 else f"{t}({int(value)})"
 
@@ -166,7 +184,10 @@ class Writer:
         texts = self._write(roots, at, self.levels[at].lines)
         if named:
             lines = self.levels[at].lines
-            return [t.text if t.text.isidentifier() else self._named(e, t, at, lines) for e, t in zip(roots, texts, strict=True)]
+            return [
+                t.text if t.text.isidentifier() else self._named(e, t, at, lines)
+                for e, t in zip(roots, texts, strict=True)
+            ]
         return [t.text for t in texts]
 
     def leave(self, depth: int) -> None:

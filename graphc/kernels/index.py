@@ -13,7 +13,18 @@ from typing import NamedTuple
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.scalar import COMPARISONS, Scalar, cast, const, load, scalar, select, walk
 
-__all__ = ["Linear", "Range", "counters_in", "is_sum", "linear_form", "linear_roots", "ranges", "simplify", "substitute", "unlinear"]
+__all__ = [
+    "Linear",
+    "Range",
+    "counters_in",
+    "is_sum",
+    "linear_form",
+    "linear_roots",
+    "ranges",
+    "simplify",
+    "substitute",
+    "unlinear",
+]
 
 INT64 = dtype_of("int64")
 BOOL = dtype_of("bool")

@@ -262,7 +262,11 @@ def panel_loop(nest: LoopNest) -> int | None:
     offsets = [x.args[0] for x in _loads([s.value for s in nest.stages if isinstance(s, Reduce)])]
     along_panel, along_rows = (sum(_coefficient(o, k) == 1 for o in offsets) for k in (last, innermost))
     if along_panel == along_rows:  # a matrix product: by columns only the rows' side is read with strides
-        return last if along_panel and any(_coefficient(o, innermost) != 1 and innermost in counters_in(o) for o in offsets) else None
+        return (
+            last
+            if along_panel and any(_coefficient(o, innermost) != 1 and innermost in counters_in(o) for o in offsets)
+            else None
+        )
     return last if along_panel > along_rows else None
 
 

@@ -26,7 +26,7 @@ from graphc.kernels.ir import Launch, LoopNest, Map, Operand, Reduce, Store
 from graphc.kernels.program import Placed
 from graphc.ops.spec import Kind, Layout
 
-__all__ = ["launches", "launches", "lower", "lower_copy", "nest_of", "why_not"]
+__all__ = ["launches", "lower", "lower_copy", "nest_of", "why_not"]
 
 _KERNEL_TYPES = {
     "bool", "int2", "int4", "int8", "int16", "int32", "int64", "uint2", "uint4", "uint8", "uint16", "uint32", "uint64",
@@ -169,7 +169,9 @@ def _nest(body: Graph, operands: Sequence[Layout], results: Sequence[Layout]) ->
         assert node.op.combine is not None
         where = _indices(operand.tensor.static_shape, full)
         summed = {counters[k] for k in axes}
-        if where is None or any((i in summed) != (k in node.attrs["axes"]) for k, i in enumerate(where) if i.op == "index"):
+        if where is None or any(
+            (i in summed) != (k in node.attrs["axes"]) for k, i in enumerate(where) if i.op == "index"
+        ):
             raise _CannotLowerError(f"{node.op.name} runs over other axes than {reductions[0].op.name}")
         stages.append(Reduce(number, node.op.combine, inner, values.element(operand, where)))
         values.reductions[node] = number, tuple(i for k, i in enumerate(where) if k not in node.attrs["axes"])
@@ -287,7 +289,9 @@ def launches(
         kernel, integers = loops.parametrise(piece)
         if kernel.extents:
             kernel, integers = replace(kernel, params=kernel.params + 1), (*integers, chunk)
-        result.append(Launch(kernel, tuple(p.operand for p in operands), kernel.outputs, integers, tasks, scratch, names, work))
+        result.append(
+            Launch(kernel, tuple(p.operand for p in operands), kernel.outputs, integers, tasks, scratch, names, work)
+        )
     return result
 
 
@@ -320,14 +324,17 @@ def _used(nest: LoopNest, placed: Sequence[Placed]) -> tuple[LoopNest, list[Plac
         return Map(s.extents, tuple(Store(renamed[t.buffer], change(t.offset), change(t.value)) for t in s.stores))
 
     changed = replace(
-        nest, buffers=(*buffers, *nest.buffers[first_output:]), stages=tuple(map(stage, nest.stages)), aliased=frozenset(aliased)
+        nest,
+        buffers=(*buffers, *nest.buffers[first_output:]),
+        stages=tuple(map(stage, nest.stages)),
+        aliased=frozenset(aliased),
     )
     return changed, kept
 
 
 def _cost(nest: LoopNest) -> int:
     """Scalar operations at one point."""
-    counts = Counter(x.op for x in walk(loops.expressions(nest)) if x.dtype.name != "int64" and x.op not in ("const", "temp"))
+    counts = Counter(
+        x.op for x in walk(loops.expressions(nest)) if x.dtype.name != "int64" and x.op not in ("const", "temp")
+    )
     return max(1, sum(_COSTLY.get(op, 1) * n for op, n in counts.items()))
-
-

@@ -85,11 +85,15 @@ def _scan(builder: ProgramBuilder, node: Node, operands: list[Placed], results: 
         return
     x, y = builder.dense(operands[0]), results[0]
     rows, length, width = _split(x, node.attrs["axis"])
-    kernel = ScanKernel(x.dtype, combine, node.attrs.get("exclusive", False), node.attrs.get("reverse", False), width == 1)
+    kernel = ScanKernel(
+        x.dtype, combine, node.attrs.get("exclusive", False), node.attrs.get("reverse", False), width == 1
+    )
     work = 2 * rows * length * width
     tasks, chunk = _tasks(rows, work, builder.threads)
     scratch = 0 if kernel.narrow else 8 * PANEL
-    builder.emit(Launch(kernel, (x.operand, y.operand), 1, (rows, length, width, chunk), tasks, scratch, names_of(node), work))
+    builder.emit(
+        Launch(kernel, (x.operand, y.operand), 1, (rows, length, width, chunk), tasks, scratch, names_of(node), work)
+    )
 
 
 @lowering("sort")
@@ -101,7 +105,9 @@ def lower_sort(builder: ProgramBuilder, node: Node, operands: list[Placed], resu
     x, (values, places) = builder.dense(operands[0]), results
     rows, length, width = _split(x, node.attrs["axis"])
     count = node.attrs.get("k", length)
-    descending = node.attrs["largest"] if node.op.name == "top_k" and "largest" in node.attrs else node.op.name == "top_k"
+    descending = (
+        node.attrs["largest"] if node.op.name == "top_k" and "largest" in node.attrs else node.op.name == "top_k"
+    )
     if node.op.name == "sort":
         descending = node.attrs.get("descending", False)
     few = count <= 32 and count < length

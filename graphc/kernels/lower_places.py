@@ -61,7 +61,9 @@ def _emit(builder: ProgramBuilder, node: Node, nest: LoopNest, placed: Sequence[
         builder.emit(launch)
 
 
-def _extreme_place(maximum: bool, value: Scalar, place: Scalar, inner: tuple[Scalar, ...], last: bool, y: Placed, x: Placed) -> LoopNest:
+def _extreme_place(
+    maximum: bool, value: Scalar, place: Scalar, inner: tuple[Scalar, ...], last: bool, y: Placed, x: Placed
+) -> LoopNest:
     """Two reductions over the inner loops: the extreme of `value`, and the first or last `place` that holds it (or NaN)."""
     best = temp(0, value.dtype)
     found = scalar("eq", value, best)
@@ -149,6 +151,9 @@ def scatter_nest(y: Placed, indices: Placed, updates: Placed, axis: int | None, 
     value: Scalar = load(1, linear(loops, updates.strides), updates.dtype)
     if reduction != "none":
         value = scalar(_COMBINES[reduction], load(2, target, y.dtype), value)
-    return LoopNest((indices.dtype, updates.dtype, y.dtype), 1, tuple(map(const, updates.shape)), (Map((), (Store(2, target, value),)),))
-
-
+    return LoopNest(
+        (indices.dtype, updates.dtype, y.dtype),
+        1,
+        tuple(map(const, updates.shape)),
+        (Map((), (Store(2, target, value),)),),
+    )

@@ -51,7 +51,9 @@ def execute(launch: Launch, addresses: Sequence[int], tasks: Sequence[tuple[int,
         kernel(ctypes.addressof(block), first, last, aligned)
 
 
-def run_node(node: Node, *arrays: np.ndarray, results: Sequence[np.ndarray] | None = None, threads: int = 1) -> tuple[np.ndarray, ...]:
+def run_node(
+    node: Node, *arrays: np.ndarray, results: Sequence[np.ndarray] | None = None, threads: int = 1
+) -> tuple[np.ndarray, ...]:
     """The results of a node on arrays, task by task; `results` are written in place when given."""
     outs = list(results) if results is not None else [np.empty(t.static_shape, t.dtype.numpy) for t in node.types]  # type: ignore[union-attr]
     memory = [*arrays, *outs]

@@ -7,15 +7,25 @@ import pytest
 from nests import run_launches
 from test_nodes import assert_agree
 
-from graphc.ir.graph import input_value, make
 from graphc.ir.dtypes import dtype_of
+from graphc.ir.graph import Graph, input_value, make
 from graphc.ir.interpret import run_node as interpret_node
 from graphc.ir.types import TensorType
 from graphc.kernels.build import build
-from graphc.ir.graph import Graph
 from graphc.ops import REGISTRY
 
-NAMES = ("argmax", "argmin", "window_argmax", "scatter_elements", "scatter_nd", "cumsum", "cumprod", "sort", "top_k", "reduce_window")
+NAMES = (
+    "argmax",
+    "argmin",
+    "window_argmax",
+    "scatter_elements",
+    "scatter_nd",
+    "cumsum",
+    "cumprod",
+    "sort",
+    "top_k",
+    "reduce_window",
+)
 CASES = [(name, k) for name in NAMES for k, _ in enumerate(REGISTRY[name].samples())]
 
 
@@ -30,5 +40,3 @@ def test_sample(name: str, k: int) -> None:
         got = run_launches(build(Graph(inputs, outputs), threads), arrays, outputs)
         for g, e in zip(got, expected, strict=True):
             assert_agree(g, np.asarray(e))
-
-

@@ -47,18 +47,30 @@ def ulps(got: np.ndarray, exact: np.ndarray) -> np.ndarray:
     """How many float32 steps lie between a float32 result and the exact one; 0 for equal infinities and NaNs, else infinite."""
     rounded = exact.astype(np.float32)
     # 2**-149 is the step below the smallest normal number
-    step = np.exp2(np.maximum(np.frexp(np.abs(np.where(np.isfinite(rounded), exact, 1)))[1] - 24, -149).astype(np.float64))
+    step = np.exp2(
+        np.maximum(np.frexp(np.abs(np.where(np.isfinite(rounded), exact, 1)))[1] - 24, -149).astype(np.float64)
+    )
     error = np.abs(got.astype(np.float64) - exact) / step
     same = (got == rounded) | (np.isnan(got) & np.isnan(rounded))
     return np.where(same & ~np.isfinite(rounded), 0, np.where(np.isfinite(error), error, np.inf))
 
 
 @pytest.mark.parametrize(("name", "reference", "limit", "valid"), CASES, ids=[c[0] for c in CASES])
-def test_error(name: str, reference: Callable[..., np.ndarray], limit: float, valid: Callable[..., np.ndarray], request: pytest.FixtureRequest) -> None:
+def test_error(
+    name: str,
+    reference: Callable[..., np.ndarray],
+    limit: float,
+    valid: Callable[..., np.ndarray],
+    request: pytest.FixtureRequest,
+) -> None:
     stride = 1 if request.config.getoption("--all-floats") else _STRIDE
     worst, where = 0.0, 0.0
     for start in range(0, 1 << 32, _PIECE * stride):
-        x = np.arange(start, min(start + _PIECE * stride, 1 << 32), stride, dtype=np.int64).astype(np.uint32).view(np.float32)
+        x = (
+            np.arange(start, min(start + _PIECE * stride, 1 << 32), stride, dtype=np.int64)
+            .astype(np.uint32)
+            .view(np.float32)
+        )
         with np.errstate(all="ignore"):
             x = x[valid(x)]
             if not x.size:

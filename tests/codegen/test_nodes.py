@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from nests import node_of, run_node
 
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.interpret import run_node as interpret_node
 from graphc.ops import REGISTRY
 from graphc.ops.spec import Kind, Sample
 
-from nests import node_of, run_node
-
 _KINDS = (Kind.ELEMENTWISE, Kind.INJECTIVE, Kind.REDUCE)
-_NO_KERNEL = ("string", "complex64", "complex128", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu", "float4_e2m1fn")
+_NO_KERNEL = (
+    "string",
+    "complex64",
+    "complex128",
+    "float8_e4m3fn",
+    "float8_e4m3fnuz",
+    "float8_e5m2",
+    "float8_e5m2fnuz",
+    "float8_e8m0fnu",
+    "float4_e2m1fn",
+)
 SAMPLES = [(name, k) for name, spec in REGISTRY.items() if spec.kind in _KINDS for k, _ in enumerate(spec.samples())]
 
 

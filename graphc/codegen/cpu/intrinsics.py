@@ -12,7 +12,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from llvmlite import ir
@@ -101,7 +101,9 @@ def _call(b: Builder, name: str, result: ir.Type, args: Sequence[ir.Value]) -> i
     return b.call(function, args)
 
 
-def _each_lane(b: Builder, lane: Lane, args: Sequence[ir.Value], one: Callable[[Sequence[ir.Value]], ir.Value]) -> ir.Value:
+def _each_lane(
+    b: Builder, lane: Lane, args: Sequence[ir.Value], one: Callable[[Sequence[ir.Value]], ir.Value]
+) -> ir.Value:
     """A function without a vector form, lane by lane."""
     if not lane.lanes:
         return one(args)
@@ -332,7 +334,11 @@ def _lanewise(name: str, op: str, arity: int) -> Any:
 
 _BINARY = ("maximum", "minimum", "fmod", "mod", "floordiv", "pow", "atan2")
 globals().update(
-    {name: _lanewise(name, op, 2 if op in _BINARY else 1) for op, name in FUNCTIONS.items() if op not in ("select", "bitcast")}
+    {
+        name: _lanewise(name, op, 2 if op in _BINARY else 1)
+        for op, name in FUNCTIONS.items()
+        if op not in ("select", "bitcast")
+    }
 )
 truncated_divide = _lanewise("truncated_divide", "div", 2)
 logical_not = _lanewise("logical_not", "not", 1)
@@ -514,7 +520,7 @@ def _set(context: Any, b: Builder, sig: Any, args: Sequence[ir.Value]) -> Any:
     return context.get_dummy_value()
 
 
-@lru_cache(maxsize=None)
+@cache
 def loader(lanes: int) -> Any:
     """`load(buffer, index)`: `lanes` consecutive elements as a vector."""
 
@@ -526,7 +532,7 @@ def loader(lanes: int) -> Any:
     return load
 
 
-@lru_cache(maxsize=None)
+@cache
 def storer(lanes: int) -> Any:
     """`store(buffer, index, value)`: a vector, or a number repeated, to `lanes` consecutive elements."""
 
@@ -543,7 +549,48 @@ def storer(lanes: int) -> Any:
     return store
 
 
-@lru_cache(maxsize=None)
+@cache
+def transposer(lanes: int) -> Any:
+    """`transpose(out, at, step, x, start, stride)`: a square of `lanes` x `lanes` elements, rows and columns exchanged.
+
+    out[at + i * step + j] = x[start + j * stride + i], in registers: `lanes` loads, shuffles, `lanes` stores.
+    """
+
+    @intrinsic
+    def transpose(typingctx: Any, out: Any, at: Any, step: Any, x: Any, start: Any, stride: Any) -> Any:
+        def codegen(context: Any, b: Builder, sig: Any, args: Sequence[ir.Value]) -> Any:
+            target, at, step, source, start, stride = args
+
+            def place(base: ir.Value, k: int, gap: ir.Value) -> ir.Value:
+                return b.add(base, b.mul(gap, ir.Constant(I64, k)))
+
+            rows = [_read(b, x, source, place(start, j, stride), lanes) for j in range(lanes)]
+            for i, row in enumerate(_exchanged(b, rows)):
+                _write(b, out, target, place(at, i, step), row, lanes)
+            return context.get_dummy_value()
+
+        return signature(types.none, out, types.int64, types.int64, x, types.int64, types.int64), codegen
+
+    return transpose
+
+
+def _exchanged(b: Builder, rows: list[ir.Value]) -> list[ir.Value]:
+    """Rows and columns of a square exchanged: each round exchanges the corners of squares twice as large."""
+    rows, lanes, size = list(rows), len(rows), 1
+    while size < lanes:
+        upper = [j if not j & size else lanes + j - size for j in range(lanes)]
+        lower = [j + size if not j & size else lanes + j for j in range(lanes)]
+        for i in range(lanes):
+            if not i & size:
+                pair = rows[i], rows[i + size]
+                rows[i], rows[i + size] = (
+                    b.shuffle_vector(*pair, ir.Constant(ir.VectorType(I32, lanes), mask)) for mask in (upper, lower)
+                )
+        size *= 2
+    return rows
+
+
+@cache
 def repeater(lanes: int) -> Any:
     """`repeat(x)`: a number in all lanes of a vector."""
 
@@ -556,7 +603,9 @@ def repeater(lanes: int) -> Any:
 
 
 @intrinsic(prefer_literal=True)
-def operand(typingctx: Any, block: types.Type, slot: types.Type, dtype: types.Type, scope: types.Type, others: types.Type) -> Any:
+def operand(
+    typingctx: Any, block: types.Type, slot: types.Type, dtype: types.Type, scope: types.Type, others: types.Type
+) -> Any:
     """The buffer whose address stands in a slot of the argument block; `others` names the scopes it is apart from."""
     result = Buffer(dtype_of(dtype.literal_value), scope.literal_value, tuple(others.literal_value.split()))
 
@@ -569,7 +618,9 @@ def operand(typingctx: Any, block: types.Type, slot: types.Type, dtype: types.Ty
 
 
 @intrinsic(prefer_literal=True)
-def workspace(typingctx: Any, address: types.Type, offset: types.Type, dtype: types.Type, scope: types.Type, others: types.Type) -> Any:
+def workspace(
+    typingctx: Any, address: types.Type, offset: types.Type, dtype: types.Type, scope: types.Type, others: types.Type
+) -> Any:
     """A buffer `offset` bytes into the thread's private memory at `address`."""
     result = Buffer(dtype_of(dtype.literal_value), scope.literal_value, tuple(others.literal_value.split()))
 
@@ -580,7 +631,7 @@ def workspace(typingctx: Any, address: types.Type, offset: types.Type, dtype: ty
     return signature(result, types.int64, types.int64, dtype, scope, others), codegen
 
 
-__all__ = [  # noqa: PLE0604  (most names are made from tables)
-    "Buffer", "inf", "loader", "logical_not", "nan", "operand", "repeater", "select", "storer", "truncated_divide", "workspace", *_STORED,
+__all__ = [
+    "Buffer", "inf", "loader", "logical_not", "nan", "operand", "repeater", "select", "storer", "transposer", "truncated_divide", "workspace", *_STORED,
     *(name for op, name in FUNCTIONS.items() if op != "bitcast"),
 ]  # fmt: skip

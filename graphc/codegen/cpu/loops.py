@@ -4,7 +4,8 @@ The text follows the nest: the argument block is unpacked, then loops in the nes
 
 - plain: LLVM vectorises the innermost loop; a short innermost loop of known length is written as vectors instead;
 - panel: the last outer loop runs innermost, and reductions keep a row of accumulators (see `panel_loop`);
-- tiled: where loads are contiguous along one loop and stores along another, both go in small squares.
+- tiled: where loads are contiguous along one loop and stores along another, both go in small squares, and a plain copy
+  turns the squares around in registers.
 
 A task is `chunk` steps of the outermost loop; `chunk` is the last of the launch's integers.
 """
@@ -24,6 +25,8 @@ __all__ = ["loop_source"]
 
 #: the side of the squares in which a transposition goes, in elements
 _TILE = 16
+#: the side of the squares that a copy turns around in registers, and how far it goes along one page of memory at a time
+_TURN, _STRIP = 8, 64
 _COMBINE = {"add": "{0} + {1}", "mul": "{0} * {1}", "and": "{0} & {1}", "or": "{0} | {1}"}
 
 
@@ -47,6 +50,7 @@ class _Source:
             kernel = _vectorised(kernel, self.vector)
             reads += [f"load({b}, {{}})" for b in self.buffers]
         self.kernel = kernel
+        self.turned = self.tiles is not None and _is_turned_copy(kernel, *self.tiles)
         self.inner = inner_extents(kernel)
         self.used: set[str] = {"operand"}
         self.extents: list[str] = []  # the text of each loop's extent
@@ -62,11 +66,11 @@ class _Source:
             self._stage(stage)
         body = nested(self.writer.levels)
         header = []
-        if self.lanes:
-            makers = {"load": "loader", "store": "storer", "repeat": "repeater"}
+        if self.lanes or self.turned:
+            makers = {"load": "loader", "store": "storer", "repeat": "repeater", "transpose": "transposer"}
             made = {f: m for f, m in makers.items() if any(f"{f}(" in line for line in body)}
             self.used |= set(made.values())
-            header = ["", f"{', '.join(made)} = {', '.join(f'{m}({self.lanes})' for m in made.values())}"]
+            header = ["", f"{', '.join(made)} = {', '.join(f'{m}({self.lanes or _TURN})' for m in made.values())}"]
         imports = _wrapped(f"from graphc.codegen.cpu.intrinsics import {', '.join(sorted(self.used))}")
         function = [f"def {name}(block, first, last, scratch):", *(f"    {line}" for line in body)]
         return "\n".join([f'"""{self._summary()}"""', "", imports, *header, "", "", *function, ""])
@@ -82,7 +86,9 @@ class _Source:
         kernel, lines = self.kernel, self.top.lines
         scopes = self._scopes()
         for k, (buffer, dtype) in enumerate(zip(self.buffers, kernel.buffers, strict=True)):
-            lines.append(f'{buffer} = operand(block, {k}, "{dtype}", "{scopes[k]}", "{" ".join(self._others(k, scopes))}")')
+            lines.append(
+                f'{buffer} = operand(block, {k}, "{dtype}", "{scopes[k]}", "{" ".join(self._others(k, scopes))}")'
+            )
         slots = len(kernel.buffers)
         read = {e.attr for e in walk([*expressions(kernel), *kernel.extents, *self.inner]) if e.op == "param"}
         for k in sorted(read):
@@ -97,7 +103,9 @@ class _Source:
             for number, s in enumerate(reductions):
                 dtype = register_type(s.value.dtype)
                 apart = " ".join([others, *(f"r{t.result}" for t in reductions if t is not s)])
-                lines.append(f'r{s.result} = workspace(scratch, {8 * PANEL * number}, "{dtype}", "r{s.result}", "{apart}")')
+                lines.append(
+                    f'r{s.result} = workspace(scratch, {8 * PANEL * number}, "{dtype}", "r{s.result}", "{apart}")'
+                )
 
     def _scopes(self) -> list[str]:
         """A name for each buffer's memory: one for an input and an output that may share it."""
@@ -155,14 +163,32 @@ class _Source:
         for loop in range(len(self.kernel.extents)):
             if loop not in (rows, columns):
                 self._open(loop)
-        for loop in (rows, columns):
+        sides = {rows: _STRIP, columns: _TURN} if self.turned else {rows: _TILE, columns: _TILE}
+        tiled = [k for k in (rows, columns) if self.turned or not self.extents[k].isdigit()]
+        for loop in tiled:
             low, high = ("first_step", "last_step") if loop == 0 else ("0", self.extents[loop])
-            if self.extents[loop].isdigit():
-                continue
-            self.writer.levels.append(Level(f"for t{loop} in range({low}, {high}, {_TILE}):"))
+            level = Level(f"for t{loop} in range({low}, {high}, {sides[loop]}):")
+            level.lines.append(f"end{loop} = min(t{loop} + {sides[loop]}, {high})")
+            self.writer.levels.append(level)
+        if self.turned:
+            self._turn(rows, columns)
         for loop in (rows, columns):
-            high = "last_step" if loop == 0 else self.extents[loop]
-            self._open(loop, None if self.extents[loop].isdigit() else f"t{loop}, min(t{loop} + {_TILE}, {high})")
+            start = f"i{loop}" if self.turned and loop == rows else f"t{loop}"
+            self._open(loop, f"{start}, end{loop}" if loop in tiled else None)
+
+    def _turn(self, rows: int, columns: int) -> None:
+        """The whole squares of a tile of a copy; the loops after it do what is left."""
+        writer, ((store,),) = self.writer, (stage.stores for stage in self.kernel.stages if isinstance(stage, Map))
+        source, point = store.value.args[0], len(writer.levels) - 1
+        writer.levels[point].lines.append(f"i{rows}, i{columns} = t{rows}, t{columns}")
+        writer.levels.append(Level(f"while i{rows} + {_TURN} <= end{rows} and i{columns} + {_TURN} <= end{columns}:"))
+        writer.depth[rows] = writer.depth[columns] = point + 1
+        step, stride = _coefficient(store.offset, rows), _coefficient(source, columns)
+        assert step is not None and stride is not None
+        at, gap, start, pitch = writer.values([store.offset, step, source, stride])
+        out, x = self.buffers[store.buffer], self.buffers[store.value.attr]
+        writer.levels[-1].lines += [f"transpose({out}, {at}, {gap}, {x}, {start}, {pitch})", f"i{rows} += {_TURN}"]
+        self._close(point)
 
     def _inner_loops(self, stage: Map | Reduce) -> None:
         outer = len(self.kernel.extents)
@@ -225,7 +251,9 @@ class _Source:
         if stage.combine in ("maximum", "minimum"):
             self.used.add(stage.combine)
             return f"{stage.combine}({result}, {value})"
-        simple = value.isidentifier() or value.endswith((")", "]")) and value.count("(") + value.count("[") == 1 and value[0].isalpha()
+        simple = value.isidentifier() or (
+            value.endswith((")", "]")) and value.count("(") + value.count("[") == 1 and value[0].isalpha()
+        )
         text = _COMBINE[stage.combine].format(result, value if simple or stage.combine == "add" else f"({value})")
         if t.is_integer and t.name != "int64":
             self.used.add(t.name)
@@ -265,7 +293,10 @@ def _vectorised(kernel: LoopNest, loop: int) -> LoopNest:
     gone = {loop: const(0)}
 
     def change(e: Scalar) -> Scalar:
-        moving = rewrite(e, lambda x: load(x.attr + buffers, x.args[0], x.dtype) if x.op == "load" and _step(x.args[0], loop) else None)
+        moving = rewrite(
+            e,
+            lambda x: load(x.attr + buffers, x.args[0], x.dtype) if x.op == "load" and _step(x.args[0], loop) else None,
+        )
         return substitute(moving, gone)
 
     def stage(s: Map | Reduce) -> Map | Reduce:
@@ -274,6 +305,31 @@ def _vectorised(kernel: LoopNest, loop: int) -> LoopNest:
         return Map(s.extents, tuple(Store(t.buffer, substitute(t.offset, gone), change(t.value)) for t in s.stores))
 
     return replace(kernel, stages=tuple(map(stage, kernel.stages)))
+
+
+def _is_turned_copy(kernel: LoopNest, rows: int, columns: int) -> bool:
+    """Whether a tiled map only moves elements, by steps that are known before the loops."""
+    stores = [s for stage in kernel.stages if isinstance(stage, Map) for s in stage.stores]
+    if len(kernel.stages) != 1 or len(stores) != 1 or stores[0].value.op != "load" or kernel.aliased:
+        return False
+    target, source = stores[0].offset, stores[0].value.args[0]
+    moves = [_coefficient(e, k) for e in (target, source) for k in (rows, columns)]
+    return None not in moves and moves[1] == const(1) and moves[2] == const(1)
+
+
+def _coefficient(offset: Scalar, loop: int) -> Scalar | None:
+    """By how much a step of the loop moves an offset, as an expression without counters; None when that varies."""
+    total = const(0)
+    for atom, c in linear_form(offset).terms.items():
+        if loop not in counters_in(atom):
+            continue
+        factor = const(1)
+        if atom.op == "mul":
+            atom, factor = (atom.args[0], atom.args[1]) if atom.args[0].op == "index" else (atom.args[1], atom.args[0])
+        if atom.op != "index" or counters_in(factor):
+            return None
+        total = total + factor * c
+    return total
 
 
 def _step(offset: Scalar, loop: int) -> int | None:
@@ -296,5 +352,3 @@ def _wrapped(line: str) -> str:
             row = "   "
         row += f" {n},"
     return "\n".join([f"{module} import (", *rows, row, ")"])
-
-
