@@ -77,12 +77,7 @@ def partition(graph: Graph) -> tuple[list[Stage], tuple[int, ...]]:
         # nearly every model: one stretch, the graph as it is, under its own names
         results = tuple(range(len(graph.inputs), len(graph.inputs) + len(graph.outputs)))
         return [Stage(graph, tuple(range(len(graph.inputs))), results)], results
-    # the rank of a node: how many changes between host and native lie before it
-    rank: dict[Node, int] = {}
-    for n in graph.nodes:
-        wanted = 1 if reasons[n] else 0
-        base = max((rank[v.node] for v in n.inputs), default=0)
-        rank[n] = 0 if n.op.kind is Kind.LEAF else base if base % 2 == wanted else base + 1
+    rank = _ranks(graph, reasons)
     needed = set(graph.outputs)
     groups: dict[int, list[Node]] = {}
     for n in graph.nodes:
@@ -103,6 +98,34 @@ def partition(graph: Graph) -> tuple[list[Stage], tuple[int, ...]]:
             if writes:
                 stages.append(_stage(batch, writes, numbers, reasons[batch[0]] if r % 2 else ""))
     return stages, tuple(numbers[v] for v in graph.outputs)
+
+
+def _ranks(graph: Graph, reasons: dict[Node, str]) -> dict[Node, int]:
+    """How many changes between native code (even) and host (odd) lie before each node. A node waits for its operands,
+    and for whoever finds out the sizes in its types."""
+    finder: dict[str, Node] = {}
+    finders: dict[Node, list[Node]] = {}
+    for n in graph.nodes:
+        known = frozenset().union(*(type_symbols(v.type) for v in n.inputs))
+        sizes = frozenset().union(*(type_symbols(v.type) for v in n.outputs)) - known
+        if reasons[n]:
+            for name in sizes:
+                finder.setdefault(name, n)
+    for n in graph.nodes:
+        sizes = frozenset().union(*(type_symbols(v.type) for v in n.outputs))
+        finders[n] = [finder[name] for name in sizes if name in finder and finder[name] is not n]
+    rank = dict.fromkeys(graph.nodes, 0)
+    changed = True
+    while changed:  # one sweep, and another for each size that is found out later than a node that does not read it
+        changed = False
+        for n in graph.nodes:
+            if n.op.kind is Kind.LEAF:
+                continue
+            base = max((*(rank[v.node] for v in n.inputs), *(rank[m] + 1 for m in finders[n])), default=0)
+            wanted = base if base % 2 == bool(reasons[n]) else base + 1
+            if wanted > rank[n]:
+                rank[n], changed = wanted, True
+    return rank
 
 
 def _stage(batch: list[Node], writes: list[Value], numbers: dict[Value, int], reason: str) -> Stage:

@@ -134,6 +134,7 @@ class ProgramBuilder:
 
     def external(self, value: Value, place: Place, number: int) -> Placed:
         """An input or output of the program, dense."""
+        _check_static(value)
         return Placed(self.buffer(value.tensor.nbytes, place, number), value.dtype, Layout.dense(value.tensor.static_shape))
 
     def temporary(self, shape: Sequence[int], dtype: DType) -> Placed:
@@ -264,8 +265,7 @@ class ProgramBuilder:
             self._place(node.outputs[0], self.constant(literal.array, literal.dtype))
             return
         for v in node.outputs:
-            if not isinstance(v.type, TensorType) or not v.type.is_static:
-                raise CompileError(f"{node.op.name}: the result {v.type} has no fixed size{describe_location(node)}")
+            _check_static(v)
         operands = [self._scope.placed[v] for v in node.inputs]
         for p in operands:
             self._scope.reads[p.buffer] -= 1
@@ -430,6 +430,11 @@ class ProgramBuilder:
         self.emit(Rebind(at + 1, 1 if store else 0, slot.operand, counter.operand, stride * stack.dtype.itemsize))
         if len(self.copy(piece, slot) if store else self.copy(slot, piece)) != 1:
             raise CompileError("a slice takes more than one launch to copy")
+
+
+def _check_static(value: Value) -> None:
+    if not isinstance(value.type, TensorType) or not value.type.is_static:
+        raise CompileError(f"{value.node.op.name}: the result {value.type} has no fixed size{describe_location(value.node)}")
 
 
 def elementwise_operands(node: Node) -> list[int]:
