@@ -12,16 +12,12 @@ from graphc import ops
 from graphc.ir.dtypes import DType
 from graphc.ir.graph import Node, Value, constant, location
 from graphc.ir.rewrite import Rule, Uses, located, rule
-from graphc.passes.match import constant_source, is_uniform, needs, uniform
+from graphc.passes.match import constant_source, is_constant, is_uniform, needs, uniform
 
-__all__ = ["algebra_rules"]
+__all__ = ["algebra_rules", "gather_constants"]
 
 COMMUTATIVE = ("add", "mul", "maximum", "minimum", "eq", "ne", "logical_and", "logical_or", "logical_xor")
 IDEMPOTENT = ("abs", "relu", "floor", "ceil", "round", "trunc", "sign")
-
-
-def _is_constant(v: Value) -> bool:
-    return constant_source(v) is not None
 
 
 def _mapped(v: Value, data: np.ndarray) -> Value:
@@ -31,7 +27,10 @@ def _mapped(v: Value, data: np.ndarray) -> Value:
     return v.node.op(_mapped(v.node.inputs[0], data), **v.node.attrs)
 
 
-@rule(*COMMUTATIVE, check=needs(lambda n: _is_constant(n.inputs[0]) and not _is_constant(n.inputs[1]), "the constant is not on the left"))
+@rule(
+    *COMMUTATIVE,
+    check=needs(lambda n: is_constant(n.inputs[0]) and not is_constant(n.inputs[1]), "the constant is not on the left"),
+)
 def constant_to_the_right(node: Node) -> Value:
     """c + x = x + c: one form for the other rules to look for"""
     return node.op(node.inputs[1], node.inputs[0])
@@ -49,19 +48,31 @@ def times_one(node: Node) -> Value:
     return node.inputs[0]
 
 
-@rule("mul", check=needs(lambda n: n.inputs[0].dtype.is_integer and is_uniform(n.inputs[1], 0), "not an integer product with 0"))
+@rule(
+    "mul",
+    check=needs(lambda n: n.inputs[0].dtype.is_integer and is_uniform(n.inputs[1], 0), "not an integer product with 0"),
+)
 def times_zero(node: Node) -> Value:
     """x * 0 = 0, for integers; a float could be NaN or infinite"""
     return node.inputs[1]
 
 
-@rule("mul", check=needs(lambda n: n.inputs[0].dtype.is_float and is_uniform(n.inputs[1], -1), "the second operand is not -1"))
+@rule(
+    "mul",
+    check=needs(lambda n: n.inputs[0].dtype.is_float and is_uniform(n.inputs[1], -1), "the second operand is not -1"),
+)
 def times_minus_one(node: Node) -> Value:
     """x * -1 = -x"""
     return ops.neg(node.inputs[0])
 
 
-@rule("sub", check=needs(lambda n: n.outputs[0].dtype.is_float and _is_constant(n.inputs[1]), "no float constant is subtracted"))
+@rule(
+    "sub",
+    check=needs(
+        lambda n: n.outputs[0].dtype.is_float and constant_source(n.inputs[1]) is not None,
+        "no float constant is subtracted",
+    ),
+)
 def subtract_constant(node: Node) -> Value:
     """x - c = x + (-c): sums are what the other rules know"""
     source = constant_source(node.inputs[1])
@@ -71,10 +82,10 @@ def subtract_constant(node: Node) -> Value:
 
 
 def _inner_constant(node: Node, uses: Uses) -> str | None:
-    if not _is_constant(node.inputs[1]):
+    if not is_constant(node.inputs[1]):
         return "the second operand is not a constant"
     inner = node.inputs[0].node
-    if inner.op is not node.op or not _is_constant(inner.inputs[1]):
+    if inner.op is not node.op or not is_constant(inner.inputs[1]):
         return f"the first operand is not a {node.op.name} with a constant"
     return None
 
@@ -88,13 +99,13 @@ def gather_constants(node: Node) -> Value:
 
 
 def _scaled_sum(node: Node, uses: Uses) -> str | None:
-    if not _is_constant(node.inputs[1]):
+    if not is_constant(node.inputs[1]):
         return "the factor is not a constant"
     inner = node.inputs[0].node
-    if inner.op.name != "add" or not _is_constant(inner.inputs[1]):
+    if inner.op.name != "add" or not is_constant(inner.inputs[1]):
         return "the operand is no sum with a constant"
     first = inner.inputs[0].node
-    if first.op.name != "mul" or not _is_constant(first.inputs[1]):
+    if first.op.name != "mul" or not is_constant(first.inputs[1]):
         return "the sum is not of a product with a constant"
     return None if uses(node.inputs[0]) == 1 else "the sum has other readers"
 
@@ -121,7 +132,13 @@ def idempotent(node: Node) -> Value:
     return node.inputs[0]
 
 
-@rule("maximum", "minimum", "logical_and", "logical_or", check=needs(lambda n: n.inputs[0] == n.inputs[1], "the operands differ"))
+@rule(
+    "maximum",
+    "minimum",
+    "logical_and",
+    "logical_or",
+    check=needs(lambda n: n.inputs[0] == n.inputs[1], "the operands differ"),
+)
 def same_operands(node: Node) -> Value:
     """max(x, x) = x"""
     return node.inputs[0]
@@ -133,14 +150,24 @@ def without_gradient(node: Node) -> Value:
     return node.inputs[0]
 
 
-_POWERS = {2.0: lambda x: ops.mul(x, x), 3.0: lambda x: ops.mul(ops.mul(x, x), x), 0.5: ops.sqrt, -1.0: ops.reciprocal, -0.5: ops.rsqrt}
+_POWERS = {
+    2.0: lambda x: ops.mul(x, x),
+    3.0: lambda x: ops.mul(ops.mul(x, x), x),
+    0.5: ops.sqrt,
+    -1.0: ops.reciprocal,
+    -0.5: ops.rsqrt,
+}
 
 
 def _known_power(node: Node, uses: Uses) -> str | None:
     if not node.inputs[0].dtype.is_float:
         return f"the operands are {node.inputs[0].dtype}"
     exponent = uniform(node.inputs[1])
-    return None if exponent is not None and float(exponent) in _POWERS else "the exponent is not one of 2, 3, 1/2, -1, -1/2"
+    return (
+        None
+        if exponent is not None and float(exponent) in _POWERS
+        else "the exponent is not one of 2, 3, 1/2, -1, -1/2"
+    )
 
 
 @rule("pow", check=_known_power)
@@ -166,7 +193,7 @@ def _reciprocal(v: Value, exact: bool) -> np.ndarray | None:
 
 def _division(exact: bool) -> Rule:
     def check(node: Node, uses: Uses) -> str | None:
-        if not _is_constant(node.inputs[1]):
+        if constant_source(node.inputs[1]) is None:
             return "the divisor is not a constant"
         return None if _reciprocal(node.inputs[1], exact) is not None else "the divisor has no (exact) reciprocal"
 
@@ -229,7 +256,11 @@ def _useless_cast(node: Node, uses: Uses) -> str | None:
     if inner.node.op.name != "cast":
         return "the operand is not a cast"
     first = inner.node.inputs[0]
-    return None if _is_lossless(first.dtype, inner.dtype) else f"the cast from {first.dtype} to {inner.dtype} can lose something"
+    return (
+        None
+        if _is_lossless(first.dtype, inner.dtype)
+        else f"the cast from {first.dtype} to {inner.dtype} can lose something"
+    )
 
 
 @rule("cast", check=_useless_cast)
@@ -245,4 +276,16 @@ def algebra_rules(strict: bool = False) -> tuple[Rule, ...]:
         constant_to_the_right, add_zero, times_one, times_zero, times_minus_one, involution, idempotent,
         same_operands, without_gradient, known_selection, select_not, merge_casts, _division(exact=True),
     )  # fmt: skip
-    return exact if strict else (*exact, subtract_constant, gather_constants, distribute_scale, known_power, _division(exact=False), reciprocal_sqrt)
+    return (
+        exact
+        if strict
+        else (
+            *exact,
+            subtract_constant,
+            gather_constants,
+            distribute_scale,
+            known_power,
+            _division(exact=False),
+            reciprocal_sqrt,
+        )
+    )

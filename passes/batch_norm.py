@@ -15,6 +15,7 @@ from __future__ import annotations
 from graphc import ops
 from graphc.ir.graph import Graph, Node, Value, location
 from graphc.ir.rewrite import Rule, Uses, located, rewrite, rule
+from graphc.passes.algebra import gather_constants
 from graphc.passes.match import is_constant, varying_axes
 
 __all__ = ["BATCH_NORM_RULES", "fold_batch_norm"]
@@ -59,7 +60,7 @@ def _sole_reader(v: Value, uses: Uses) -> str | None:
     return None if uses(v) == 1 else "the convolution's result has another reader"
 
 
-# --- after the contraction ---------------------------------------------------------------------------------------------
+# --- after the contraction ------------------------------------------------------------------------------------------
 
 
 def _scale_after(node: Node, uses: Uses) -> str | None:
@@ -84,7 +85,9 @@ def scale_after(node: Node) -> Value:
     """conv(x, w) * scale = conv(x, w * scale)"""
     inner = node.inputs[0].node
     with location(*located(inner, node)):
-        return inner.op(inner.inputs[0], _scaled_weights(inner, _vector(node.inputs[1], _channel_axis(inner))), **inner.attrs)
+        return inner.op(
+            inner.inputs[0], _scaled_weights(inner, _vector(node.inputs[1], _channel_axis(inner))), **inner.attrs
+        )
 
 
 def _scale_after_bias(node: Node, uses: Uses) -> str | None:
@@ -122,7 +125,7 @@ def negation_after(node: Node) -> Value:
         return inner.op(inner.inputs[0], ops.neg(inner.inputs[1]), **inner.attrs)
 
 
-# --- before the contraction --------------------------------------------------------------------------------------------
+# --- before the contraction -----------------------------------------------------------------------------------------
 
 
 def _before(node: Node, uses: Uses) -> str | None:
@@ -174,4 +177,4 @@ def scale_before(node: Node) -> Value:
         return ops.add(y, ops.reshape(bias, shape=tuple(d if a == 1 else 1 for a, d in enumerate(y.shape))))
 
 
-BATCH_NORM_RULES: tuple[Rule, ...] = (scale_after, scale_after_bias, negation_after, scale_before)
+BATCH_NORM_RULES: tuple[Rule, ...] = (gather_constants, scale_after, scale_after_bias, negation_after, scale_before)

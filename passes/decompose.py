@@ -43,7 +43,9 @@ def _by_entry(node: Node) -> Sequence[Value]:
     return node.op.decompose(node)
 
 
-@rule("dot", "conv", check=needs(lambda n: n.types[0].dtype.name in HALF, "the element type is not a half precision one"))  # type: ignore[union-attr]
+@rule(
+    "dot", "conv", check=needs(lambda n: n.types[0].dtype.name in HALF, "the element type is not a half precision one")
+)  # type: ignore[union-attr]
 def half_precision(node: Node) -> Value:
     """contraction in float32 between casts"""
     wide = [ops.cast(v, dtype=FLOAT32) for v in node.inputs]
@@ -202,5 +204,6 @@ def _sliced(x: Value, axis: int, start: int, stop: int, step: int = 1) -> Value:
 
 
 DECOMPOSITIONS: tuple[Rule, ...] = (
-    half_precision, integer_product, convolution_of_one_channel, convolution_in_one_dimension, convolution_in_slices, integer_convolution,
+    half_precision, integer_product, convolution_of_one_channel, convolution_in_one_dimension, convolution_in_slices,
+    integer_convolution,
 )  # fmt: skip

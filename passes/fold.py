@@ -53,7 +53,12 @@ class _Folder:
         new, known = self.new, self.known
         for node in self.graph.nodes:
             inputs = tuple(new.get(v, v) for v in node.inputs)
-            if inputs == node.inputs and node.inputs and node.op.kind is not Kind.CONTROL and not any(v in known for v in inputs):
+            if (
+                inputs == node.inputs
+                and node.inputs
+                and node.op.kind is not Kind.CONTROL
+                and not any(v in known for v in inputs)
+            ):
                 continue  # nothing is known about it
             with location(*location_of(node)):
                 outs = self.visit(node, inputs)
@@ -117,7 +122,7 @@ class _Folder:
                 array = np.broadcast_to(array, shape)
             if array.dtype != v.dtype.numpy or array.shape != v.shape:
                 raise PassError(
-                    f"the reference of {node.op.name} gives {array.dtype}{list(array.shape)} where inference says {v.type}"
+                    f"the reference of {node.op.name} gives {array.dtype}{list(array.shape)}, inference says {v.type}"
                     + describe_location(node)
                 )
             self.known[v] = array

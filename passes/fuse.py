@@ -17,8 +17,10 @@ never begins or ends with one. What is not done is recorded with the reason.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence, Set
+from dataclasses import dataclass
 
 from graphc.ir.graph import Graph, Node, Value, location, location_of, make, remake
 from graphc.ir.rewrite import deep, record, refuse
@@ -47,10 +49,11 @@ def fuse(graph: Graph) -> Graph:
 
 @dataclass
 class Group:
-    """Operations that become one kernel; `root` gives its result. Members stand in the order they joined, root first."""
+    """Operations that become one kernel; `root` gives its result. Members stand as they joined, root first."""
 
     root: Node
-    members: dict[Node, None] = field(default_factory=dict)
+    members: dict[Node, None]
+    numbers: Set[Value] = frozenset()
 
     @property
     def anchor(self) -> Node | None:
@@ -62,7 +65,7 @@ class Group:
         found: dict[Value, None] = {}
         for node in self.members:
             for v in node.inputs:
-                if v.node not in self.members and not _is_number(v):
+                if v.node not in self.members and v not in self.numbers:
                     found[v] = None
         return list(found)
 
@@ -70,12 +73,37 @@ class Group:
         return body_of(self.operands, self.root.outputs)
 
 
-def _is_number(v: Value) -> bool:
-    """A constant of one element, of a type that kernels can hold, repeated to any shape. Every kernel has its own copy."""
-    while v.node.op.name in ("broadcast_to", "reshape"):
-        v = v.node.inputs[0]
-    literal = v.literal
-    return literal is not None and literal.size == 1 and v.dtype.kind in ("float", "int", "uint", "bool")
+def _written_numbers(graph: Graph) -> set[Value]:
+    """Constants of one element (repeated to any shape) that are written into kernels instead of being operands.
+
+    Those are numbers that any model has (whole ones, 1/2, 1/6 and the like) and those that this graph reads in several
+    places. A learned number is an operand, or every layer would need a kernel of its own.
+    """
+    repeated = {}
+    readers: Counter[Value] = Counter()
+    for node in graph.nodes:
+        if node.op.name == "constant":
+            repeated.update({v: v for v in node.outputs if v.literal is not None and v.literal.size == 1})
+        elif node.op.name in ("broadcast_to", "reshape") and node.inputs[0] in repeated:
+            repeated[node.outputs[0]] = repeated[node.inputs[0]]
+        else:
+            readers.update(repeated[v] for v in node.inputs if v in repeated)
+    return {
+        v
+        for v, source in repeated.items()
+        if v.dtype.kind in ("float", "int", "uint", "bool") and (readers[source] > 2 or _is_common(source))
+    }
+
+
+def _is_common(v: Value) -> bool:
+    """Whether a number is one that any model has."""
+    assert v.literal is not None
+    number = float(v.literal.item())
+    if not math.isfinite(number):
+        return True
+    return (number.is_integer() and abs(number) < 256) or any(
+        abs(number * n - round(number * n)) < 1e-6 for n in (2, 3, 4, 5, 6, 8)
+    )
 
 
 # --- the plan --------------------------------------------------------------------------------------------------------
@@ -93,13 +121,14 @@ class _Planner:
         self.outputs = {v.node for v in graph.outputs}
         self.taken: set[Node] = set()
         self.views = _views(graph)
+        self.numbers = _written_numbers(graph)
 
     def run(self) -> list[Group]:
         """Anchors first: what could stand behind one is not worth more anywhere else."""
         groups = []
         for find in (self.behind_anchor, self.nest):
             for node in reversed(self.graph.nodes):
-                if node in self.taken or not _is_fusible(node) or node in self.views or _is_number(node.outputs[0]):
+                if node in self.taken or not _is_fusible(node) or node in self.views or node.outputs[0] in self.numbers:
                     continue
                 group = find(node)
                 if group is not None and len(group.members) > 1:
@@ -115,7 +144,7 @@ class _Planner:
 
         def offer(node: Node) -> None:
             for v in node.inputs:
-                if v.node not in offered and v.node not in group.members and not _is_number(v):
+                if v.node not in offered and v.node not in group.members and v not in self.numbers:
                     offered.add(v.node)
                     heapq.heappush(heap, -self.order[v.node])
 
@@ -140,13 +169,13 @@ class _Planner:
             return "something else reads it too"
         return None
 
-    # -- anchors --------------------------------------------------------------------------------------------------------
+    # -- anchors ----------------------------------------------------------------------------------------------------
 
     def behind_anchor(self, root: Node) -> Group | None:
         """The anchor whose epilogue ends in `root`, with that epilogue; None when there is none."""
         if root.op.kind is not Kind.ELEMENTWISE:
             return None
-        group = Group(root, {root: None})
+        group = Group(root, {root: None}, self.numbers)
         self.grow(group, _joins_epilogue)
         anchor = group.anchor
         if anchor is None:
@@ -154,11 +183,11 @@ class _Planner:
         _keep_needed(group, anchor)
         return group if len(group.operands) + 1 <= OPERANDS else None
 
-    # -- nests ----------------------------------------------------------------------------------------------------------
+    # -- nests ------------------------------------------------------------------------------------------------------
 
     def nest(self, root: Node) -> Group:
         """The largest group that makes one loop nest."""
-        group = Group(root, {root: None})
+        group = Group(root, {root: None}, self.numbers)
         if root.op.kind not in _NEST_KINDS or root.op.name in _APART:
             return group
         self.grow(group, _joins_nest)
@@ -169,17 +198,18 @@ class _Planner:
         if why is None:
             return group
         refuse("fuse", root, f"{why}; growing step by step")
-        group = Group(root, {root: None})
+        group = Group(root, {root: None}, self.numbers)
         self.grow(group, _joins_checked)
         self.trim(group)
-        return group if _objection(group) is None else Group(root, {root: None})
-
+        return group if _objection(group) is None else Group(root, {root: None}, self.numbers)
 
     def trim(self, group: Group) -> None:
         """Drop views at the operands' side: their readers follow strides."""
         while True:
             loose = [
-                n for n in group.members if n is not group.root and n in self.views and all(v.node not in group.members for v in n.inputs)
+                n
+                for n in group.members
+                if n is not group.root and n in self.views and all(v.node not in group.members for v in n.inputs)
             ]
             if not loose:
                 return
@@ -191,9 +221,9 @@ def _is_fusible(node: Node) -> bool:
     if node.op.kind not in (*_NEST_KINDS, Kind.ANCHOR) or len(node.types) != 1:
         return False
     values = (*node.inputs, *node.outputs)
-    return all(isinstance(v.type, TensorType) and v.type.is_static and has_kernel(v.type.dtype) for v in values) and not any(
-        0 in v.shape for v in values
-    )
+    return all(
+        isinstance(v.type, TensorType) and v.type.is_static and has_kernel(v.type.dtype) for v in values
+    ) and not any(0 in v.shape for v in values)
 
 
 def _views(graph: Graph) -> set[Node]:
@@ -206,7 +236,9 @@ def _views(graph: Graph) -> set[Node]:
     for node in graph.nodes:
         if node.op.kind is Kind.INJECTIVE and node.op.view is not None and _is_fusible(node):
             operand = node.inputs[0]
-            layout = node.op.view(layouts.get(operand) or Layout.dense(operand.tensor.static_shape), node.types[0], **node.attrs)
+            layout = node.op.view(
+                layouts.get(operand) or Layout.dense(operand.tensor.static_shape), node.types[0], **node.attrs
+            )
             if layout is not None:
                 layouts[node.outputs[0]] = layout
                 views.add(node)
@@ -263,7 +295,7 @@ def _joins_checked(group: Group, node: Node) -> str | None:
     """As `_joins_nest`, with a trial lowering of every step."""
     why = _joins_nest(group, node)
     if why is None:
-        trial = Group(group.root, {**group.members, node: None})
+        trial = Group(group.root, {**group.members, node: None}, group.numbers)
         why = _objection(trial)
     return why
 
@@ -277,7 +309,11 @@ def _objection(group: Group) -> str | None:
 
 def _repeats(reader: Node, operand: Value) -> bool:
     """Whether an operation reads elements of the operand more than once."""
-    return reader.op.kind is Kind.INJECTIVE and reader.op.name in ("broadcast_to", "pad") and _size(reader.outputs[0]) > _size(operand)
+    return (
+        reader.op.kind is Kind.INJECTIVE
+        and reader.op.name in ("broadcast_to", "pad")
+        and _size(reader.outputs[0]) > _size(operand)
+    )
 
 
 def _is_repeatable(node: Node) -> bool:

@@ -37,8 +37,9 @@ __all__ = ["block_layout", "pack_only"]
 
 #: elementwise operations that make finite numbers of finite numbers, overflow aside
 SAFE = {
-    "abs", "add", "atan", "cast", "ceil", "cos", "eq", "erf", "floor", "ge", "gt", "le", "logical_and", "logical_not", "logical_or",
-    "logical_xor", "lt", "maximum", "minimum", "mul", "ne", "neg", "relu", "round", "select", "sigmoid", "sign", "sin", "sub", "tanh", "trunc",
+    "abs", "add", "atan", "cast", "ceil", "cos", "eq", "erf", "floor", "ge", "gt", "le", "logical_and", "logical_not",
+    "logical_or", "logical_xor", "lt", "maximum", "minimum", "mul", "ne", "neg", "relu", "round", "select", "sigmoid",
+    "sign", "sin", "sub", "tanh", "trunc",
 }  # fmt: skip
 CONTRACTED = ("float32", "float64")
 #: a first layer's few channels and a row of its window are read as one run of at most this many elements
@@ -157,7 +158,11 @@ class _Layout:
     def product(self, node: Node) -> Value:
         """dot(a, b) with b packed; a right operand that is the same for all batches is packed once."""
         a, b = (self.plain(v) for v in node.inputs)
-        while b.node.op.name == "broadcast_to" and b.node.inputs[0].rank >= 2 and b.node.inputs[0].shape[-2:] == b.shape[-2:]:
+        while (
+            b.node.op.name == "broadcast_to"
+            and b.node.inputs[0].rank >= 2
+            and b.node.inputs[0].shape[-2:] == b.shape[-2:]
+        ):
             inner = b.node.inputs[0]
             if any(d != 1 for d in inner.shape[:-2]):
                 break
@@ -168,7 +173,12 @@ class _Layout:
         n = int(b.shape[-1])
         shared = b.rank == 2
         problem = GemmProblem(
-            m=m * math.prod(batch) if shared else m, n=n, k=k, batch=1 if shared else math.prod(batch), shared=shared, dtype=a.dtype.name
+            m=m * math.prod(batch) if shared else m,
+            n=n,
+            k=k,
+            batch=1 if shared else math.prod(batch),
+            shared=shared,
+            dtype=a.dtype.name,
         )
         columns = schedule(problem, self.machine, self.threads).variant.columns
         result: Value = ops.dot_packed(a, ops.pack_matrix(b, columns=columns), columns_total=n)
@@ -188,7 +198,13 @@ class _Layout:
             image, size = form.value, lanes
         else:
             source = self.plain(x)
-            if groups == 1 and kernel[1] > 1 and dilation[1] == 1 and kernel[1] * size <= MERGED_ELEMENTS and any(map(any, padding)):
+            if (
+                groups == 1
+                and kernel[1] > 1
+                and dilation[1] == 1
+                and kernel[1] * size <= MERGED_ELEMENTS
+                and any(map(any, padding))
+            ):
                 # the kernel reads a whole row of the window at once if the borders are in memory
                 low, high = zip(*padding, strict=True)
                 source = ops.pad(source, np.zeros((), x.dtype.numpy), low=(0, 0, *low), high=(0, 0, *high))
@@ -197,11 +213,14 @@ class _Layout:
         problem = ConvProblem(
             batch=int(x.shape[0]), channels=-(-channels // size) * size, filters=filters // groups,
             height=int(image.shape[2]), width=int(image.shape[3]), kernel=kernel, stride=strides, dilation=dilation,
-            pads=(padding[0][0], padding[1][0], padding[0][1], padding[1][1]), groups=groups, block=size, dtype=x.dtype.name,
+            pads=(padding[0][0], padding[1][0], padding[0][1], padding[1][1]), groups=groups, block=size,
+            dtype=x.dtype.name,
         )  # fmt: skip
         columns = schedule(problem, self.machine, self.threads).variant.columns
         packed = ops.pack_conv_weights(self.plain(w), block=size, columns=columns, groups=groups)
-        y = ops.conv_blocked(image, packed, strides=strides, padding=padding, dilation=dilation, filters=filters, lanes=lanes)
+        y = ops.conv_blocked(
+            image, packed, strides=strides, padding=padding, dilation=dilation, filters=filters, lanes=lanes
+        )
         return Blocked(y, filters, 1 if filters // groups % lanes == 0 else groups)
 
     def depthwise(self, node: Node) -> Blocked | None:
@@ -216,7 +235,9 @@ class _Layout:
             form = self.blocks(x, lanes, self.groups_wanted(node, lanes))
         assert form is not None
         packed = ops.pack_depthwise_weights(_apart(self.plain(w), form), size=lanes)
-        return replace(form, value=ops.depthwise_blocked(form.value, packed, strides=strides, padding=padding, dilation=dilation))
+        return replace(
+            form, value=ops.depthwise_blocked(form.value, packed, strides=strides, padding=padding, dilation=dilation)
+        )
 
     def groups_wanted(self, node: Node, lanes: int) -> int:
         """The groups that the next convolution wants apart, when only elementwise operations stand before it."""
@@ -236,7 +257,7 @@ class _Layout:
     # -- everything between -------------------------------------------------------------------------------------------
 
     def on_blocks(self, node: Node) -> Blocked | Value | str:
-        """The node's result from blocked operands (blocked, or plain where it has no channels), or why that cannot be."""
+        """The node's result from blocked operands (plain where it has no channels), or why that cannot be."""
         if node.op.kind is Kind.ELEMENTWISE:
             return self.elementwise(node)
         transfer = _TRANSFERS.get(node.op.name)
@@ -257,14 +278,16 @@ class _Layout:
         operands = []
         for v in node.inputs:
             form = self.blocked_forms.get(v)
-            value = form.value if form is not None and form.like(forms[0]) else self.blocked_broadcast(v, forms[0], exact)
+            value = (
+                form.value if form is not None and form.like(forms[0]) else self.blocked_broadcast(v, forms[0], exact)
+            )
             if isinstance(value, str):
                 return value
             operands.append(value)
         return replace(forms[0], value=node.op(*operands, **node.attrs))
 
     def blocked_broadcast(self, v: Value, like: Blocked, exact: bool) -> Value | str:
-        """An operand that is not blocked yet, for an operation on blocks: under a broadcast only what it repeats is converted."""
+        """An operand not blocked yet, for an operation on blocks; of a broadcast only what it repeats is converted."""
         shape = like.value.shape
         number = uniform(v)
         if number is not None:
@@ -286,7 +309,11 @@ class _Layout:
         if inner is not None and inner.like(like):
             return ops.broadcast_to(inner.value, shape=shape)  # type: ignore[no-any-return]
         image = _as_image(ops.reshape(self.plain(source), shape=extents))
-        small = ops.reshape(image, shape=(*image.shape, 1)) if extents[1] == 1 else ops.block(image, size=like.lanes, groups=like.groups)
+        small = (
+            ops.reshape(image, shape=(*image.shape, 1))
+            if extents[1] == 1
+            else ops.block(image, size=like.lanes, groups=like.groups)
+        )
         return ops.broadcast_to(small, shape=shape)  # type: ignore[no-any-return]
 
 
@@ -353,7 +380,9 @@ def _slice(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | str:
     x, a = node.inputs[0], node.attrs
     start, stop, step = a["starts"][1], a["stops"][1], a["steps"][1]
     whole = (start, stop, step) == (0, form.channels, 1)
-    if not whole and (step != 1 or form.groups > 1 or start % form.lanes or (stop % form.lanes and stop != form.channels)):
+    if not whole and (
+        step != 1 or form.groups > 1 or start % form.lanes or (stop % form.lanes and stop != form.channels)
+    ):
         return "it cuts through a block of channels"
     starts, stops, steps = [0] * 5, list(form.value.shape), [1] * 5
     for axis in range(x.rank):

@@ -15,7 +15,17 @@ from graphc.ir.rewrite import Uses
 from graphc.ir.types import TensorType
 from graphc.ops.spec import Kind
 
-__all__ = ["constant_array", "constant_source", "is_constant", "is_tensor", "is_uniform", "needs", "size_of", "uniform", "varying_axes"]
+__all__ = [
+    "constant_array",
+    "constant_source",
+    "is_constant",
+    "is_tensor",
+    "is_uniform",
+    "needs",
+    "size_of",
+    "uniform",
+    "varying_axes",
+]
 
 #: larger constants are not searched for being uniform
 SEARCHED_ELEMENTS = 4096
@@ -36,7 +46,7 @@ def constant_source(v: Value) -> Value | None:
 
 
 def uniform(v: Value) -> Any:
-    """The number that every element of a constant is (a Python or NumPy scalar), or None when they differ or are not known."""
+    """The number that every element of a constant is, or None when they differ or are not known."""
     source = constant_source(v)
     if source is None:
         return None

@@ -43,7 +43,11 @@ def same_order(node: Node) -> Value:
 @rule(
     "slice",
     check=needs(
-        lambda n: n.inputs[0].type == n.types[0] and all(s == 1 for s in n.attrs["steps"]) and all(s == 0 for s in n.attrs["starts"]),
+        lambda n: (
+            n.inputs[0].type == n.types[0]
+            and all(s == 1 for s in n.attrs["steps"])
+            and all(s == 0 for s in n.attrs["starts"])
+        ),
         "it cuts something off",
     ),
 )
@@ -52,13 +56,20 @@ def whole_slice(node: Node) -> Value:
     return node.inputs[0]
 
 
-@rule("pad", check=needs(lambda n: all(a == 0 for a in (*n.attrs["low"], *n.attrs["high"])), "it adds or crops something"))
+@rule(
+    "pad", check=needs(lambda n: all(a == 0 for a in (*n.attrs["low"], *n.attrs["high"])), "it adds or crops something")
+)
 def no_padding(node: Node) -> Value:
     """pad by nothing"""
     return node.inputs[0]
 
 
-@rule("concat", check=needs(lambda n: len(n.inputs) == 1 or any(v.shape[n.attrs["axis"]] == 0 for v in n.inputs), "no operand is empty"))
+@rule(
+    "concat",
+    check=needs(
+        lambda n: len(n.inputs) == 1 or any(v.shape[n.attrs["axis"]] == 0 for v in n.inputs), "no operand is empty"
+    ),
+)
 def empty_operands(node: Node) -> Value:
     """concat without its empty operands; of one operand, that operand"""
     axis = node.attrs["axis"]
@@ -100,7 +111,12 @@ def merge_broadcasts(node: Node) -> Value:
     return ops.broadcast_to(node.inputs[0].node.inputs[0], shape=node.attrs["shape"])
 
 
-@rule("broadcast_to", check=needs(lambda n: n.inputs[0].rank > 0 and n.inputs[0].shape[0] == 1, "the operand has no leading axis of extent 1"))
+@rule(
+    "broadcast_to",
+    check=needs(
+        lambda n: n.inputs[0].rank > 0 and n.inputs[0].shape[0] == 1, "the operand has no leading axis of extent 1"
+    ),
+)
 def broadcast_of_leading_units(node: Node) -> Value:
     """broadcast without the operand's leading axes of extent 1, which it would add by itself"""
     shape = node.inputs[0].shape
@@ -121,7 +137,12 @@ def merge_slices(node: Node) -> Value:
     inner = node.inputs[0].node
     starts, stops, steps = [], [], []
     for a, da, b, db, extent in zip(
-        inner.attrs["starts"], inner.attrs["steps"], node.attrs["starts"], node.attrs["steps"], node.outputs[0].shape, strict=True
+        inner.attrs["starts"],
+        inner.attrs["steps"],
+        node.attrs["starts"],
+        node.attrs["steps"],
+        node.outputs[0].shape,
+        strict=True,
     ):
         starts.append(a + b * da)
         steps.append(da * db)
@@ -133,7 +154,7 @@ def _concats_concat(node: Node, uses: Uses) -> str | None:
     inner = [v for v in node.inputs if v.node.op is node.op and v.node.attrs == node.attrs]
     if not inner:
         return "no operand is a concat along that axis"
-    # a concat that others read too is made in its place inside the larger one, without a copy; merged it would be copied
+    # a concat that others read too is made inside the larger one, without a copy; merged it would be copied
     return None if all(uses(v) == 1 for v in inner) else "an inner concat has other readers"
 
 
@@ -182,7 +203,12 @@ def slice_of_concat(node: Node) -> Value:
 # --- padding ---------------------------------------------------------------------------------------------------------
 
 
-@rule("pad", check=needs(lambda n: all(isinstance(a, int) and a <= 0 for a in (*n.attrs["low"], *n.attrs["high"])), "it adds something"))
+@rule(
+    "pad",
+    check=needs(
+        lambda n: all(isinstance(a, int) and a <= 0 for a in (*n.attrs["low"], *n.attrs["high"])), "it adds something"
+    ),
+)
 def crop(node: Node) -> Value:
     """pad by negative amounts = slice, which is a view"""
     low, high, shape = node.attrs["low"], node.attrs["high"], node.inputs[0].shape
@@ -215,7 +241,8 @@ def own_padding(node: Node) -> Value:
     pad = node.inputs[0].node
     axes = node.attrs["axes"] if node.op.name == "reduce_window" else range(2, node.inputs[0].rank)
     padding = tuple(
-        (lo + pad.attrs["low"][a], hi + pad.attrs["high"][a]) for a, (lo, hi) in zip(axes, node.attrs["padding"], strict=True)
+        (lo + pad.attrs["low"][a], hi + pad.attrs["high"][a])
+        for a, (lo, hi) in zip(axes, node.attrs["padding"], strict=True)
     )
     result: Value = node.op(pad.inputs[0], *node.inputs[1:], **{**node.attrs, "padding": padding})
     return result
@@ -226,7 +253,12 @@ def own_padding(node: Node) -> Value:
 REDUCTIONS = ("reduce_sum", "reduce_prod", "reduce_max", "reduce_min", "reduce_and", "reduce_or")
 
 
-@rule(*REDUCTIONS, check=needs(lambda n: any(n.inputs[0].shape[a] == 1 for a in n.attrs["axes"]) or not n.attrs["axes"], "no axis has extent 1"))
+@rule(
+    *REDUCTIONS,
+    check=needs(
+        lambda n: any(n.inputs[0].shape[a] == 1 for a in n.attrs["axes"]) or not n.attrs["axes"], "no axis has extent 1"
+    ),
+)
 def reduce_of_units(node: Node) -> Value:
     """reduction over axes of extent 1 = reshape"""
     x = node.inputs[0]
@@ -374,7 +406,10 @@ def _reshapes_broadcast(node: Node) -> bool:
     return reshaped_source(node.inputs[0], node.outputs[0].shape) is not None
 
 
-@rule("reshape", check=needs(_reshapes_broadcast, "it is no reshape of a broadcast that keeps repeated axes to themselves"))
+@rule(
+    "reshape",
+    check=needs(_reshapes_broadcast, "it is no reshape of a broadcast that keeps repeated axes to themselves"),
+)
 def broadcast_after_reshape(node: Node) -> Value:
     """reshape(broadcast(x)) = broadcast(reshape(x))"""
     shape = reshaped_source(node.inputs[0], node.outputs[0].shape)
@@ -391,7 +426,8 @@ def broadcast_after_transpose(node: Node) -> Value:
 
 
 MOVEMENT_RULES: Sequence[Rule] = (
-    same_shape, same_order, whole_slice, no_padding, empty_operands, merge_reshapes, merge_transposes, transpose_of_units, merge_broadcasts,
-    broadcast_of_leading_units, merge_slices, merge_concats, slice_of_concat, crop, own_padding, reduce_of_units, merge_reductions, window_over_everything,
-    window_of_one, gather_one, broadcast_after_elementwise, broadcast_after_movement, broadcast_after_reshape, broadcast_after_transpose,
+    same_shape, same_order, whole_slice, no_padding, empty_operands, merge_reshapes, merge_transposes,
+    transpose_of_units, merge_broadcasts, broadcast_of_leading_units, merge_slices, merge_concats, slice_of_concat, crop, own_padding,
+    reduce_of_units, merge_reductions, window_over_everything, window_of_one, gather_one, broadcast_after_elementwise,
+    broadcast_after_movement, broadcast_after_reshape, broadcast_after_transpose,
 )  # fmt: skip

@@ -62,9 +62,7 @@ def _sink(graph: Graph) -> Graph:
         with location(*location_of(node)):
             moved = _behind(node, operands, {v: seen[v] for v in ready if v in seen}) if ready else None
             outs = remake(node, operands) if moved is None else (moved.again(moved.source, node.outputs[0].shape),)
-        for old, made in zip(node.outputs, outs, strict=True):
-            if old != made:
-                new[old] = made
+        new |= {old: made for old, made in zip(node.outputs, outs, strict=True) if old != made}
         if len(outs) != 1:
             continue
         (made,) = outs
@@ -72,7 +70,9 @@ def _sink(graph: Graph) -> Graph:
             record("sink_view", node)
             seen[moved.source] = _Seen(moved.source)
             seen[made] = moved
-        elif node.op.kind is Kind.ANCHOR or (node.op.kind is Kind.ELEMENTWISE and any(v in seen and not seen[v].views for v in operands)):
+        elif node.op.kind is Kind.ANCHOR or (
+            node.op.kind is Kind.ELEMENTWISE and any(v in seen and not seen[v].views for v in operands)
+        ):
             seen[made] = _Seen(made)
         elif operands and operands[0] in seen and _keeps_most(node):
             before = seen[operands[0]]
@@ -86,13 +86,15 @@ def _keeps_most(node: Node) -> bool:
     if node.op.name in ("reshape", "transpose"):
         return True
     t, x = node.types[0], node.inputs[0].type if node.inputs else None
-    if node.op.name != "slice" or not (isinstance(t, TensorType) and isinstance(x, TensorType) and t.is_static and x.is_static):
+    if node.op.name != "slice" or not (
+        isinstance(t, TensorType) and isinstance(x, TensorType) and t.is_static and x.is_static
+    ):
         return False
     return 5 * t.nbytes >= 4 * x.nbytes
 
 
 def _behind(node: Node, operands: tuple[Value, ...], seen: dict[Value, _Seen]) -> _Seen | None:
-    """The operation done before the views of its operand; None when it has no such operand or another one prevents it."""
+    """The operation done before the views of its operand; None when it has none or another operand prevents it."""
     found = next((seen[v] for v in operands if v in seen and seen[v].views), None)
     t = node.types[0]
     if found is None or node.op.kind is not Kind.ELEMENTWISE or not isinstance(t, TensorType) or not t.is_static:

@@ -27,7 +27,8 @@ from graphc.ir.graph import Graph, Node, Value, describe_location, location, loc
 from graphc.ir.verify import verify
 
 __all__ = [
-    "Dump", "Hook", "Pass", "PassManager", "Rule", "Timer", "Trace", "Uses", "deep", "located", "once_settled", "record", "refuse",
+    "Dump", "Hook", "Pass", "PassManager", "Rule", "Timer", "Trace", "Uses", "deep", "in_bodies", "located",
+    "once_settled", "record", "refuse",
     "rewrite", "rule", "trace", "verify_between",
 ]  # fmt: skip
 
@@ -193,7 +194,7 @@ def rewrite(graph: Graph, rules: Iterable[Rule], *, bodies: bool = True, fuel: i
 
 
 class _Engine:
-    """One run of `rewrite`; iterative, so that neither a deep graph nor a long chain of rewrites overflows the stack."""
+    """One run of `rewrite`; iterative: neither a deep graph nor a long chain of rewrites overflows the stack."""
 
     def __init__(self, graph: Graph, rules: Sequence[Rule], fuel: int) -> None:
         self.graph, self.fuel = graph, fuel
@@ -254,7 +255,9 @@ class _Engine:
         for node in waiting:
             if node in self.forward:
                 names = ", ".join(dict.fromkeys(self.recent[-6:]))
-                raise PassError(f"rewriting goes round in circles at {node.op.name}{describe_location(node)}; last rules: {names}")
+                raise PassError(
+                    f"rewriting goes round in circles at {node.op.name}{describe_location(node)}; last rules: {names}"
+                )
         return waiting[::-1]
 
     def finish(self, node: Node, values: tuple[Value, ...]) -> None:
@@ -274,12 +277,17 @@ class _Engine:
             self.recent.append(r.name)
             if len(self.recent) > self.fuel:
                 names = ", ".join(f"{n} ({c})" for n, c in Counter(self.recent[-100:]).most_common(3))
-                raise PassError(f"rewriting does not come to an end: {self.fuel} applications; lately {names}{describe_location(node)}")
+                raise PassError(
+                    f"rewriting does not come to an end: {self.fuel} applications; lately {names}"
+                    + describe_location(node)
+                )
             values = _as_values(r.rewrite(node))
             types = tuple(v.type for v in values)
             if types != node.types:
                 wanted, got = ", ".join(map(str, node.types)), ", ".join(map(str, types))
-                raise PassError(f"rule {r.name} changed the type of {node.op.name}{describe_location(node)} from {wanted} to {got}")
+                raise PassError(
+                    f"rule {r.name} changed the type of {node.op.name}{describe_location(node)} from {wanted} to {got}"
+                )
             record(r.name, node)
             return values
         return None
@@ -303,7 +311,7 @@ def once_settled(key: object, function: Callable[[Graph], Graph], graph: Graph) 
 
 
 def in_bodies(graph: Graph, function: Callable[[Graph], Graph]) -> Graph:
-    """The graph with `function` applied to the bodies of its control flow. A fusion's body is left alone: it is a kernel."""
+    """The graph with `function` applied to the bodies of control flow; a fusion's body is a kernel and left alone."""
     if not any(node.op.body_types is not None for node in graph.nodes):
         return graph
 
@@ -346,7 +354,7 @@ Hook: TypeAlias = Callable[[Pass, Graph, Graph, float], None]
 
 
 class PassManager:
-    """Runs passes in order. Raises PassError when a pass stands before one that it requires, or twice under one name."""
+    """Runs passes in order. Raises PassError when a pass stands before one that it requires."""
 
     def __init__(self, passes: Iterable[Pass], hooks: Iterable[Hook] = ()) -> None:
         self.passes, self.hooks = tuple(passes), tuple(hooks)
@@ -354,7 +362,9 @@ class PassManager:
         for i, p in enumerate(self.passes):
             for wanted in p.requires:
                 if wanted in names and wanted not in names[:i]:
-                    raise PassError(f"pass {p.name!r} needs {wanted!r} to run before it; the order is {', '.join(names)}")
+                    raise PassError(
+                        f"pass {p.name!r} needs {wanted!r} to run before it; the order is {', '.join(names)}"
+                    )
 
     def run(self, graph: Graph) -> Graph:
         """The graph after all passes. Errors say which pass they come from."""
@@ -396,7 +406,10 @@ class Timer:
         self.changed[p.name] = self.changed.get(p.name, False) or after is not before
 
     def __str__(self) -> str:
-        return "\n".join(f"{s * 1e3:8.1f} ms  {name}" + ("" if self.changed[name] else "  (no change)") for name, s in self.seconds.items())
+        return "\n".join(
+            f"{s * 1e3:8.1f} ms  {name}" + ("" if self.changed[name] else "  (no change)")
+            for name, s in self.seconds.items()
+        )
 
 
 @dataclass
@@ -414,4 +427,3 @@ class Dump:
         if after is not before:
             name = re.sub(r"\W+", "_", p.name)
             (self.folder / f"{self.number:02d}_{name}.txt").write_text(str(after), encoding="utf-8")
-

@@ -48,7 +48,9 @@ def print_graph(graph: Graph) -> str:
 def print_node(node: Node) -> str:
     """One node as a line, operands by their types: for messages."""
     operands = [f"{v.type}" for v in node.inputs]
-    attrs = [f"{k}={'graph' if isinstance(v, Graph) else _Printer(None).attribute(v, '')}" for k, v in node.attrs.items()]
+    attrs = [
+        f"{k}={'graph' if isinstance(v, Graph) else _Printer(None).attribute(v, '')}" for k, v in node.attrs.items()
+    ]
     return f"{node.op.name}({', '.join(operands + attrs)})"
 
 
@@ -74,9 +76,9 @@ def _through_text(x: Any) -> Any:
     return type(x)(repr(x)) if isinstance(x, float | complex) else x
 
 
-def _array(data: Any, type: TensorType) -> np.ndarray:
+def _array(data: Any, t: TensorType) -> np.ndarray:
     """Nested lists as an array of the given type (which also gives the shape: `[]` alone would lose it)."""
-    return np.array(data, type.dtype.numpy).reshape(type.static_shape)
+    return np.array(data, t.dtype.numpy).reshape(t.static_shape)
 
 
 def _quoted(name: str) -> str:
@@ -115,7 +117,7 @@ class _Printer:
                 names[v] = f"%{count}"
                 count += 1
             lines.append(f"{indent}  {self.node(node, names, indent + '  ')}")
-        results = [f'{names[v]} as {json.dumps(n)}' for v, n in zip(graph.outputs, graph.output_names, strict=True)]
+        results = [f"{names[v]} as {json.dumps(n)}" for v, n in zip(graph.outputs, graph.output_names, strict=True)]
         return [*lines, f"{indent}  return {', '.join(results)}".rstrip(), f"{indent}}}"]
 
     def node(self, node: Node, names: Mapping[Value, str], indent: str) -> str:
@@ -135,7 +137,7 @@ class _Printer:
         return f"@{self.names.get(literal, literal.name or 'c')}"
 
     def number(self, x: Any) -> str:
-        """A Python number, string or nested list of them; float32 and smaller print exactly through their float64 value."""
+        """A Python number, string or nested list of them; a float32 prints exactly through its float64 value."""
         if isinstance(x, list):
             return f"[{', '.join(map(self.number, x))}]"
         return json.dumps(x) if isinstance(x, str) else repr(x)
@@ -346,8 +348,10 @@ class _Parser:
         where = self.location(self.tokens[self.position - 1].line)
         try:
             with location(*where):
-                made = (constant(self.literal(data, types[0], start)),) if word.text == "constant" else make(
-                    REGISTRY[word.text], *operands, **attrs
+                made = (
+                    (constant(self.literal(data, types[0], start)),)
+                    if word.text == "constant"
+                    else make(REGISTRY[word.text], *operands, **attrs)
                 )
         except (GraphcError, TypeError) as e:
             if isinstance(e, ParseError):
@@ -413,7 +417,7 @@ class _Parser:
             case "word":
                 self.position += 1
                 return dtype_of(token.text) if _is_dtype(token.text) else self.dim(token.text, token)
-        self.fail(f"expected an attribute's value, found {token.text!r}")
+        return self.fail(f"expected an attribute's value, found {token.text!r}")
 
     def number(self) -> Any:
         token = self.take("number")

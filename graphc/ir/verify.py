@@ -60,7 +60,11 @@ def _verify_signature(graph: Graph, what: str) -> None:
         if node.op.name == "input" and node.outputs[0] not in declared:
             name, t = node.attrs["name"], node.types[0]
             readers = {u.op.name + describe_location(u) for u in graph.users.get(node.outputs[0], ())}
-            _fail(f"{', '.join(sorted(readers)) or 'an output'} reads {name!r}: {t}, which is not among the graph's inputs", what)
+            _fail(
+                f"{', '.join(sorted(readers)) or 'an output'} reads {name!r}: {t}, "
+                "which is not among the graph's inputs",
+                what,
+            )
 
 
 def _verify_node(node: Node, what: str) -> None:
@@ -75,17 +79,25 @@ def _verify_node(node: Node, what: str) -> None:
         _fail(f"{place}: type inference refuses it: {e}", what)
     inferred = found if type(found) is tuple else (found,)
     if fresh_renames(node.types, inferred, operands) is None:
-        _fail(f"{place}: recorded as {', '.join(map(str, node.types))}, inferred as {', '.join(map(str, inferred))}", what)
+        _fail(
+            f"{place}: recorded as {', '.join(map(str, node.types))}, inferred as {', '.join(map(str, inferred))}", what
+        )
     if node.op.body_types is not None and node.bodies:
         wanted = node.op.body_types(tuple(operands), **node.attrs)
         for body, types in zip(node.bodies, wanted, strict=True):
             given = tuple(v.type for v in body.inputs)
             if given != tuple(types):
-                _fail(f"{place}: a body takes ({', '.join(map(str, given))}) but is passed ({', '.join(map(str, types))})", what)
+                _fail(
+                    f"{place}: a body takes ({', '.join(map(str, given))}) "
+                    f"but is passed ({', '.join(map(str, types))})",
+                    what,
+                )
 
 
-def fresh_renames(recorded: Sequence[Type], inferred: Sequence[Type], operands: Iterable[Type]) -> dict[str, DimLike] | None:
-    """None when the types differ, else the renaming of symbols under which `recorded` is `inferred`; {} when they are equal.
+def fresh_renames(
+    recorded: Sequence[Type], inferred: Sequence[Type], operands: Iterable[Type]
+) -> dict[str, DimLike] | None:
+    """None when the types differ, else the renaming of symbols under which `recorded` is `inferred`; {} when equal.
 
     An operation whose result size only the run can tell gives a new symbol each time it is inferred. Only such
     symbols may differ: names that `fresh_symbol` made (they end in an underscore) and that no operand mentions.

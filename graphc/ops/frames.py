@@ -23,11 +23,16 @@ def _frames_type(x: TensorType, *, size: int, step: int) -> TensorType:
     expect(x.rank >= 1, f"frames: operand 0 is {x}, at least one axis is needed")
     expect(size >= 1 and step >= 1, f"frames: size {size} and step {step} must be positive")
     length = x.shape[-1]
-    expect(not isinstance(length, int) or length >= size, f"frames: {x} is shorter along its last axis than one frame of {size}")
+    expect(
+        not isinstance(length, int) or length >= size,
+        f"frames: {x} is shorter along its last axis than one frame of {size}",
+    )
     return x.with_shape((*x.shape[:-1], (length - size) // step + 1, size))
 
 
-def _frames_compute(result: TensorType, readers: Sequence[Reader], index: Sequence[Scalar], *, size: int, step: int) -> Scalar:
+def _frames_compute(
+    result: TensorType, readers: Sequence[Reader], index: Sequence[Scalar], *, size: int, step: int
+) -> Scalar:
     *outer, frame, k = index
     return readers[0](*outer, frame * step + k)
 
@@ -41,9 +46,12 @@ frames = register(
     OpSpec(
         name="frames",
         kind=Kind.INJECTIVE,
-        summary="Pieces of `size` elements of the last axis, `step` apart: [..., L] to [..., (L - size) // step + 1, size].",
+        summary="Pieces of `size` elements of the last axis, `step` apart: "
+        "[..., L] to [..., (L - size) // step + 1, size].",
         infer=_frames_type,
-        reference=lambda x, *, size, step: np.lib.stride_tricks.sliding_window_view(np.asarray(x), size, -1)[..., ::step, :],
+        reference=lambda x, *, size, step: np.lib.stride_tricks.sliding_window_view(np.asarray(x), size, -1)[
+            ..., ::step, :
+        ],
         compute=_frames_compute,
         view=_frames_view,
         samples=lambda: [

@@ -18,7 +18,9 @@ __all__ = ["body_of", "fusion"]
 
 
 def _fusion_type(*operands: Type, body: Graph) -> tuple[Type, ...]:
-    expect(len(operands) == len(body.inputs), f"fusion: {len(operands)} operands for a body with {len(body.inputs)} inputs")
+    expect(
+        len(operands) == len(body.inputs), f"fusion: {len(operands)} operands for a body with {len(body.inputs)} inputs"
+    )
     for k, (given, wanted) in enumerate(zip(operands, (v.type for v in body.inputs), strict=True)):
         expect(given == wanted, f"fusion: operand {k} is {given}, the body takes {wanted}")
     return tuple(v.type for v in body.outputs)

@@ -74,7 +74,7 @@ def test_rules_that_undo_each_other_are_caught() -> None:
     def swap(name: str, root: str, to: object) -> Rule:
         return Rule(name, (root,), always, lambda node: to(*node.inputs))  # type: ignore[operator]
 
-    with pytest.raises(PassError, match="circles at .*; last rules: there, back"):
+    with pytest.raises(PassError, match=r"circles at .*; last rules: there, back"):
         rewrite(Graph([x], [ops.sinh(x)]), [swap("there", "sinh", ops.cosh), swap("back", "cosh", ops.sinh)])
 
 
@@ -129,7 +129,9 @@ def test_the_manager_runs_hooks_in_order(tmp_path: Path) -> None:
     timer, seen = Timer(), []
     clean = Pass("clean", lambda graph: rewrite(graph, [double_negation]))
     nothing = Pass("nothing", lambda graph: graph, requires=("clean",))
-    manager = PassManager([clean, nothing], [verify_between, timer, Dump(tmp_path), lambda p, a, b, s: seen.append((p.name, a is b))])
+    manager = PassManager(
+        [clean, nothing], [verify_between, timer, Dump(tmp_path), lambda p, a, b, s: seen.append((p.name, a is b))]
+    )
     out = manager.run(g)
     assert out.outputs == (x,)
     assert seen == [("clean", False), ("nothing", True)]
@@ -160,5 +162,3 @@ def test_the_order_of_passes_is_checked() -> None:
 def test_a_pass_keeps_the_signature() -> None:
     with pytest.raises(PassError, match="changed the signature"):
         PassManager([Pass("rename", lambda g: Graph(g.inputs, g.outputs, ["other"]))]).run(Graph([x], [x]))
-
-

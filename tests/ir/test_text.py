@@ -25,7 +25,10 @@ floats = st.floats(width=32)
 def graphs(draw: st.DrawFn) -> Graph:
     """A random graph of elementwise nodes, broadcasts and constants over one shape."""
     shape = tuple(draw(st.lists(dims, max_size=3)))
-    inputs = [input_value(name, tensor("float32", *shape)) for name in draw(st.lists(names, min_size=1, max_size=3, unique=True))]
+    inputs = [
+        input_value(name, tensor("float32", *shape))
+        for name in draw(st.lists(names, min_size=1, max_size=3, unique=True))
+    ]
     values: list[Value] = list(inputs)
     for _ in range(draw(st.integers(0, 12))):
         with location(*draw(st.lists(names.map(str.strip).filter(bool), max_size=2))):
@@ -83,7 +86,12 @@ def test_constants_of_every_kind(array: np.ndarray) -> None:
 
 @pytest.mark.parametrize(
     "t",
-    [tensor("float32"), tensor("int4", 1, n, 2 * n + 1), SequenceType(tensor("string", n)), OptionalType(SequenceType(tensor("bool")))],
+    [
+        tensor("float32"),
+        tensor("int4", 1, n, 2 * n + 1),
+        SequenceType(tensor("string", n)),
+        OptionalType(SequenceType(tensor("bool"))),
+    ],
     ids=str,
 )
 def test_types_parse_back(t: TensorType) -> None:
@@ -99,7 +107,9 @@ def test_locations_come_back() -> None:
 
 def test_large_constants_stand_beside_the_text() -> None:
     data = np.arange(20, dtype=np.float32)
-    graph = Graph([], [ops.neg(constant(data, name="w/1")), ops.neg(constant(data + 1, name="w.1")), ops.neg(constant(data + 2))])
+    graph = Graph(
+        [], [ops.neg(constant(data, name="w/1")), ops.neg(constant(data + 1, name="w.1")), ops.neg(constant(data + 2))]
+    )
     assert [v.array[0] for v in constants_of(graph).values()] == [0, 1, 2]
     assert list(constants_of(graph)) == ["w_1", "w.1", "c"]
     arrays = {k: v.array for k, v in constants_of(graph).items()}

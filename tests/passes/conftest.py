@@ -34,7 +34,9 @@ def random_inputs(graph: Graph, seed: int = 0) -> list[np.ndarray]:
 def agree() -> Agree:
     """`agree(before, after)`: both graphs verify and give the same results, and inputs stay as they were."""
 
-    def check(before: Graph, after: Graph, inputs: Sequence[Any] | None = None, rtol: float = 1e-5, atol: float = 1e-5) -> None:
+    def check(
+        before: Graph, after: Graph, inputs: Sequence[Any] | None = None, rtol: float = 1e-5, atol: float = 1e-5
+    ) -> None:
         verify(after)
         assert after.input_names == before.input_names
         assert after.output_names == before.output_names

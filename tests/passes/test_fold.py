@@ -87,5 +87,3 @@ def test_bodies_are_folded(agree: Callable[..., None]) -> None:
     body = after.outputs[0].node.attrs["then_body"]
     assert [n.op.name for n in body.nodes] == ["input", "constant", "broadcast_to", "add"]
     agree(graph, after)
-
-

@@ -66,7 +66,11 @@ def test_single_numbers_are_written_into_the_kernel(agree: Callable[..., None]) 
     agree(graph, after)
 
 
-@pytest.mark.parametrize("build", [lambda v: softmax(v, axis=-1), lambda v: layer_normalization(v, row, row, axis=-1)[0]], ids=["softmax", "norm"])
+@pytest.mark.parametrize(
+    "build",
+    [lambda v: softmax(v, axis=-1), lambda v: layer_normalization(v, row, row, axis=-1)[0]],
+    ids=["softmax", "norm"],
+)
 def test_reductions_with_what_surrounds_them(build: Callable[[Value], Value], agree: Callable[..., None]) -> None:
     graph = clean(Graph([x, row], [build(ops.mul(x, x))]))
     assert len(kernels(graph)) == 1
@@ -146,12 +150,17 @@ def conv(v: Value, filters: int = 8) -> Value:
 
 
 def biased(v: Value) -> Value:
-    return ops.add(v, ops.broadcast_to(constant(rng.uniform(-1, 1, (v.shape[1], 1, 1)).astype(np.float32)), shape=v.shape))
+    return ops.add(
+        v, ops.broadcast_to(constant(rng.uniform(-1, 1, (v.shape[1], 1, 1)).astype(np.float32)), shape=v.shape)
+    )
 
 
 ANCHORED: dict[str, tuple[Callable[[Value], Value], list[tuple[str, ...]]]] = {
     "bias and relu": (lambda v: ops.relu(biased(conv(v))), [("conv_blocked", "add", "relu")]),
-    "swish": (lambda v: (lambda w: ops.mul(w, ops.sigmoid(w)))(biased(conv(v))), [("conv_blocked", "add", "sigmoid", "mul")]),
+    "swish": (
+        lambda v: (lambda w: ops.mul(w, ops.sigmoid(w)))(biased(conv(v))),
+        [("conv_blocked", "add", "sigmoid", "mul")],
+    ),
     "residual": (
         lambda v: (lambda w: ops.relu(ops.add(biased(conv(w)), w)))(ops.relu(conv(v))),
         [("conv_blocked", "relu"), ("conv_blocked", "add", "add", "relu")],
@@ -163,7 +172,13 @@ ANCHORED: dict[str, tuple[Callable[[Value], Value], list[tuple[str, ...]]]] = {
     "average": (
         lambda v: ops.mul(
             ops.reduce_window(
-                conv(v), combine="add", axes=(2, 3), window=(2, 2), strides=(2, 2), padding=((0, 0), (0, 0)), dilation=(1, 1)
+                conv(v),
+                combine="add",
+                axes=(2, 3),
+                window=(2, 2),
+                strides=(2, 2),
+                padding=((0, 0), (0, 0)),
+                dilation=(1, 1),
             ),
             0.25,
         ),
@@ -204,12 +219,16 @@ def graphs(draw: st.DrawFn) -> Graph:
                 values.append(ops.transpose(v, perm=(1, 0)))
             case 1:
                 axis = draw(st.integers(0, 1))
-                kept = ops.reshape(ops.reduce_max(v, axes=(axis,)), shape=tuple(1 if a == axis else d for a, d in enumerate(v.shape)))
+                kept = ops.reshape(
+                    ops.reduce_max(v, axes=(axis,)), shape=tuple(1 if a == axis else d for a, d in enumerate(v.shape))
+                )
                 values.append(ops.broadcast_to(kept, shape=v.shape))
             case 2:
                 values.append(ops.reshape(v, shape=(v.shape[1], v.shape[0])))
             case 3:
-                values.append(ops.slice(ops.concat(v, v, axis=0), starts=(1, 0), stops=(1 + v.shape[0], v.shape[1]), steps=(1, 1)))
+                values.append(
+                    ops.slice(ops.concat(v, v, axis=0), starts=(1, 0), stops=(1 + v.shape[0], v.shape[1]), steps=(1, 1))
+                )
             case 4:
                 values.append(draw(st.sampled_from([ops.neg, ops.relu, ops.floor]))(v))
             case _:
@@ -242,5 +261,3 @@ def test_plans_of_random_graphs(agree: Callable[..., None], graph: Graph) -> Non
         assert len(group.operands) < OPERANDS
         assert why_not(group.body()) is None
     agree(graph, fuse(graph))
-
-

@@ -76,7 +76,9 @@ def conversions(graph: Graph) -> tuple[int, int]:
         (12, 24, {"groups": 12}),
     ],
 )
-def test_convolutions(c: int, filters: int, options: dict[str, Any], machine: Machine, agree: Callable[..., None]) -> None:
+def test_convolutions(
+    c: int, filters: int, options: dict[str, Any], machine: Machine, agree: Callable[..., None]
+) -> None:
     x = image(c)
     graph = Graph([x], [conv(x, filters, **options)])
     after = arranged(graph, machine)
@@ -130,9 +132,12 @@ BETWEEN: dict[str, Callable[[Value], Value]] = {
     "nearest neighbour": lambda y: ops.gather(y, constant(np.repeat(np.arange(y.shape[2]), 2)), axis=2),
     "squeeze and excite": squeeze_and_excite,
     "transposed image": lambda y: ops.transpose(y, perm=(0, 1, 3, 2)),
-    "flat pixels": lambda y: ops.reshape(ops.relu(ops.reshape(y, shape=(*y.shape[:2], y.shape[2] * y.shape[3]))), shape=y.shape),
+    "flat pixels": lambda y: ops.reshape(
+        ops.relu(ops.reshape(y, shape=(*y.shape[:2], y.shape[2] * y.shape[3]))), shape=y.shape
+    ),
     "norm over channels": lambda y: ops.sub(
-        y, ops.broadcast_to(ops.reshape(ops.reduce_max(y, axes=(1,)), shape=(y.shape[0], 1, *y.shape[2:])), shape=y.shape)
+        y,
+        ops.broadcast_to(ops.reshape(ops.reduce_max(y, axes=(1,)), shape=(y.shape[0], 1, *y.shape[2:])), shape=y.shape),
     ),
     "by pixel": lambda y: ops.mul(y, ops.broadcast_to(weights(*y.shape[2:]), shape=y.shape)),
     "selection": lambda y: ops.select(ops.lt(y, 0.0), ops.mul(y, 0.1), y),

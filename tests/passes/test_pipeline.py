@@ -45,7 +45,9 @@ def network(depth: int = 2) -> Graph:
     y = layer(x, 16, "stem")
     for k in range(depth):
         y = ops.add(layer(y, 16, f"block{k}"), y)
-    y = ops.reduce_window(y, combine="maximum", axes=(2, 3), window=(2, 2), strides=(2, 2), padding=((0, 0), (0, 0)), dilation=(1, 1))
+    y = ops.reduce_window(
+        y, combine="maximum", axes=(2, 3), window=(2, 2), strides=(2, 2), padding=((0, 0), (0, 0)), dilation=(1, 1)
+    )
     mean = ops.mul(ops.reduce_sum(y, axes=(2, 3)), 1 / 16)
     scores = ops.add(ops.dot(mean, weights(16, 10)), ops.broadcast_to(weights(10), shape=(1, 10)))
     return Graph([x], [softmax(scores, axis=-1)], ["probabilities"])
@@ -85,7 +87,11 @@ def test_strict_precision_keeps_every_rounding(agree: Callable[..., None]) -> No
 
 def test_each_layer_is_one_kernel() -> None:
     after = compiled(network(depth=3))
-    anchors = [n for n in after.nodes if n.op.name == "fusion" and any(m.op.name == "conv_blocked" for m in n.attrs["body"].nodes)]
+    anchors = [
+        n
+        for n in after.nodes
+        if n.op.name == "fusion" and any(m.op.name == "conv_blocked" for m in n.attrs["body"].nodes)
+    ]
     assert len(anchors) == 4
     assert sum(n.op.name in ("block", "unblock") for n in after.nodes) <= 2
 
@@ -95,7 +101,11 @@ def test_text_after_every_pass(golden: Callable[[str, str], None]) -> None:
     text = [f"start\n{graph}"]
     PassManager(
         pipeline(Options.of(threads=2), MACHINE),
-        [lambda p, before, after, seconds: text.append(f"after {p.name}" + (f"\n{after}" if after is not before else ": no change\n"))],
+        [
+            lambda p, before, after, seconds: text.append(
+                f"after {p.name}" + (f"\n{after}" if after is not before else ": no change\n")
+            )
+        ],
     ).run(graph)
     golden("network.txt", "\n".join(text))
 

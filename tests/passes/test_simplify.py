@@ -81,7 +81,11 @@ CASES: list[tuple[str, Value, Value]] = [
     ("merge_reshapes", ops.reshape(ops.reshape(x, shape=(24,)), shape=(6, 4)), ops.reshape(x, shape=(6, 4))),
     ("merge_transposes", ops.transpose(ops.transpose(x, perm=(1, 2, 0)), perm=(2, 0, 1)), x),
     ("transpose_of_units", ops.transpose(ops.reshape(row, shape=(1, 4)), perm=(1, 0)), ops.reshape(row, shape=(4, 1))),
-    ("merge_broadcasts", ops.broadcast_to(ops.broadcast_to(row, shape=(3, 4)), shape=(2, 3, 4)), ops.broadcast_to(row, shape=(2, 3, 4))),
+    (
+        "merge_broadcasts",
+        ops.broadcast_to(ops.broadcast_to(row, shape=(3, 4)), shape=(2, 3, 4)),
+        ops.broadcast_to(row, shape=(2, 3, 4)),
+    ),
     (
         "broadcast_of_leading_units",
         ops.broadcast_to(ops.reshape(row, shape=(1, 1, 4)), shape=(2, 3, 4)),
@@ -101,7 +105,11 @@ CASES: list[tuple[str, Value, Value]] = [
         ops.exp(ops.broadcast_to(row, shape=(2, 3, 4))),
         ops.broadcast_to(ops.exp(row), shape=(2, 3, 4)),
     ),
-    ("broadcast_after_movement", ops.transpose(spread(3.0), perm=(2, 1, 0)), ops.broadcast_to(constant(np.float32(3)), shape=(4, 3, 2))),
+    (
+        "broadcast_after_movement",
+        ops.transpose(spread(3.0), perm=(2, 1, 0)),
+        ops.broadcast_to(constant(np.float32(3)), shape=(4, 3, 2)),
+    ),
     (
         "broadcast_after_reshape",
         ops.reshape(ops.broadcast_to(ops.reshape(row, shape=(4, 1)), shape=(2, 3, 4, 5)), shape=(6, 4, 5)),
@@ -121,7 +129,9 @@ def test_rule(rule: str, before: Value, after: Value, agree: Callable[..., None]
     with trace() as t:
         simplified = clean(graph)
     assert rule in t.counts
-    assert simplified.outputs[0] == fold(Graph(INPUTS, [after])).outputs[0], f"{simplified}\nexpected\n{fold(Graph(INPUTS, [after]))}"
+    assert simplified.outputs[0] == fold(Graph(INPUTS, [after])).outputs[0], (
+        f"{simplified}\nexpected\n{fold(Graph(INPUTS, [after]))}"
+    )
     agree(graph, simplified)
 
 
@@ -185,11 +195,22 @@ def test_strict_keeps_every_rounding() -> None:
 def test_symbolic_shapes() -> None:
     n = Dim("n")
     v = input_value("v", tensor("float32", n, 3))
-    graph = Graph([v], [ops.relu(ops.reshape(ops.transpose(ops.transpose(ops.add(v, 0.0), perm=(1, 0)), perm=(1, 0)), shape=(n, 3)))])
+    graph = Graph(
+        [v],
+        [ops.relu(ops.reshape(ops.transpose(ops.transpose(ops.add(v, 0.0), perm=(1, 0)), perm=(1, 0)), shape=(n, 3)))],
+    )
     assert simplify(graph).outputs == (ops.relu(v),)
 
 
-UNARY = [ops.neg, ops.relu, ops.abs, ops.floor, ops.stop_gradient, lambda v: ops.pow(ops.abs(v), 2.0), lambda v: ops.div(v, 3.0)]
+UNARY = [
+    ops.neg,
+    ops.relu,
+    ops.abs,
+    ops.floor,
+    ops.stop_gradient,
+    lambda v: ops.pow(ops.abs(v), 2.0),
+    lambda v: ops.div(v, 3.0),
+]
 BINARY = [ops.add, ops.sub, ops.mul, ops.maximum, lambda a, c: ops.select(ops.lt(a, c), a, c)]
 
 
@@ -201,7 +222,9 @@ def programs(draw: st.DrawFn) -> Graph:
         v = draw(st.sampled_from(values))
         match draw(st.integers(0, 8)):
             case 0:
-                values.append(ops.reshape(v, shape=draw(st.sampled_from([(2, 3, 4), (24,), (6, 4), (4, 1, 6), (1, 24)]))))
+                values.append(
+                    ops.reshape(v, shape=draw(st.sampled_from([(2, 3, 4), (24,), (6, 4), (4, 1, 6), (1, 24)])))
+                )
             case 1:
                 values.append(ops.transpose(v, perm=tuple(draw(st.permutations(range(v.rank))))))
             case 2:
@@ -216,7 +239,12 @@ def programs(draw: st.DrawFn) -> Graph:
             case 4:
                 axis = draw(st.integers(0, v.rank - 1))
                 sums = ops.reduce_max(v, axes=(axis,))
-                values.append(ops.broadcast_to(ops.reshape(sums, shape=tuple(1 if a == axis else d for a, d in enumerate(v.shape))), shape=v.shape))
+                values.append(
+                    ops.broadcast_to(
+                        ops.reshape(sums, shape=tuple(1 if a == axis else d for a, d in enumerate(v.shape))),
+                        shape=v.shape,
+                    )
+                )
             case 5:
                 low = tuple(draw(st.integers(0, 1)) for _ in v.shape)
                 padded = ops.pad(v, np.float32(0), low=low, high=(0,) * v.rank)
