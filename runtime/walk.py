@@ -12,6 +12,7 @@ finished its own share, takes some by compare-and-swap on the word, and only the
 tasks it knows that the phase is open, and stays open until it has reported them done. Nobody waits for a thread that
 has not claimed anything: one that sleeps, or lost its core, delays nothing.
 """
+# mypy: allow-untyped-defs
 # ruff: noqa: FURB136  (every min and max is one more function for Numba to compile)
 
 from time import CLOCK_MONOTONIC
@@ -93,16 +94,6 @@ def take_part(team, thread, scratch):
                 done += take
         if done > 0:
             fetch_add(team, DONE, done)
-
-
-@native
-def wake(team, word):
-    """Wake the thread of this claim word, unless it is awake or was woken already and has not got up yet."""
-    ticket = load_relaxed(team, word + ASLEEP)
-    if ticket != 0 and ticket != load_relaxed(team, word + WOKEN):
-        store_relaxed(team, word + WOKEN, ticket)
-        if load_relaxed(team, FUTEX) != 0:
-            futex_on_high_half(load_relaxed(team, FUTEX), team, word, FUTEX_WAKE, 1)
 
 
 @native

@@ -166,7 +166,7 @@ def _define(name: str, text: str) -> Callable[..., None]:
     function = scope.get(name)
     if not callable(function):
         raise CompileError(f"the source text of kernel {name!r} defines no function of that name")
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def _optimise(module: Any, machine: Any) -> None:
