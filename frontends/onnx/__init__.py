@@ -1,4 +1,4 @@
-"""ONNX models as graphs: `load_model` reads and checks a file, `import_model` makes the graph for given input types."""
+"""ONNX models as graphs: `load_model` reads and checks a file, `import_model` makes the graph for types of inputs."""
 
 from graphc.errors import NeedsValue
 from graphc.frontends.onnx.importer import check_operators, import_model
@@ -6,5 +6,12 @@ from graphc.frontends.onnx.inputs import argument_type, input_types, signature
 from graphc.frontends.onnx.loader import OnnxModel, load_model
 
 __all__ = [
-    "NeedsValue", "OnnxModel", "argument_type", "check_operators", "import_model", "input_types", "load_model", "signature",
-]  # fmt: skip
+    "NeedsValue",
+    "OnnxModel",
+    "argument_type",
+    "check_operators",
+    "import_model",
+    "input_types",
+    "load_model",
+    "signature",
+]

@@ -19,7 +19,15 @@ from graphc.errors import GraphcError, InputError, ModelError, NeedsValue, Unsup
 from graphc.frontends.onnx.context import Context, Unsupported
 from graphc.frontends.onnx.definitions import definition
 from graphc.frontends.onnx.inputs import input_types
-from graphc.frontends.onnx.loader import ModelSource, OnnxModel, domain_of, load_model, read_opsets, subgraphs_of
+from graphc.frontends.onnx.loader import (
+    FunctionKey,
+    ModelSource,
+    OnnxModel,
+    domain_of,
+    load_model,
+    read_opsets,
+    subgraphs_of,
+)
 from graphc.frontends.onnx.registry import Importer, domains, find, load_importers, schema_of, versions
 from graphc.frontends.onnx.static import Static
 from graphc.ir.graph import Graph, Literal, Value, constant, input_value, location
@@ -148,7 +156,7 @@ class Import:
             name = frame.path + (node.name or f"{node.op_type}_{k}")
             operands: list[Entry] = [find(n) if n else None for n in node.input]
             if any(o is _POISON for o in operands):
-                self._list_unknown([node], frame)
+                self.list_unknown([node], frame)
                 outputs: Sequence[Entry] = ()
             else:
                 with location(name):
@@ -177,7 +185,7 @@ class Import:
             if entry is None:
                 function = definition(domain, opset, node, operands, attributes, frame.opsets)
                 if function is None:
-                    raise Unsupported(_why_unknown(domain, node.op_type, opset))
+                    raise Unsupported(_why_unknown(domain, node.op_type, opset) or "ONNX does not define it here")
                 return self._call(function, operands, attributes, name, frame)
             return self._apply(entry, node, name, operands, attributes, frame)
         except Unsupported as e:
@@ -286,11 +294,14 @@ class Import:
         for k, formal in enumerate(function.input):
             scope.names[formal] = operands[k] if k < len(operands) else None
         given = {a.name: a for a in function.attribute_proto} | dict(attributes)
-        opsets = dict(frame.opsets) | read_opsets(function.opset_import, f"the function {function.name}")
-        inner = Frame(scope, opsets, given, f"{name}/", frame.depth + 1)
+        inner = Frame(scope, self._function_opsets(function, frame.opsets), given, f"{name}/", frame.depth + 1)
         self._nodes(function.node, inner)
         # an operator's definition leaves out the outputs that the node does not ask for
         return [scope.names.get(n) for n in function.output]
+
+    @staticmethod
+    def _function_opsets(function: FunctionProto, outer: Mapping[str, int]) -> Mapping[str, int]:
+        return dict(outer) | read_opsets(function.opset_import, f"the function {function.name}")
 
     def inline(self, graph: GraphProto, arguments: Sequence[Value], frame: Frame, name: str) -> list[Value]:
         scope = _Scope(frame.scope)
@@ -321,28 +332,27 @@ class Import:
         outputs = self._subgraph(graph, arguments, frame.inside(scope, f"{name}/"))
         return Graph([*inputs, *scope.captured.values()], outputs), list(scope.captured)
 
-    def _list_unknown(self, nodes: Sequence[NodeProto], frame: Frame) -> None:
-        """Note the unknown operators of nodes that cannot be imported because an operand's producer could not."""
-        pending = [(n, frame.path) for n in nodes]
+    def list_unknown(self, nodes: Sequence[NodeProto], frame: Frame) -> None:
+        """Note the unknown operators among nodes, in their bodies and in the functions they call.
+
+        For nodes that cannot be imported because an operand's producer could not, or not yet.
+        """
+        expanded: set[FunctionKey] = set()
+        pending = [(n, frame.path, frame.opsets) for n in reversed(nodes)]
         while pending:
-            node, path = pending.pop()
+            node, path, opsets = pending.pop()
             domain = domain_of(node.domain)
             name = path + (node.name or node.op_type)
-            opset = frame.opsets.get(domain)
-            if (domain, node.op_type, node.overload) not in self.model.functions:
-                if opset is None:
-                    self.items.append(
-                        UnsupportedItem(_shown(domain, node.op_type), name, f"unknown operator set {domain!r}")
-                    )
-                elif find(domain, node.op_type, opset) is None:
-                    schema = schema_of(domain, node.op_type, opset)
-                    if schema is None or not (schema.has_function or schema.has_context_dependent_function):
-                        self.items.append(
-                            UnsupportedItem(
-                                _shown(domain, node.op_type), name, _why_unknown(domain, node.op_type, opset)
-                            )
-                        )
-            pending += [(n, f"{name}/") for g in subgraphs_of(node) for n in g.node]
+            key = (domain, node.op_type, node.overload)
+            inner = [n for g in subgraphs_of(node) for n in g.node]
+            if key in self.model.functions:
+                if key not in expanded:  # once is enough, from wherever it is called
+                    expanded.add(key)
+                    function = self.model.functions[key]
+                    inner, opsets = list(function.node), self._function_opsets(function, opsets)
+            elif reason := _why_unknown(domain, node.op_type, opsets.get(domain)):
+                self.items.append(UnsupportedItem(_shown(domain, node.op_type), name, reason))
+            pending += [(n, f"{name}/", opsets) for n in reversed(inner)]
 
     def deciding_inputs(self, v: Value) -> list[str]:
         """The inputs whose values would tell `v`; none when what lies between is no small computation on inputs."""
@@ -371,24 +381,27 @@ def _shown(domain: str, op: str) -> str:
     return f"{domain}.{op}" if domain else op
 
 
-def _why_unknown(domain: str, op: str, opset: int) -> str:
+def _why_unknown(domain: str, op: str, opset: int | None) -> str:
+    """Why an operator can neither be imported nor replaced by its definition; "" when it can."""
+    if opset is None:
+        return f"unknown operator set {domain!r}"
+    if find(domain, op, opset) is not None:
+        return ""
     schema = schema_of(domain, op, opset)
     if schema is not None:
-        return (
-            f"version {schema.since_version} of the operator is not supported"
-            if versions(domain, op)
-            else "the operator is not supported"
-        )
-    if domain in ("", "ai.onnx.ml"):
-        return f"opset {opset} has no such operator"
-    return f"unknown operator of {domain!r}"
+        if schema.has_function or schema.has_context_dependent_function:
+            return ""
+        if versions(domain, op):
+            return f"version {schema.since_version} of the operator is not supported"
+        return "the operator is not supported"
+    return f"opset {opset} has no such operator" if domain in ("", "ai.onnx.ml") else f"unknown operator of {domain!r}"
 
 
 def check_operators(model: OnnxModel) -> None:
     """Raise UnsupportedError listing every operator that has no importer; needs to know nothing of the inputs."""
     load_importers()
     check = Import(model, {}, {})
-    check._list_unknown(model.proto.graph.node[::-1], Frame(_Scope(), model.opsets))
+    check.list_unknown(model.proto.graph.node, Frame(_Scope(), model.opsets))
     if check.items:
         raise UnsupportedError(check.items)
 
@@ -400,7 +413,8 @@ def import_model(
 
     `shapes` is read by `input_types`. `values` holds inputs whose value is known: they stay in the graph's signature
     but their value is used as a constant. Raises NeedsValue when a type depends on the value of inputs that
-    `values` lacks, UnsupportedError with everything that graphc lacks, ModelError and InputError for what does not fit together.
+    `values` lacks, UnsupportedError with everything that graphc lacks, ModelError and InputError for what does not
+    fit together.
     """
     load_importers()
     return Import(load_model(model), shapes or {}, values or {}).graph()

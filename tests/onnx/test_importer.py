@@ -12,7 +12,7 @@ from interpreting_backend import import_for
 from onnx import TensorProto, helper
 
 from graphc.errors import InputError, ModelError, NeedsValue, UnsupportedError
-from graphc.frontends.onnx import import_model, input_types, load_model, signature
+from graphc.frontends.onnx import check_operators, import_model, input_types, load_model, signature
 from graphc.ir.dims import Dim
 from graphc.ir.graph import Graph, location_of
 from graphc.ir.types import TensorType
@@ -61,6 +61,20 @@ def test_an_unknown_operator_behind_another_is_listed() -> None:
     with pytest.raises(UnsupportedError) as e:
         imported(model(nodes, [info("x", [2])], ["y"]))
     assert [i[1] for i in e.value.items] == ["one", "two"]
+
+
+def test_unknown_operators_are_found_without_importing() -> None:
+    """In bodies, and in local functions under the operator sets that they import."""
+    f = helper.make_function(
+        "local", "f", ["a"], ["b"], [node("Odd", ["a"], ["b"], name="deep")], [helper.make_opsetid("", 18)]
+    )
+    branch = helper.make_graph([node("f", ["x"], ["b"], name="call", domain="local")], "branch", [], [info("b", [2])])
+    choice = node("If", ["c"], ["y"], name="choice", then_branch=branch, else_branch=branch)
+    inputs = [info("x", ["n"]), info("c", [], TensorProto.BOOL)]
+    m = model([choice], inputs, ["y"], functions=[f], domains={"local": 1})
+    with pytest.raises(UnsupportedError) as e:
+        check_operators(load_model(m))
+    assert [i[:2] for i in e.value.items] == [("Odd", "choice/call/deep")]
 
 
 def test_attributes_at_their_default_are_fine() -> None:

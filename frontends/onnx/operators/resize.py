@@ -42,13 +42,13 @@ class _Taps(NamedTuple):
 @importer("Upsample", 7, 9)
 def upsample(c: Context, x: Value, scales: Value | None = None) -> Value:
     factors = c.floats("scales") if scales is None else tuple(c.static(scales, "scales").ravel().tolist())
-    return _resize(c, x, _scaled(c, x, range(x.rank), factors), "asymmetric", "floor")
+    return _resize(c, x, _scaled(c, x, range(x.rank), factors), "asymmetric", "simple")
 
 
 @importer("Resize", 10)
 def resize_10(c: Context, x: Value, scales: Value) -> Value:
     factors = tuple(c.static(scales, "scales").ravel().tolist())
-    return _resize(c, x, _scaled(c, x, range(x.rank), factors), "asymmetric", "floor")
+    return _resize(c, x, _scaled(c, x, range(x.rank), factors), "asymmetric", "simple")
 
 
 @importer("Resize", 11, 13, 18, 19)
@@ -171,6 +171,8 @@ def _nearest(c: Context, x: Value, axis: _Axis, positions: np.ndarray, rounding:
         up = ratio > 0.5
     elif rounding == "round_prefer_ceil":
         up = ratio >= 0.5
+    elif rounding == "simple":  # what onnxruntime does where older versions say nothing
+        up = (ratio == 1) | (axis.scale < 1)
     elif rounding in ("floor", "ceil"):
         up = (ratio == 1) if rounding == "floor" else np.ones_like(ratio, bool)
     else:
