@@ -20,6 +20,7 @@ from graphc import ops
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.rewrite import Rule, Uses, rewrite, rule
+from graphc.ops.frames import frames
 from graphc.passes.match import needs
 from graphc.passes.recurrence import RECURRENCE
 
@@ -44,8 +45,8 @@ def _by_entry(node: Node) -> Sequence[Value]:
 
 
 @rule(
-    "dot", "conv", check=needs(lambda n: n.types[0].dtype.name in HALF, "the element type is not a half precision one")
-)  # type: ignore[union-attr]
+    "dot", "conv", check=needs(lambda n: n.outputs[0].dtype.name in HALF, "the element type is not a half precision one")
+)
 def half_precision(node: Node) -> Value:
     """contraction in float32 between casts"""
     wide = [ops.cast(v, dtype=FLOAT32) for v in node.inputs]
@@ -116,7 +117,7 @@ def convolution_of_one_channel(node: Node) -> Value:
     zero = np.zeros((), w.dtype.numpy)
     shifted = [ops.pad(columns, zero, low=(k * step, 0), high=((together - 1 - k) * step, 0)) for k in range(together)]
     matrix = ops.concat(*shifted, axis=1)
-    pieces = ops.frames(line, size=size, step=together * step)
+    pieces = frames(line, size=size, step=together * step)
     product = ops.dot(pieces, ops.broadcast_to(matrix, shape=(batch, *matrix.shape)))
     y = ops.reshape(product, shape=(batch, rows * together, filters))
     y = ops.slice(y, starts=(0, 0, 0), stops=(batch, count, filters), steps=(1, 1, 1))

@@ -293,7 +293,7 @@ class _Layout:
         if number is not None:
             if not exact and not np.isfinite(number):
                 return "a constant is not finite"
-            return ops.broadcast_to(constant(number, v.dtype), shape=shape)  # type: ignore[no-any-return]
+            return ops.broadcast_to(constant(number, v.dtype), shape=shape)
         source = v.node.inputs[0] if v.node.op.name == "broadcast_to" else v
         rank = v.rank
         extents = (1,) * (rank - source.rank) + source.shape
@@ -307,14 +307,14 @@ class _Layout:
             seen = seen.node.inputs[0]  # [C, 1, 1] from a blocked [1, C, 1, 1]
         inner = self.blocked_forms.get(seen) if seen.shape == extents else None
         if inner is not None and inner.like(like):
-            return ops.broadcast_to(inner.value, shape=shape)  # type: ignore[no-any-return]
+            return ops.broadcast_to(inner.value, shape=shape)
         image = _as_image(ops.reshape(self.plain(source), shape=extents))
         small = (
             ops.reshape(image, shape=(*image.shape, 1))
             if extents[1] == 1
             else ops.block(image, size=like.lanes, groups=like.groups)
         )
-        return ops.broadcast_to(small, shape=shape)  # type: ignore[no-any-return]
+        return ops.broadcast_to(small, shape=shape)
 
 
 def _window(node: Node) -> tuple[Any, Any, Any, int]:
@@ -330,7 +330,7 @@ def _apart(w: Value, form: Blocked) -> Value:
     room = -each % form.lanes
     grouped = ops.reshape(w, shape=(form.groups, each, *w.shape[1:]))
     padded = ops.pad(grouped, np.zeros((), w.dtype.numpy), low=(0,) * 5, high=(0, room, 0, 0, 0))
-    return ops.reshape(padded, shape=(form.groups * (each + room), *w.shape[1:]))  # type: ignore[no-any-return]
+    return ops.reshape(padded, shape=(form.groups * (each + room), *w.shape[1:]))
 
 
 def _as_image(v: Value) -> Value:
@@ -457,7 +457,7 @@ def _reduction(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | V
     if 1 in axes:
         if not form.exact:
             return "it would take in lanes past the last channel"
-        return ops.reshape(node.op(form.value, axes=tuple(sorted((*inner, 1, 4)))), shape=out.shape)  # type: ignore[no-any-return]
+        return ops.reshape(node.op(form.value, axes=tuple(sorted((*inner, 1, 4)))), shape=out.shape)
     n, _, *s = out.shape
     target = (n, form.value.shape[1], *(1,) * (2 - len(s)), *s, form.lanes)
     return replace(form, value=ops.reshape(node.op(form.value, axes=inner), shape=target))

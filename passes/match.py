@@ -74,7 +74,8 @@ def is_tensor(v: Value) -> bool:
 
 def size_of(shape: tuple[DimLike, ...]) -> int | None:
     """The number of elements, or None when a dimension is symbolic."""
-    return math.prod(shape) if all(isinstance(d, int) for d in shape) else None  # type: ignore[arg-type]
+    known = [d for d in shape if isinstance(d, int)]
+    return math.prod(known) if len(known) == len(shape) else None
 
 
 def is_constant(v: Value) -> bool:

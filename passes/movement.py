@@ -383,7 +383,7 @@ def broadcast_after_movement(node: Node) -> Value:
     return ops.broadcast_to(ops.reshape(node.inputs[0].node.inputs[0], shape=()), shape=node.outputs[0].shape)
 
 
-def reshaped_source(outer: Value, new: tuple[DimLike, ...]) -> tuple[int, ...] | None:
+def reshaped_source(outer: Value, new: tuple[DimLike, ...]) -> tuple[DimLike, ...] | None:
     """The shape of a broadcast's operand under which reshaping it first comes to the same; None when there is none.
 
     Every run of axes that the reshape merges or splits must be repeated as a whole or not at all.
@@ -392,11 +392,11 @@ def reshaped_source(outer: Value, new: tuple[DimLike, ...]) -> tuple[int, ...] |
         return None
     inner = outer.node.inputs[0]
     old = (1,) * (outer.rank - inner.rank) + inner.shape
-    shape = [1] * len(new)
+    shape: list[DimLike] = [1] * len(new)
     for before, after in factor_groups(outer.shape, new):  # type: ignore[arg-type]
         if all(old[a] == outer.shape[a] for a in before):
             for a in after:
-                shape[a] = new[a]  # type: ignore[call-overload]
+                shape[a] = new[a]
         elif any(old[a] != 1 for a in before):
             return None
     return tuple(shape)
@@ -427,7 +427,7 @@ def broadcast_after_transpose(node: Node) -> Value:
 
 MOVEMENT_RULES: Sequence[Rule] = (
     same_shape, same_order, whole_slice, no_padding, empty_operands, merge_reshapes, merge_transposes,
-    transpose_of_units, merge_broadcasts, broadcast_of_leading_units, merge_slices, merge_concats, slice_of_concat, crop, own_padding,
-    reduce_of_units, merge_reductions, window_over_everything, window_of_one, gather_one, broadcast_after_elementwise,
+    transpose_of_units, merge_broadcasts, broadcast_of_leading_units, merge_slices, merge_concats, slice_of_concat, crop,
+    own_padding, reduce_of_units, merge_reductions, window_over_everything, window_of_one, gather_one, broadcast_after_elementwise,
     broadcast_after_movement, broadcast_after_reshape, broadcast_after_transpose,
 )  # fmt: skip

@@ -38,7 +38,7 @@ class _Seen(NamedTuple):
     def again(self, source: Value, shape: tuple[int, ...]) -> Value:
         """The same views of another source of the same shape."""
         if self.is_reshape:
-            return ops.reshape(source, shape=shape)  # type: ignore[no-any-return]
+            return ops.reshape(source, shape=shape)
         for op, attrs in self.views:
             source = op(source, **dict(attrs))
         return source
@@ -125,9 +125,9 @@ def _in_shape(v: Value, shape: tuple[int, ...], seen: dict[Value, _Seen]) -> Val
     if v.node.op.name == "broadcast_to":
         number = uniform(v)
         if number is not None:
-            return ops.broadcast_to(constant(number, v.dtype), shape=shape)  # type: ignore[no-any-return]
+            return ops.broadcast_to(constant(number, v.dtype), shape=shape)
         source = reshaped_source(v, shape)
         return None if source is None else ops.broadcast_to(ops.reshape(v.node.inputs[0], shape=source), shape=shape)
     if v.node.op.kind is Kind.INJECTIVE and v.node.op.view is not None and v.node.op.name != "reshape":
         return None
-    return ops.reshape(v, shape=shape)  # type: ignore[no-any-return]
+    return ops.reshape(v, shape=shape)

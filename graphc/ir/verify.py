@@ -116,7 +116,7 @@ def fresh_renames(
 
 def _match(recorded: Type, inferred: Type, known: frozenset[str], renames: dict[str, DimLike]) -> None:
     while not isinstance(recorded, TensorType) and type(recorded) is type(inferred):
-        recorded, inferred = recorded.element, inferred.element  # type: ignore[union-attr]
+        recorded, inferred = recorded.element, inferred.element
     if not isinstance(recorded, TensorType) or not isinstance(inferred, TensorType):
         return
     for a, b in zip(recorded.shape, inferred.shape, strict=False):
