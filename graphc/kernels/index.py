@@ -8,6 +8,7 @@ time.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from graphc.ir.dtypes import dtype_of
@@ -44,25 +45,22 @@ class Range(NamedTuple):
     high: int
 
 
+@lru_cache(maxsize=1 << 16)
 def linear_form(e: Scalar) -> Linear:
     """An int64 expression as a linear form. Products of two non-constants are atoms."""
-    forms: dict[Scalar, Linear] = {}
-    for x in walk((e,)):
-        if x.dtype is not INT64:
-            continue
-        if x.op == "const":
-            forms[x] = Linear(x.attr, {})
-        elif x.op in ("add", "sub"):
-            forms[x] = _sum(forms[x.args[0]], forms[x.args[1]], 1 if x.op == "add" else -1)
-        elif x.op == "neg":
-            forms[x] = _scaled(forms[x.args[0]], -1)
-        elif x.op == "mul" and not forms[x.args[0]].terms:
-            forms[x] = _scaled(forms[x.args[1]], forms[x.args[0]].base)
-        elif x.op == "mul" and not forms[x.args[1]].terms:
-            forms[x] = _scaled(forms[x.args[0]], forms[x.args[1]].base)
-        else:
-            forms[x] = Linear(0, {x: 1})
-    return forms[e]
+    if e.op == "const":
+        return Linear(e.attr, {})
+    if e.op in ("add", "sub"):
+        return _sum(linear_form(e.args[0]), linear_form(e.args[1]), 1 if e.op == "add" else -1)
+    if e.op == "neg":
+        return _scaled(linear_form(e.args[0]), -1)
+    if e.op == "mul":
+        a, b = e.args
+        if a.op == "const":
+            return _scaled(linear_form(b), a.attr)
+        if b.op == "const":
+            return _scaled(linear_form(a), b.attr)
+    return Linear(0, {e: 1})
 
 
 def _sum(a: Linear, b: Linear, sign: int) -> Linear:
@@ -85,16 +83,16 @@ def unlinear(form: Linear) -> Scalar:
     return total + form.base
 
 
-def ranges(e: Scalar, extents: Sequence[int]) -> Range | None:
+@lru_cache(maxsize=1 << 16)
+def ranges(e: Scalar, extents: tuple[int, ...]) -> Range | None:
     """The range of an int64 expression when loop k runs over `range(extents[k])`; None when nothing is known."""
-    known: dict[Scalar, Range | None] = {}
-    for x in walk((e,)):
-        if x.dtype is INT64:
-            known[x] = _range(x, [known.get(a) for a in x.args], extents)
-    return known[e]
+    # a condition, or a value from data, has no range; their arguments are not looked into
+    looked_into = e.op in ("add", "sub", "mul", "neg", "floordiv", "mod", "maximum", "minimum", "select")
+    args = [ranges(a, extents) if a.dtype is INT64 else None for a in e.args] if looked_into else []
+    return _range(e, args, extents)
 
 
-def _range(x: Scalar, args: Sequence[Range | None], extents: Sequence[int]) -> Range | None:
+def _range(x: Scalar, args: Sequence[Range | None], extents: tuple[int, ...]) -> Range | None:
     match x.op:
         case "const":
             return Range(x.attr, x.attr)
@@ -130,6 +128,7 @@ def _range(x: Scalar, args: Sequence[Range | None], extents: Sequence[int]) -> R
 def simplify(e: Scalar, extents: Sequence[int], known: dict[Scalar, Scalar] | None = None) -> Scalar:
     """`e` with its index arithmetic done as far as the extents of the loops allow. `known` is a memo for one set of extents."""
     new = known if known is not None else {}
+    extents = tuple(extents)
     for x in walk((e,)):
         if x not in new:
             new[x] = _simple(_rebuilt(x, tuple(new[a] for a in x.args)), extents)
@@ -155,7 +154,7 @@ def _rebuilt(x: Scalar, args: tuple[Scalar, ...]) -> Scalar:
     return scalar(x.op, *args)
 
 
-def _simple(x: Scalar, extents: Sequence[int]) -> Scalar:
+def _simple(x: Scalar, extents: tuple[int, ...]) -> Scalar:
     """One node whose arguments are simple already."""
     if x.dtype is INT64:
         if x.op in ("add", "sub", "mul", "neg"):
@@ -194,7 +193,7 @@ def _joined(form: Linear) -> Linear:
             return form
 
 
-def _divided(x: Scalar, extents: Sequence[int]) -> Scalar:
+def _divided(x: Scalar, extents: tuple[int, ...]) -> Scalar:
     """Floor division or remainder by a constant: multiples of the divisor leave, then common factors."""
     divisor = x.args[1].attr
     if ranges(x.args[0], extents) is None:  # data, not indices: it may wrap around
@@ -207,7 +206,7 @@ def _divided(x: Scalar, extents: Sequence[int]) -> Scalar:
     return _small_remainder(rest, divisor, extents)
 
 
-def _common_factor(form: Linear, divisor: int, extents: Sequence[int]) -> tuple[int, Linear, Linear] | None:
+def _common_factor(form: Linear, divisor: int, extents: tuple[int, ...]) -> tuple[int, Linear, Linear] | None:
     """(g, a, b) with form == g*a + b, 0 <= b < g and g a divisor of `divisor`."""
     for g in sorted({abs(c) for c in form.terms.values() if 1 < abs(c) < divisor and divisor % abs(c) == 0}):
         a = Linear(form.base // g, {t: c // g for t, c in form.terms.items() if c % g == 0})
@@ -218,7 +217,7 @@ def _common_factor(form: Linear, divisor: int, extents: Sequence[int]) -> tuple[
     return None
 
 
-def _small_quotient(form: Linear, divisor: int, extents: Sequence[int]) -> Scalar:
+def _small_quotient(form: Linear, divisor: int, extents: tuple[int, ...]) -> Scalar:
     e = unlinear(form)
     within = ranges(e, extents)
     if within is not None and within.low // divisor == within.high // divisor:
@@ -232,7 +231,7 @@ def _small_quotient(form: Linear, divisor: int, extents: Sequence[int]) -> Scala
     return scalar("floordiv", e, divisor)
 
 
-def _small_remainder(form: Linear, divisor: int, extents: Sequence[int]) -> Scalar:
+def _small_remainder(form: Linear, divisor: int, extents: tuple[int, ...]) -> Scalar:
     e = unlinear(form)
     within = ranges(e, extents)
     if within is not None and within.low // divisor == within.high // divisor:
@@ -245,7 +244,7 @@ def _small_remainder(form: Linear, divisor: int, extents: Sequence[int]) -> Scal
     return scalar("mod", e, divisor)
 
 
-def _chosen(x: Scalar, extents: Sequence[int]) -> Scalar:
+def _chosen(x: Scalar, extents: tuple[int, ...]) -> Scalar:
     a, b = x.args
     difference = ranges(unlinear(_sum(linear_form(a), linear_form(b), -1)), extents)
     if difference is not None and difference.low >= 0:
@@ -255,7 +254,7 @@ def _chosen(x: Scalar, extents: Sequence[int]) -> Scalar:
     return x
 
 
-def _compared(x: Scalar, extents: Sequence[int]) -> Scalar:
+def _compared(x: Scalar, extents: tuple[int, ...]) -> Scalar:
     a, b = x.args
     difference = ranges(unlinear(_sum(linear_form(a), linear_form(b), -1)), extents)
     if difference is None:

@@ -14,6 +14,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
 
 from graphc.errors import CompileError
 from graphc.ir.dtypes import DType, dtype_of
@@ -138,13 +140,14 @@ def nest_of(body: Graph, operands: Sequence[Layout], results: Sequence[Layout]) 
     Raises CompileError with the reason when there is none.
     """
     try:
-        return _nest(body, operands, results)
+        return _nest(body, tuple(x.strides for x in operands), tuple(x.strides for x in results))
     except _CannotLowerError as reason:
         where = describe_location(body.outputs[0].node)
         raise CompileError(f"{body.outputs[0].node.op.name}: no kernel, {reason}{where}") from None
 
 
-def _nest(body: Graph, operands: Sequence[Layout], results: Sequence[Layout]) -> LoopNest:
+@lru_cache(maxsize=1024)
+def _nest(body: Graph, operands: tuple[tuple[int, ...], ...], results: tuple[tuple[int, ...], ...]) -> LoopNest:
     for v in (*body.inputs, *body.outputs):
         if not isinstance(v.type, TensorType) or not v.type.is_static:
             raise _CannotLowerError(f"{v.type} has no fixed size")
@@ -162,7 +165,7 @@ def _nest(body: Graph, operands: Sequence[Layout], results: Sequence[Layout]) ->
     extents = [shape[k] for k in (*kept, *axes)]
     inner = tuple(const(shape[k]) for k in axes)
 
-    values = _Body(body, [layout.strides for layout in operands], extents)
+    values = _Body(body, operands, extents)
     stages: list[Map | Reduce] = []
     for number, node in enumerate(reductions):
         (operand,) = node.inputs
@@ -178,7 +181,7 @@ def _nest(body: Graph, operands: Sequence[Layout], results: Sequence[Layout]) ->
 
     inside: list[Store] = []
     outside: list[Store] = []
-    for k, (v, layout) in enumerate(zip(body.outputs, results, strict=True)):
+    for k, (v, strides) in enumerate(zip(body.outputs, results, strict=True)):
         where = _indices(v.tensor.static_shape, outer)
         stores = outside
         if where is None or not reductions:
@@ -186,7 +189,7 @@ def _nest(body: Graph, operands: Sequence[Layout], results: Sequence[Layout]) ->
         if where is None:
             raise _CannotLowerError(f"the result {v.type} is neither what is reduced nor what remains of it")
         offset = const(0)
-        for i, s in zip(where, layout.strides, strict=True):
+        for i, s in zip(where, strides, strict=True):
             offset = offset + i * s
         stores.append(Store(len(operands) + k, simplify(offset, extents), values.element(v, where)))
     stages += [Map(loops_, tuple(stores)) for loops_, stores in ((inner, inside), ((), outside)) if stores]
@@ -210,9 +213,11 @@ def _reason(body: Graph) -> str | None:
     for v in (*body.inputs, *body.outputs):
         if not isinstance(v.type, TensorType) or not v.type.is_static:
             return f"{v.type} has no fixed size"
-    dense = [[Layout.dense(v.tensor.static_shape) for v in values] for values in (body.inputs, body.outputs)]
+    inputs, outputs = (
+        tuple(Layout.dense(v.tensor.static_shape).strides for v in values) for values in (body.inputs, body.outputs)
+    )
     try:
-        _nest(body, *dense)
+        _nest(body, inputs, outputs)
     except _CannotLowerError as reason:
         return str(reason)
     return None
@@ -270,29 +275,44 @@ def lower_copy(source: Placed, target: Placed, threads: int = 1) -> list[Launch]
 def launches(
     nest: LoopNest, placed: Sequence[Placed], threads: int, names: tuple[str, ...], *, ordered: bool = False
 ) -> list[Launch]:
-    """The launches of a nest whose extents and strides are numbers, on operands and then results."""
+    """The launches of a loop nest with numbers for extents and strides, whose buffer k is `placed[k]`.
+
+    `names` says for people what it computes. The loops may come in any order and need not be merged; `ordered` keeps
+    their order, for stores that later ones overwrite (give one thread then).
+    """
     result = []
-    for piece in loops.split_domain(nest):
+    for piece in [nest] if ordered else loops.split_domain(nest):
         piece, operands = _used(piece, placed)
-        for step in (loops.drop_unit_loops, loops.split_divided, loops.drop_unit_loops, loops.order, loops.collapse):
-            piece = step(piece)
-        piece = loops.parallel_first(piece, threads)
-        points = math.prod(e.attr for e in (*piece.extents, *loops.inner_extents(piece)))
-        work = points * _cost(piece)
-        steps = piece.extents[0].attr if piece.extents else 1
-        tasks = max(1, min(threads, steps, work // _TASK_WORK))
-        chunk = -(-steps // tasks)
-        if tasks > 1 and len(piece.extents) == 1 and not loops.inner_extents(piece):
-            chunk = -(-chunk // 64) * 64  # whole vectors and cache lines
-        tasks = -(-steps // chunk)
-        scratch = loops.scratch_bytes(piece)
-        kernel, integers = loops.parametrise(piece)
-        if kernel.extents:
-            kernel, integers = replace(kernel, params=kernel.params + 1), (*integers, chunk)
-        result.append(
-            Launch(kernel, tuple(p.operand for p in operands), kernel.outputs, integers, tasks, scratch, names, work)
-        )
+        s = _schedule(piece, threads, ordered)
+        where = tuple(p.operand for p in operands)
+        result.append(Launch(s.kernel, where, nest.outputs, s.integers, s.tasks, s.scratch_bytes, names, s.work))
     return result
+
+
+class _Schedule(NamedTuple):
+    """A finished kernel, and the numbers of a launch that do not depend on where its operands lie."""
+
+    kernel: LoopNest
+    integers: tuple[int, ...]
+    tasks: int
+    scratch_bytes: int
+    work: int
+
+
+@lru_cache(maxsize=4096)  # layers repeat
+def _schedule(nest: LoopNest, threads: int, ordered: bool) -> _Schedule:
+    nest = loops.drop_unit_loops(loops.split_divided(loops.drop_unit_loops(nest)))
+    nest = loops.collapse(nest if ordered else loops.order(nest))
+    nest = loops.parallel_first(nest, threads)
+    work = math.prod(e.attr for e in (*nest.extents, *loops.inner_extents(nest))) * _cost(nest)
+    steps = nest.extents[0].attr if nest.extents else 1
+    chunk = -(-steps // max(1, min(threads, steps, work // _TASK_WORK)))
+    if chunk < steps and len(nest.extents) == 1 and not loops.inner_extents(nest):
+        chunk = -(-chunk // 64) * 64  # whole vectors and cache lines
+    kernel, integers = loops.parametrise(nest)
+    if kernel.extents:
+        kernel, integers = replace(kernel, params=kernel.params + 1), (*integers, chunk)
+    return _Schedule(kernel, integers, -(-steps // chunk), loops.scratch_bytes(nest), work)
 
 
 def _used(nest: LoopNest, placed: Sequence[Placed]) -> tuple[LoopNest, list[Placed]]:
