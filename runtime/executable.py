@@ -18,7 +18,7 @@ import numpy as np
 
 from graphc.errors import InputError, NeedsValue
 from graphc.ir.dtypes import DType
-from graphc.ir.graph import Graph
+from graphc.ir.graph import Graph, Node
 from graphc.ir.interpret import bind_symbols, run_node
 from graphc.ir.types import OptionalType, SequenceType, TensorType, Type, type_symbols
 from graphc.options import Options
@@ -234,7 +234,7 @@ class Specialisation:
         self.options = options
         self.graph = prepare(graph, options)
         self.stages, self._results = partition(self.graph)
-        self._compiled = [_HostStage(s, options) if s.on_host else _NativeStage(s, options) for s in self.stages]
+        self._compiled = [_compile_stage(s, options) for s in self.stages]
         # most models are one stretch of native code from inputs to outputs
         self._single = self._compiled[0] if len(self._compiled) == 1 and self._straight() else None
 
@@ -264,16 +264,23 @@ class Specialisation:
         return [values[i] for i in self._results]
 
 
+def _compile_stage(stage: Stage, options: Options) -> _NativeStage | _HostStage:
+    if stage.graph is not None:
+        return _NativeStage(stage.graph, options)
+    assert stage.node is not None
+    return _HostStage(stage.node, options)
+
+
 class _NativeStage:
     """A stretch of native code: one plan, or one for each set of sizes that the host found out."""
 
-    def __init__(self, stage: Stage, options: Options) -> None:
-        self._stage, self._options = stage, options
+    def __init__(self, graph: Graph, options: Options) -> None:
+        self._graph, self._options = graph, options
         self._plans: OrderedDict[tuple[int, ...], CompiledGraph] = OrderedDict()
-        types = [v.type for n in stage.graph.nodes for v in n.outputs]
+        types = [v.type for n in graph.nodes for v in n.outputs]
         self._symbols = sorted(frozenset().union(*map(type_symbols, types)))
         if not self._symbols:
-            self._plans[()] = self._plan(stage.graph)
+            self._plans[()] = self._plan(graph)
 
     @property
     def plans(self) -> list[CompiledGraph]:
@@ -287,8 +294,8 @@ class _NativeStage:
         plan = self._plans.get(key)
         if plan is None:
             sizes = dict(zip(self._symbols, key, strict=True))
-            log.info("compiling a stretch of %d nodes for %s", len(self._stage.graph.nodes), sizes)
-            plan = self._plans[key] = self._plan(prepare(specialise(self._stage.graph, sizes), self._options))
+            log.info("compiling a stretch of %d nodes for %s", len(self._graph.nodes), sizes)
+            plan = self._plans[key] = self._plan(prepare(specialise(self._graph, sizes), self._options))
             while len(self._plans) > Executable.KEEP:
                 self._plans.popitem(last=False)
         return plan.run(arguments)
@@ -299,13 +306,14 @@ class _HostStage:
 
     plans: tuple[CompiledGraph, ...] = ()
 
-    def __init__(self, stage: Stage, options: Options) -> None:
-        self._stage = stage
-        self._bodies = {b: Executable(GraphSource(b, stage.node.op.name), options) for b in stage.node.bodies}
+    def __init__(self, node: Node, options: Options) -> None:
+        self._node = node
+        self._reads = tuple(dict.fromkeys(v for v in node.inputs if v.node.op.name != "constant"))
+        self._bodies = {b: Executable(GraphSource(b, node.op.name), options) for b in node.bodies}
 
     def run(self, arguments: list[Any], symbols: dict[str, int]) -> list[Any]:
-        node = self._stage.node
-        given = dict(zip(self._stage.graph.inputs, arguments, strict=True))
+        node = self._node
+        given = dict(zip(self._reads, arguments, strict=True))
         operands = [given[v] if v in given else v.literal for v in node.inputs]
         if node.bodies:
             results = run_control(node, operands, self._run_body)

@@ -19,23 +19,15 @@ __all__ = ["Stage", "host_reason", "partition"]
 class Stage:
     """One step of a run: reads values by number, writes values by number.
 
-    `graph` holds what to compute (its inputs and outputs in the order of `reads` and `writes`); on the host it is a
-    single node, and `reason` says why it is there.
+    A native stage holds in `graph` what to compute, its inputs and outputs in the order of `reads` and `writes`. A host
+    stage holds the one `node` to run, whose operands that are not constants `reads` gives, and the reason.
     """
 
-    graph: Graph
     reads: tuple[int, ...]
     writes: tuple[int, ...]
+    graph: Graph | None = None
+    node: Node | None = None
     reason: str = ""
-
-    @property
-    def on_host(self) -> bool:
-        return bool(self.reason)
-
-    @property
-    def node(self) -> Node:
-        """The operation of a host stage."""
-        return self.graph.outputs[0].node
 
 
 def host_reason(node: Node) -> str:
@@ -76,7 +68,7 @@ def partition(graph: Graph) -> tuple[list[Stage], tuple[int, ...]]:
     if not any(reasons.values()) and all(_is_native(v.type) for v in (*graph.inputs, *graph.outputs)):
         # nearly every model: one stretch, the graph as it is, under its own names
         results = tuple(range(len(graph.inputs), len(graph.inputs) + len(graph.outputs)))
-        return [Stage(graph, tuple(range(len(graph.inputs))), results)], results
+        return [Stage(tuple(range(len(graph.inputs))), results, graph)], results
     rank = _ranks(graph, reasons)
     needed = set(graph.outputs)
     groups: dict[int, list[Node]] = {}
@@ -130,21 +122,18 @@ def _ranks(graph: Graph, reasons: dict[Node, str]) -> dict[Node, int]:
 
 def _stage(batch: list[Node], writes: list[Value], numbers: dict[Value, int], reason: str) -> Stage:
     inside = set(batch)
-    new: dict[Value, Value] = {}
-    reads: list[int] = []
-    inputs: list[Value] = []
-    for node in batch:
-        for v in node.inputs:
-            if v in new or v.node in inside:
-                continue
-            if v.node.op.name == "constant":
-                new[v] = v
-            else:
-                new[v] = input_value(f"v{numbers[v]}", v.type)
-                reads.append(numbers[v])
-                inputs.append(new[v])
-        with location(*location_of(node)):
-            new.update(zip(node.outputs, remake(node, tuple(new[v] for v in node.inputs)), strict=True))
+    outside = [v for n in batch for v in n.inputs if v.node not in inside and v.node.op.name != "constant"]
+    reads = tuple(dict.fromkeys(outside))
+    graph = None
+    if not reason:
+        new: dict[Value, Value] = {v: input_value(f"v{numbers[v]}", v.type) for v in reads}
+        for node in batch:
+            new.update({v: v for v in node.inputs if v.node.op.name == "constant"})
+            with location(*location_of(node)):
+                new.update(zip(node.outputs, remake(node, tuple(new[v] for v in node.inputs)), strict=True))
+        graph = Graph([new[v] for v in reads], [new.get(v, v) for v in writes])
+    read = tuple(numbers[v] for v in reads)
     for v in writes:
         numbers[v] = len(numbers)
-    return Stage(Graph(inputs, [new.get(v, v) for v in writes]), tuple(reads), tuple(numbers[v] for v in writes), reason)
+    # a host node keeps its own types: made again, it would promise other unknown sizes
+    return Stage(read, tuple(numbers[v] for v in writes), graph, batch[0] if reason else None, reason)

@@ -10,7 +10,11 @@ import pytest
 from small_models import chooser, classifier, convolutions, save
 
 import graphc
+from graphc import ops
 from graphc.errors import InputError, ModelError, OptionError, UnsupportedError
+from graphc.ir.dtypes import dtype_of
+from graphc.ir.graph import Graph, input_value
+from graphc.ir.types import tensor
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +160,14 @@ def test_prepare_compiles_ahead(exe: graphc.Executable) -> None:
         exe.prepare()
     with pytest.raises(InputError, match="no input"):
         exe.prepare(x=(7, 8), q=(1,))
+
+
+def test_sizes_that_the_data_decides_start_a_new_stretch() -> None:
+    x = input_value("x", tensor("float32", 6))
+    where = ops.cast(ops.nonzero(ops.relu(x)), dtype=dtype_of("float32"))
+    exe = graphc.compile(Graph([x], [ops.exp(where), ops.add(x, 1.0)]))
+    for given in ([1, -1, 2, 0, 3, -4], [1, -1, -2, 0, 3, -4], [-1] * 6):
+        a = np.array(given, np.float32)
+        found, shifted = exe(a)
+        np.testing.assert_allclose(found, np.exp(np.nonzero(a > 0)[0][None].astype(np.float32)), rtol=1e-6)
+        np.testing.assert_array_equal(shifted, a + 1)

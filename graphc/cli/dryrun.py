@@ -90,9 +90,11 @@ def dry_run(model: Source, feeds: Mapping[str, np.ndarray], options: Options, ex
         prepared = prepare(imported, options, hooks=(hook,))
         seen = DryRun(options, imported, import_seconds, prepared, events, records)
         for stage in partition(prepared)[0]:
-            if stage.on_host:
+            if stage.node is not None:
                 seen.host.append((stage.node, stage.reason))
-            elif all(isinstance(v.type, TensorType) and v.type.is_static for n in stage.graph.nodes for v in n.outputs):
+                continue
+            assert stage.graph is not None
+            if all(isinstance(v.type, TensorType) and v.type.is_static for n in stage.graph.nodes for v in n.outputs):
                 seen.graphs.append(optimise(stage.graph, options, hooks=(hook,)))
             else:
                 seen.unplanned += 1
