@@ -142,10 +142,10 @@ class _Folder:
                     self.emitted[v] = v
                 elif base.size < array.size:
                     leading = next((a for a, d in enumerate(base.shape) if d != 1), base.ndim)
-                    data = constant(np.ascontiguousarray(base).reshape(base.shape[leading:]), v.dtype, self.names[v])
+                    data = constant(np.asarray(base, order="C").reshape(base.shape[leading:]), v.dtype, self.names[v])
                     self.emitted[v] = REGISTRY["broadcast_to"](data, shape=v.shape)
                 else:
-                    self.emitted[v] = constant(np.ascontiguousarray(array), v.dtype, self.names[v])
+                    self.emitted[v] = constant(np.asarray(array, order="C"), v.dtype, self.names[v])
         return self.emitted[v]
 
     def resolve(self, node: Node, inputs: Sequence[Value]) -> tuple[Value, ...] | None:

@@ -6,7 +6,7 @@ plain form, its blocked form, or both:
 
 - a convolution takes its operand blocked and gives its result blocked;
 - everything that can work on blocks as well as on channels does so when an operand is blocked: elementwise operations,
-  pooling, sums over pixels, concatenations and slices along whole blocks, padding, broadcasts, reshapes of pixels;
+  and those in `blocked.TRANSFERS`;
 - whatever cannot, takes the plain form. A conversion is made at the first use, once.
 
 Matrix products take their right operand packed. Packing is an operation like any other: of constants it folds.
@@ -18,8 +18,7 @@ finite; operations that could make them otherwise (`SAFE` lists those that canno
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from graphc.ir.types import TensorType
 from graphc.kernels.contraction import ConvProblem, GemmProblem, schedule
 from graphc.kernels.machine import Machine
 from graphc.ops.spec import Kind
+from graphc.passes.blocked import TRANSFERS, Blocked, to_blocks, to_plain
 from graphc.passes.match import uniform
 
 __all__ = ["block_layout", "pack_only"]
@@ -54,31 +54,6 @@ def block_layout(graph: Graph, machine: Machine, threads: int) -> Graph:
 def pack_only(graph: Graph, machine: Machine, threads: int) -> Graph:
     """Only what the contraction kernels need: every convolution between conversions of its own, packed weights."""
     return deep(lambda g: _Layout(g, machine, threads, spread=False).run())(graph)
-
-
-@dataclass(frozen=True)
-class Blocked:
-    """A value [N, C, *S] as blocks: `value` is [N, blocks, H, W, lanes], where H x W are the pixels of S in order.
-
-    With `groups`, the channels of each group fill blocks of their own.
-    """
-
-    value: Value
-    channels: int
-    groups: int = 1
-
-    @property
-    def lanes(self) -> int:
-        return int(self.value.shape[4])
-
-    @property
-    def exact(self) -> bool:
-        """Whether there are no lanes past the last channel of a group."""
-        return self.channels // self.groups % self.lanes == 0
-
-    def like(self, other: Blocked) -> bool:
-        """Whether channels stand in the same places."""
-        return self.lanes == other.lanes and self.groups == other.groups
 
 
 class _Layout:
@@ -119,19 +94,21 @@ class _Layout:
     def plain(self, v: Value) -> Value:
         """The value as it was, converted from blocks at the first call."""
         if v not in self.plain_forms:
-            form = self.blocked_forms[v]
-            image = ops.unblock(form.value, channels=form.channels, groups=form.groups)
-            self.plain_forms[v] = image if image.shape == v.shape else ops.reshape(image, shape=v.shape)
+            self.plain_forms[v] = to_plain(self.blocked_forms[v], v.shape)
         return self.plain_forms[v]
 
-    def blocks(self, v: Value, lanes: int, groups: int = 1) -> Blocked | None:
-        """The value in blocks, converted at the first call; None when it has no channels or too many axes."""
+    def form_of(self, v: Value) -> Blocked | None:
+        """The value's blocked form, if it has one."""
+        return self.blocked_forms.get(v)
+
+    def blocks(self, v: Value, lanes: int, groups: int = 1, axis: int = 1) -> Blocked | None:
+        """The value in blocks, converted at the first call; None when it has no such axis, or not so many groups."""
         form = self.blocked_forms.get(v)
-        if form is not None and form.lanes == lanes and form.groups == groups:
+        if form is not None and (form.lanes, form.groups, form.axis) == (lanes, groups, axis):
             return form
-        if not 2 <= v.rank <= 4 or not all(isinstance(d, int) for d in v.shape) or v.shape[1] % groups:
+        if axis >= v.rank or v.shape[axis] % groups:
             return None
-        converted = Blocked(ops.block(_as_image(self.plain(v)), size=lanes, groups=groups), v.shape[1], groups)
+        converted = to_blocks(self.plain(v), lanes, axis, groups)
         if form is None:
             self.blocked_forms[v] = converted
         return converted
@@ -221,7 +198,7 @@ class _Layout:
         y = ops.conv_blocked(
             image, packed, strides=strides, padding=padding, dilation=dilation, filters=filters, lanes=lanes
         )
-        return Blocked(y, filters, 1 if filters // groups % lanes == 0 else groups)
+        return Blocked(y, filters, groups=1 if filters // groups % lanes == 0 else groups)
 
     def depthwise(self, node: Node) -> Blocked | None:
         """A convolution of every channel with a filter of its own; None when it is another one."""
@@ -231,7 +208,7 @@ class _Layout:
             return None
         lanes = self.machine.isa.lanes(x.dtype.itemsize)
         form = self.blocked_forms.get(x)
-        if form is None or form.lanes != lanes:
+        if form is None or form.lanes != lanes or form.axis != 1:
             form = self.blocks(x, lanes, self.groups_wanted(node, lanes))
         assert form is not None
         packed = ops.pack_depthwise_weights(_apart(self.plain(w), form), size=lanes)
@@ -260,13 +237,14 @@ class _Layout:
         """The node's result from blocked operands (plain where it has no channels), or why that cannot be."""
         if node.op.kind is Kind.ELEMENTWISE:
             return self.elementwise(node)
-        transfer = _TRANSFERS.get(node.op.name)
+        transfer = TRANSFERS.get(node.op.name)
         if transfer is None:
             return f"{node.op.name} works on the plain form"
-        form = self.blocked_forms.get(node.inputs[0])
-        if form is None and node.op.name != "concat":
+        first = node.inputs[0] if node.op.name != "concat" else next(v for v in node.inputs if v in self.blocked_forms)
+        form = self.blocked_forms.get(first)
+        if form is None:
             return "its first operand is not blocked"
-        if form is not None and 2 * form.channels < form.lanes and node.op.name != "broadcast_to":
+        if form.mostly_empty and node.op.name != "broadcast_to":
             return "most lanes are empty"
         return transfer(self, node, form)
 
@@ -295,26 +273,20 @@ class _Layout:
                 return "a constant is not finite"
             return ops.broadcast_to(constant(number, v.dtype), shape=shape)
         source = v.node.inputs[0] if v.node.op.name == "broadcast_to" else v
-        rank = v.rank
-        extents = (1,) * (rank - source.rank) + source.shape
-        if not 2 <= rank <= 4:
-            return f"an operand of rank {rank} has no blocked form"
+        extents = (1,) * (v.rank - source.rank) + source.shape
         if extents == v.shape:
-            form = self.blocks(v, like.lanes, like.groups)
+            form = self.blocks(v, like.lanes, like.groups, like.axis)
             return form.value if form is not None else "an operand has no blocked form"
         seen = source
-        while seen.node.op.name == "reshape" and seen.shape != extents and seen.node.inputs[0].rank <= 4:
+        while seen.node.op.name == "reshape" and seen.shape != extents:
             seen = seen.node.inputs[0]  # [C, 1, 1] from a blocked [1, C, 1, 1]
         inner = self.blocked_forms.get(seen) if seen.shape == extents else None
         if inner is not None and inner.like(like):
             return ops.broadcast_to(inner.value, shape=shape)
-        image = _as_image(ops.reshape(self.plain(source), shape=extents))
-        small = (
-            ops.reshape(image, shape=(*image.shape, 1))
-            if extents[1] == 1
-            else ops.block(image, size=like.lanes, groups=like.groups)
-        )
-        return ops.broadcast_to(small, shape=shape)
+        small = ops.reshape(self.plain(source), shape=extents)
+        if extents[like.axis] == 1:
+            return ops.broadcast_to(ops.reshape(small, shape=(*extents, 1)), shape=shape)
+        return ops.broadcast_to(to_blocks(small, like.lanes, like.axis, like.groups).value, shape=shape)
 
 
 def _window(node: Node) -> tuple[Any, Any, Any, int]:
@@ -331,168 +303,3 @@ def _apart(w: Value, form: Blocked) -> Value:
     grouped = ops.reshape(w, shape=(form.groups, each, *w.shape[1:]))
     padded = ops.pad(grouped, np.zeros((), w.dtype.numpy), low=(0,) * 5, high=(0, room, 0, 0, 0))
     return ops.reshape(padded, shape=(form.groups * (each + room), *w.shape[1:]))
-
-
-def _as_image(v: Value) -> Value:
-    """[N, C, *S] with at most two axes S as [N, C, H, W]."""
-    n, c, *s = v.shape
-    shape = (n, c, *(1,) * (2 - len(s)), *s)
-    return v if shape == v.shape else ops.reshape(v, shape=shape)
-
-
-def _pixel_axis(rank: int, axis: int) -> int:
-    """Where a spatial axis of a value of this rank is in blocks."""
-    return axis + 4 - rank
-
-
-# Each of these gives the result of one operation from its blocked operand, or says why it cannot.
-
-
-def _broadcast(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | str:
-    assert form is not None
-    x, shape = node.inputs[0], node.attrs["shape"]
-    if x.rank != len(shape) or x.shape[1] != shape[1]:
-        return "it repeats along the channels or adds axes"
-    n, _, *s = shape
-    target = (n, form.value.shape[1], *(1,) * (2 - len(s)), *s, form.lanes)
-    return replace(form, value=ops.broadcast_to(form.value, shape=target))
-
-
-def _reshape(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | str:
-    assert form is not None
-    x, shape = node.inputs[0], node.attrs["shape"]
-    if len(shape) not in (2, 3, 4) or shape[:2] != x.shape[:2]:
-        return "it does more than rearrange pixels"
-    n, _, *s = shape
-    target = (n, form.value.shape[1], *(1,) * (2 - len(s)), *s, form.lanes)
-    return replace(form, value=ops.reshape(form.value, shape=target))
-
-
-def _transpose(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | str:
-    assert form is not None
-    if node.attrs["perm"] != (0, 1, 3, 2):
-        return "it moves channels"
-    return replace(form, value=ops.transpose(form.value, perm=(0, 1, 3, 2, 4)))
-
-
-def _slice(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | str:
-    assert form is not None
-    x, a = node.inputs[0], node.attrs
-    start, stop, step = a["starts"][1], a["stops"][1], a["steps"][1]
-    whole = (start, stop, step) == (0, form.channels, 1)
-    if not whole and (
-        step != 1 or form.groups > 1 or start % form.lanes or (stop % form.lanes and stop != form.channels)
-    ):
-        return "it cuts through a block of channels"
-    starts, stops, steps = [0] * 5, list(form.value.shape), [1] * 5
-    for axis in range(x.rank):
-        if axis != 1:
-            at = 0 if axis == 0 else _pixel_axis(x.rank, axis)
-            starts[at], stops[at], steps[at] = a["starts"][axis], a["stops"][axis], a["steps"][axis]
-    if not whole:
-        starts[1], stops[1] = start // form.lanes, -(-stop // form.lanes)
-    part = ops.slice(form.value, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps))
-    return replace(form, value=part, channels=stop - start)
-
-
-def _pad(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | str:
-    assert form is not None
-    low, high = node.attrs["low"], node.attrs["high"]
-    if low[1] or high[1]:
-        return "it adds channels"
-    number = uniform(node.inputs[1])
-    if not form.exact and (number is None or not np.isfinite(number)):
-        return "lanes past the last channel would not be finite"
-    rank = node.inputs[0].rank
-    ends = [[0] * 5, [0] * 5]
-    for end, amounts in zip(ends, (low, high), strict=True):
-        end[0] = amounts[0]
-        for axis in range(2, rank):
-            end[_pixel_axis(rank, axis)] = amounts[axis]
-    padded = ops.pad(form.value, layout.plain(node.inputs[1]), low=tuple(ends[0]), high=tuple(ends[1]))
-    return replace(form, value=padded)
-
-
-def _gather(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | str:
-    assert form is not None
-    x, indices = node.inputs
-    axis = node.attrs["axis"]
-    if axis == 1 or indices.rank != 1:
-        return "it picks channels or adds axes"
-    at = 0 if axis == 0 else _pixel_axis(x.rank, axis)
-    return replace(form, value=ops.gather(form.value, layout.plain(indices), axis=at))
-
-
-def _concat(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | str:
-    axis = node.attrs["axis"]
-    forms = [layout.blocked_forms[v] for v in node.inputs if v in layout.blocked_forms]
-    lanes = forms[0].lanes
-    groups = forms[0].groups if axis != 1 else 1
-    if not 2 <= node.outputs[0].rank <= 4:
-        return f"operands of rank {node.outputs[0].rank} have no blocked form"
-    if axis == 1 and any(v.shape[1] % lanes for v in node.inputs[:-1]):
-        return "an operand's channels do not fill whole blocks"
-    plain_bytes = sum(v.tensor.nbytes for v in node.inputs if v not in layout.blocked_forms)
-    if 2 * plain_bytes > node.outputs[0].tensor.nbytes:
-        return "most of its operands are plain"
-    values = []
-    for v in node.inputs:
-        part = layout.blocks(v, lanes, groups)
-        if part is None:
-            return "an operand has no blocked form"
-        values.append(part.value)
-    at = axis if axis < 2 else _pixel_axis(node.outputs[0].rank, axis)
-    return Blocked(ops.concat(*values, axis=at), int(node.outputs[0].shape[1]), groups)
-
-
-def _reduction(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | Value | str:
-    """Over pixels the result stays blocked; with the channels (when they fill whole blocks) it has none left."""
-    assert form is not None
-    x, out = node.inputs[0], node.outputs[0]
-    axes = node.attrs["axes"]
-    at = {0: 0} | {axis: _pixel_axis(x.rank, axis) for axis in range(2, x.rank)}
-    if 0 in axes and 1 not in axes:
-        return "it sums over the batch but not the channels"
-    inner = tuple(sorted(at[a] for a in axes if a != 1))
-    if 1 in axes:
-        if not form.exact:
-            return "it would take in lanes past the last channel"
-        return ops.reshape(node.op(form.value, axes=tuple(sorted((*inner, 1, 4)))), shape=out.shape)
-    n, _, *s = out.shape
-    target = (n, form.value.shape[1], *(1,) * (2 - len(s)), *s, form.lanes)
-    return replace(form, value=ops.reshape(node.op(form.value, axes=inner), shape=target))
-
-
-def _window_reduction(layout: _Layout, node: Node, form: Blocked | None) -> Blocked | str:
-    assert form is not None
-    x, a = node.inputs[0], node.attrs
-    if any(axis < 2 for axis in a["axes"]):
-        return "its window covers channels"
-    place = {_pixel_axis(x.rank, axis): k for k, axis in enumerate(a["axes"])}
-
-    def entries(key: str, default: Any) -> tuple[Any, ...]:
-        return tuple(a[key][place[axis]] if axis in place else default for axis in (2, 3))
-
-    value = ops.reduce_window(
-        form.value,
-        combine=a["combine"],
-        axes=(2, 3),
-        window=entries("window", 1),
-        strides=entries("strides", 1),
-        padding=entries("padding", (0, 0)),
-        dilation=entries("dilation", 1),
-    )
-    return replace(form, value=value)
-
-
-_TRANSFERS: Mapping[str, Callable[[_Layout, Node, Blocked | None], Blocked | Value | str]] = {
-    "broadcast_to": _broadcast,
-    "reshape": _reshape,
-    "transpose": _transpose,
-    "slice": _slice,
-    "pad": _pad,
-    "gather": _gather,
-    "concat": _concat,
-    "reduce_window": _window_reduction,
-    **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min"), _reduction),
-}

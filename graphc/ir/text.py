@@ -127,7 +127,10 @@ class _Printer:
             attrs = [f"{k}={self.attribute(v, indent)}" for k, v in node.attrs.items()]
             what = f"{node.op.name}({', '.join([names[v] for v in node.inputs] + attrs)})"
         results = ", ".join(names[v] for v in node.outputs)
-        where = ", ".join(w if re.fullmatch(r'[^,"\n#]+', w) else json.dumps(w) for w in location_of(node))
+        # a small constant is one node for everybody who ever made it: where it was first made means nothing
+        shared = node.op.name == "constant" and node.attrs["data"].array.size <= Literal.BY_CONTENT
+        places = () if shared else location_of(node)
+        where = ", ".join(w if re.fullmatch(r'[^,"\n#]+', w) else json.dumps(w) for w in places)
         types = ", ".join(self.type(t) for t in node.types)
         return f"{results}{' = ' if results else ''}{what} : {types}" + (f"  # {where}" if where else "")
 
