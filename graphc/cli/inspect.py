@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,21 +33,23 @@ def inspect(arguments: argparse.Namespace) -> int:
     options = Options.of(threads=arguments.threads, level=arguments.level, disable=arguments.disable)
     source = source_of(arguments.model)
     seen = dry_run(source, _feeds(arguments, source), options, explain=arguments.why is not None)
-    asked = False
-    for wanted, section in (
-        (arguments.after is not None, lambda: _after(seen, arguments.after)),
-        (arguments.passes, lambda: _passes(seen)),
-        (arguments.plan, lambda: _plans(seen)),
-        (arguments.kernels is not None, lambda: _kernels(seen, arguments.kernels)),
-        (arguments.memory, lambda: _memory(seen, arguments.save)),
-        (arguments.host, lambda: _host(seen)),
-        (arguments.why is not None, lambda: _why(seen, arguments.why)),
-    ):
-        if wanted:
-            section()
-            asked = True
-    if not asked:
-        _summary(source, seen)
+    sections: list[Callable[[], None]] = []
+    if arguments.after is not None:
+        sections.append(partial(_after, seen, arguments.after))
+    if arguments.passes:
+        sections.append(partial(_passes, seen))
+    if arguments.plan:
+        sections.append(partial(_plans, seen))
+    if arguments.kernels is not None:
+        sections.append(partial(_kernels, seen, arguments.kernels))
+    if arguments.memory:
+        sections.append(partial(_memory, seen, arguments.save))
+    if arguments.host:
+        sections.append(partial(_host, seen))
+    if arguments.why is not None:
+        sections.append(partial(_why, seen, arguments.why))
+    for section in sections or [partial(_summary, source, seen)]:
+        section()
     return 0
 
 

@@ -128,7 +128,7 @@ def _save(path: Path, results: Mapping[str, Any]) -> None:
     aside = path.with_name(f".{path.name}.part")
     try:
         with aside.open("wb") as file:
-            np.savez(file, **results)  # type: ignore[arg-type]
+            np.savez(file, **results)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)

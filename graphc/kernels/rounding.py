@@ -1,9 +1,9 @@
 """One value, one rounding: what a reduction has seen is what a later stage must see.
 
-Stages compute a value again where they need it, and compilers fuse a product into the sum that takes it. In a softmax of
-scaled scores, `max(x * c)` has seen the product rounded, and `x * c - max` fused has not: at the maximum it gives the
-rounding error of the product instead of 0. That is half a unit in the last place, which for large scores is a large
-number, and its exponential infinite.
+Stages compute a value again where they need it, and compilers fuse a product into the sum that takes it. In a softmax
+of scaled scores, `max(x * c)` has seen the product rounded, and `x * c - max` fused has not: at the maximum it gives
+the rounding error of the product instead of 0. That is half a unit in the last place, which for large scores is a
+large number, and its exponential infinite.
 """
 
 from __future__ import annotations
