@@ -45,7 +45,9 @@ def _by_entry(node: Node) -> Sequence[Value]:
 
 
 @rule(
-    "dot", "conv", check=needs(lambda n: n.outputs[0].dtype.name in HALF, "the element type is not a half precision one")
+    "dot",
+    "conv",
+    check=needs(lambda n: n.outputs[0].dtype.name in HALF, "the element type is not a half precision one"),
 )
 def half_precision(node: Node) -> Value:
     """contraction in float32 between casts"""

@@ -16,7 +16,7 @@ from graphc.ir.graph import Node, Value
 from graphc.ir.rewrite import Rule, Uses, rule
 from graphc.ops.shapes import factor_groups
 from graphc.ops.spec import Kind
-from graphc.passes.match import is_uniform, needs, size_of, uniform
+from graphc.passes.match import is_constant, is_uniform, needs, size_of, uniform
 
 __all__ = ["MOVEMENT_RULES", "reshaped_source"]
 
@@ -383,37 +383,39 @@ def broadcast_after_movement(node: Node) -> Value:
     return ops.broadcast_to(ops.reshape(node.inputs[0].node.inputs[0], shape=()), shape=node.outputs[0].shape)
 
 
-def reshaped_source(outer: Value, new: tuple[DimLike, ...]) -> tuple[DimLike, ...] | None:
-    """The shape of a broadcast's operand under which reshaping it first comes to the same; None when there is none.
+def reshaped_source(outer: Value, new: tuple[DimLike, ...]) -> Value | None:
+    """What to broadcast to `new` instead of reshaping the broadcast `outer` to it; None when there is nothing smaller.
 
-    Every run of axes that the reshape merges or splits must be repeated as a whole or not at all.
+    A run of axes that the reshape merges or splits must be repeated as a whole or not at all. Of a constant it may also
+    be in part: it is then written out along that run.
     """
     if outer.node.op.name != "broadcast_to" or size_of(outer.shape) in (None, 0) or size_of(new) is None:
         return None
     inner = outer.node.inputs[0]
-    old = (1,) * (outer.rank - inner.rank) + inner.shape
+    old = [1] * (outer.rank - inner.rank) + list(inner.shape)
     shape: list[DimLike] = [1] * len(new)
+    written = list(old)
     for before, after in factor_groups(outer.shape, new):  # type: ignore[arg-type]
-        if all(old[a] == outer.shape[a] for a in before):
-            for a in after:
-                shape[a] = new[a]
-        elif any(old[a] != 1 for a in before):
-            return None
-    return tuple(shape)
+        if all(old[a] == 1 for a in before):
+            continue
+        for a in before:
+            written[a] = outer.shape[a]
+        for a in after:
+            shape[a] = new[a]
+    if written != old and not (is_constant(inner) and size_of(tuple(shape)) != size_of(new)):
+        return None
+    source = ops.broadcast_to(inner, shape=tuple(written)) if written != old else inner
+    return ops.reshape(source, shape=tuple(shape))
 
 
 def _reshapes_broadcast(node: Node) -> bool:
     return reshaped_source(node.inputs[0], node.outputs[0].shape) is not None
 
 
-@rule(
-    "reshape",
-    check=needs(_reshapes_broadcast, "it is no reshape of a broadcast that keeps repeated axes to themselves"),
-)
+@rule("reshape", check=needs(_reshapes_broadcast, "it is no reshape of a broadcast that keeps repeated axes together"))
 def broadcast_after_reshape(node: Node) -> Value:
     """reshape(broadcast(x)) = broadcast(reshape(x))"""
-    shape = reshaped_source(node.inputs[0], node.outputs[0].shape)
-    return ops.broadcast_to(ops.reshape(node.inputs[0].node.inputs[0], shape=shape), shape=node.outputs[0].shape)
+    return ops.broadcast_to(reshaped_source(node.inputs[0], node.outputs[0].shape), shape=node.outputs[0].shape)
 
 
 @rule("transpose", check=needs(lambda n: _operand(n, "broadcast_to"), "the operand is not a broadcast"))

@@ -54,6 +54,8 @@ def _optimisation(options: Options, machine: Machine) -> list[Pass]:
         # What the sizes made constant goes first: every later pass gets less to look at.
         (1, Pass("fold", fold)),
         (1, Pass("simplify", lambda g: simplify(g, strict))),
+        # Arithmetic behind a reshaped or transposed product moves before the view, next to the product.
+        (1, Pass("views", lambda g: _views(g, options))),
         # Scales meet weights while both are still as the model has them, nothing between convolution and scale.
         (1, Pass("batch-norm", lambda g: g if strict else _batch_norm(g, options))),
         # Operations without kernels become smaller ones before layouts are chosen: convolutions over lines and volumes
@@ -64,8 +66,8 @@ def _optimisation(options: Options, machine: Machine) -> list[Pass]:
         # Packing constant weights is constant folding. What conversions are left are merged and cancelled.
         (0, Pass("pack", fold, requires=("layout",))),
         (1, Pass("clean-layout", lambda g: _clean(g, options), requires=("layout",))),
-        # Arithmetic behind a reshaped or transposed product moves before the view, next to the product.
-        (2, Pass("views", lambda g: _clean(sink_views(g), options), requires=("clean-layout",))),
+        # Decomposition and layout made new views; fusion wants arithmetic and product side by side.
+        (2, Pass("late-views", lambda g: _views(g, options), requires=("clean-layout",))),
         # Fusion is last: a fused group is a kernel, and no other pass looks inside.
         (2, Pass("fuse", fuse, requires=("layout", "clean-layout"))),
     ]
@@ -96,6 +98,11 @@ def _clean(graph: Graph, options: Options, rounds: int = 8) -> Graph:
     return graph
 
 
+def _views(graph: Graph, options: Options) -> Graph:
+    after = sink_views(graph)
+    return graph if after is graph else _clean(after, options)
+
+
 def _batch_norm(graph: Graph, options: Options) -> Graph:
     """Scales into weights, which then fold."""
     after = fold_batch_norm(graph)
@@ -104,7 +111,18 @@ def _batch_norm(graph: Graph, options: Options) -> Graph:
 
 def _chosen(options: Options, passes: list[tuple[int, Pass]]) -> list[Pass]:
     """The passes of the chosen level that were not disabled."""
-    known = {"sink", "blocking", "fold", "simplify", "batch-norm", "views", "fuse", "clean", "clean-layout"}
+    known = {
+        "sink",
+        "blocking",
+        "fold",
+        "simplify",
+        "batch-norm",
+        "views",
+        "late-views",
+        "fuse",
+        "clean",
+        "clean-layout",
+    }
     for name in options.disable:
         if name in NEEDED:
             raise OptionError(f"the pass {name!r} cannot be left out: kernels need what it makes")

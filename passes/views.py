@@ -3,7 +3,7 @@
 A matrix product over merged axes is often followed by a reshape back, a transpose, and only then by its bias and
 activation. The arithmetic does not care: done before the view it can be part of the product's kernel. Behind a reshape
 the other operands are reshaped instead, which is free: they are constants, broadcasts, or results that lie densely in
-memory. Behind other views only operations move that have no other operand than single numbers.
+memory. Behind other views only operations move whose other operands are constants.
 
 A view moves only as long as everything that reads it is elementwise: where a reduction reads the value too, its shape
 there matters, and the arithmetic around the reduction is better left with it.
@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from graphc import ops
 from graphc.ir.graph import Graph, Node, Value, constant, location, location_of, remake
 from graphc.ir.rewrite import deep, record, refuse
 from graphc.ir.types import TensorType
 from graphc.ops.spec import Kind, OpSpec
-from graphc.passes.match import uniform
+from graphc.passes.match import is_constant, uniform
 from graphc.passes.movement import reshaped_source
 
 __all__ = ["sink_views"]
@@ -33,19 +35,28 @@ class _Seen(NamedTuple):
     """An anchor's result, or what elementwise operations made of it, and the views through which it is seen."""
 
     source: Value
-    views: tuple[tuple[OpSpec, tuple[tuple[str, Any], ...]], ...] = ()
+    views: tuple[tuple[OpSpec, tuple[tuple[str, Any], ...], tuple[Any, ...]], ...] = ()  # with what shape they see
 
     def again(self, source: Value, shape: tuple[int, ...]) -> Value:
         """The same views of another source of the same shape."""
         if self.is_reshape:
             return ops.reshape(source, shape=shape)
-        for op, attrs in self.views:
+        for op, attrs, _ in self.views:
             source = op(source, **dict(attrs))
         return source
 
+    def undone(self, v: Value) -> Value | None:
+        """A value before these views, seen through which it is `v`; None when they drop elements."""
+        for op, attrs, shape in reversed(self.views):
+            if op.name == "slice":
+                return None
+            perm = dict(attrs).get("perm")
+            v = ops.reshape(v, shape=shape) if perm is None else ops.transpose(v, perm=tuple(np.argsort(perm).tolist()))
+        return v
+
     @property
     def is_reshape(self) -> bool:
-        return all(op.name == "reshape" for op, _ in self.views)
+        return all(op.name == "reshape" for op, *_ in self.views)
 
 
 def _sink(graph: Graph) -> Graph:
@@ -76,7 +87,7 @@ def _sink(graph: Graph) -> Graph:
             seen[made] = _Seen(made)
         elif operands and operands[0] in seen and _keeps_most(node):
             before = seen[operands[0]]
-            seen[made] = _Seen(before.source, (*before.views, (node.op, tuple(node.attrs.items()))))
+            seen[made] = _Seen(before.source, (*before.views, (node.op, tuple(node.attrs.items()), operands[0].shape)))
     results = tuple(new.get(v, v) for v in graph.outputs)
     return graph if results == graph.outputs else graph.with_outputs(results)
 
@@ -111,11 +122,13 @@ def _behind(node: Node, operands: tuple[Value, ...], seen: dict[Value, _Seen]) -
 
 
 def _through_views(v: Value, found: _Seen, seen: dict[Value, _Seen]) -> Value | None:
-    """The operand before the views of `found`: seen through the very same ones, or a single number."""
+    """The operand before the views of `found`: seen through the very same ones, or a constant."""
     if v in seen and seen[v].views == found.views:
         return seen[v].source
     number = uniform(v)
-    return None if number is None else ops.broadcast_to(constant(number, v.dtype), shape=found.source.shape)
+    if number is not None:
+        return ops.broadcast_to(constant(number, v.dtype), shape=found.source.shape)
+    return found.undone(v) if is_constant(v) else None
 
 
 def _in_shape(v: Value, shape: tuple[int, ...], seen: dict[Value, _Seen]) -> Value | None:
@@ -127,7 +140,7 @@ def _in_shape(v: Value, shape: tuple[int, ...], seen: dict[Value, _Seen]) -> Val
         if number is not None:
             return ops.broadcast_to(constant(number, v.dtype), shape=shape)
         source = reshaped_source(v, shape)
-        return None if source is None else ops.broadcast_to(ops.reshape(v.node.inputs[0], shape=source), shape=shape)
+        return None if source is None else ops.broadcast_to(source, shape=shape)
     if v.node.op.kind is Kind.INJECTIVE and v.node.op.view is not None and v.node.op.name != "reshape":
         return None
     return ops.reshape(v, shape=shape)

@@ -146,11 +146,12 @@ def conv_transpose(
     reach = [-(-k // s) for k, s in zip(taps, strides, strict=True)]  # taps of a phase
     channels, per_group = int(w.shape[0]), int(w.shape[1])
 
-    # weights [C, O/g, K] -> [g * O/g * phases, C/g, reach], taps in reverse
+    # weights [C, O/g, K] -> [g * phases * O/g, C/g, reach], taps in reverse; phases before filters, so that blocks of
+    # filters stay whole when the phases are woven together
     w = _pad_high(w, [0, 0, *(j * s - k for j, s, k in zip(reach, strides, taps, strict=True))])
     split = [groups, channels // groups, per_group, *(n for j, s in zip(reach, strides, strict=True) for n in (j, s))]
     js, rs = [3 + 2 * k for k in range(spatial)], [4 + 2 * k for k in range(spatial)]
-    w = transpose(reshape(w, shape=tuple(split)), perm=(0, 2, *rs, 1, *js))
+    w = transpose(reshape(w, shape=tuple(split)), perm=(0, *rs, 2, 1, *js))
     w = reshape(w, shape=(groups * per_group * math.prod(strides), channels // groups, *reach))
     if spatial and any(j > 1 for j in reach):
         ends = tuple(int(d) for d in w.shape[:2])
@@ -178,10 +179,10 @@ def conv_transpose(
 
     outs = groups * per_group
     if any(s > 1 for s in strides):
-        y = reshape(y, shape=(y.shape[0], outs, *strides, *y.shape[2:]))
-        weave = [n for k in range(spatial) for n in (2 + spatial + k, 2 + k)]
-        y = transpose(y, perm=(0, 1, *weave))
-        y = reshape(y, shape=(y.shape[0], outs, *(q * s for q, s in zip(y.shape[2::2], strides, strict=True))))
+        y = reshape(y, shape=(y.shape[0], groups, *strides, per_group, *y.shape[2:]))
+        weave = [n for k in range(spatial) for n in (3 + spatial + k, 2 + k)]
+        y = transpose(y, perm=(0, 1, 2 + spatial, *weave))
+        y = reshape(y, shape=(y.shape[0], outs, *(q * s for q, s in zip(y.shape[3::2], strides, strict=True))))
     # output padding may reach past the last element that any tap touches
     missing = [
         max(n + r - d, 0) if isinstance(n, int) and isinstance(d, int) else 0

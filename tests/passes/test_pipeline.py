@@ -57,7 +57,18 @@ def compiled(graph: Graph, **options: object) -> Graph:
     return PassManager(pipeline(Options.of(threads=2, **options), MACHINE), [verify_between]).run(graph)
 
 
-LEAVABLE = ["sink", "blocking", "fold", "simplify", "batch-norm", "views", "fuse", "clean", "clean-layout"]
+LEAVABLE = [
+    "sink",
+    "blocking",
+    "fold",
+    "simplify",
+    "batch-norm",
+    "views",
+    "late-views",
+    "fuse",
+    "clean",
+    "clean-layout",
+]
 
 
 @pytest.mark.parametrize("name", LEAVABLE)
