@@ -429,7 +429,7 @@ def broadcast_after_transpose(node: Node) -> Value:
 
 MOVEMENT_RULES: Sequence[Rule] = (
     same_shape, same_order, whole_slice, no_padding, empty_operands, merge_reshapes, merge_transposes,
-    transpose_of_units, merge_broadcasts, broadcast_of_leading_units, merge_slices, merge_concats, slice_of_concat, crop,
-    own_padding, reduce_of_units, merge_reductions, window_over_everything, window_of_one, gather_one, broadcast_after_elementwise,
-    broadcast_after_movement, broadcast_after_reshape, broadcast_after_transpose,
+    transpose_of_units, merge_broadcasts, broadcast_of_leading_units, merge_slices, merge_concats, slice_of_concat,
+    crop, own_padding, reduce_of_units, merge_reductions, window_over_everything, window_of_one, gather_one,
+    broadcast_after_elementwise, broadcast_after_movement, broadcast_after_reshape, broadcast_after_transpose,
 )  # fmt: skip
