@@ -32,6 +32,8 @@ class Kernel(Protocol):
         """The kernel's family in names, listings and profiles: "map", "row", "contraction", "sort", ..."""
         ...
 
+    def __hash__(self) -> int: ...
+
 
 @dataclass(frozen=True)
 class Store:
@@ -55,12 +57,14 @@ class Reduce:
     """Loops over `extents` that combine `value` into temp `result`, starting at the combine's identity.
 
     `combine` is one of add, mul, maximum, minimum, and, or; `result` is readable by later stages as `temp(result)`.
+    `stores` are done at every point too: what later stages need again is kept instead of computed twice.
     """
 
     result: int
     combine: str
     extents: tuple[Scalar, ...]
     value: Scalar
+    stores: tuple[Store, ...] = ()
 
 
 Stage: TypeAlias = Map | Reduce

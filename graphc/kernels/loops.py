@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from itertools import product
 
 from graphc.ir.dtypes import dtype_of
-from graphc.ir.scalar import COMPARISONS, Scalar, cast, const, index, load, param, scalar, walk
+from graphc.ir.scalar import COMPARISONS, Scalar, cast, const, index, load, param, rewrite, scalar, walk
 from graphc.kernels.index import Linear, counters_in, is_sum, linear_form, linear_roots, simplify, substitute
 from graphc.kernels.ir import LoopNest, Map, Reduce, Stage, Store
 
@@ -52,9 +52,21 @@ def expressions(nest: LoopNest) -> list[Scalar]:
 
 
 def _of_stage(stage: Stage) -> list[Scalar]:
+    stored = [e for store in stage.stores for e in (store.offset, store.value)]
+    return [stage.value, *stored] if isinstance(stage, Reduce) else stored
+
+
+def rewritten(
+    stage: Stage, change: Callable[[Scalar], Scalar], extents: tuple[Scalar, ...] | None = None, buffers: Sequence[int] = ()
+) -> Stage:
+    """A stage with every expression changed; also with other extents, and with stores into `buffers[k]` instead of k."""
+    loops = stage.extents if extents is None else extents
+    stores = tuple(
+        Store(buffers[t.buffer] if buffers else t.buffer, change(t.offset), change(t.value)) for t in stage.stores
+    )
     if isinstance(stage, Reduce):
-        return [stage.value]
-    return [e for store in stage.stores for e in (store.offset, store.value)]
+        return Reduce(stage.result, stage.combine, loops, change(stage.value), stores)
+    return Map(loops, stores)
 
 
 def _numbers(extents: Sequence[Scalar]) -> list[int]:
@@ -73,14 +85,8 @@ def _coefficient(offset: Scalar, loop: int) -> int:
 def _mapped(nest: LoopNest, change: Callable[[Scalar], Scalar], outer: Sequence[int], inner: Sequence[int]) -> LoopNest:
     """The nest with every expression changed and new extents."""
     extents = tuple(map(const, inner))
-
-    def stage(s: Stage) -> Stage:
-        loops = extents if s.extents else ()
-        if isinstance(s, Reduce):
-            return Reduce(s.result, s.combine, loops, change(s.value))
-        return Map(loops, tuple(Store(t.buffer, change(t.offset), change(t.value)) for t in s.stores))
-
-    return replace(nest, extents=tuple(map(const, outer)), stages=tuple(map(stage, nest.stages)))
+    stages = tuple(rewritten(s, change, extents if s.extents else ()) for s in nest.stages)
+    return replace(nest, extents=tuple(map(const, outer)), stages=stages)
 
 
 def _renumbered(nest: LoopNest, counters: Mapping[int, Scalar], outer: Sequence[int], inner: Sequence[int]) -> LoopNest:
@@ -178,7 +184,7 @@ def order(nest: LoopNest) -> LoopNest:
     roots = expressions(nest)
     outer, inner = len(nest.extents), len(inner_extents(nest))
     loads = [x.args[0] for x in _loads(roots)]
-    stores = [t.offset for s in nest.stages if isinstance(s, Map) for t in s.stores]
+    stores = [t.offset for s in nest.stages for t in s.stores]
 
     def step(offsets: Sequence[Scalar], loop: int) -> int:
         return max((abs(_coefficient(o, loop)) for o in offsets), default=0)
@@ -244,6 +250,40 @@ def parallel_first(nest: LoopNest, threads: int) -> LoopNest:
         return nest
     total = len(extents) + len(inner_extents(nest))
     return _permuted(nest, [best, *(k for k in range(total) if k != best)])
+
+
+def keep_costly(nest: LoopNest, costly: Set[str]) -> LoopNest:
+    """A value that a reduction and a later map both need, and that takes a `costly` operation, is computed once.
+
+    The reduction stores it where the map will put its result, and what comes after reads it there: a softmax takes one
+    exponential an element instead of two.
+    """
+    for at, kept in enumerate(nest.stages):
+        if not isinstance(kept, Reduce) or not kept.extents:
+            continue
+        common = [e for e in walk([kept.value]) if e.op in costly]
+        for last, stage in enumerate(nest.stages[at + 1 :], at + 1):
+            if not isinstance(stage, Map) or stage.extents != kept.extents:
+                continue
+            used = set(walk([t.value for t in stage.stores]))
+            for e in common:
+                home = next((t for t in stage.stores if nest.buffers[t.buffer] == e.dtype), None)
+                if e in used and home is not None:
+                    again = load(home.buffer, home.offset, e.dtype)
+                    after = [
+                        rewritten(s, lambda x, e=e, again=again: _with(x, e, again)) if s.extents else s
+                        for s in nest.stages[at + 1 : last + 1]
+                    ]
+                    overwritten = {a for a, b in nest.aliased if b == home.buffer}
+                    if not any(x.attr in overwritten for s in (*after, *nest.stages[last + 1 :]) for x in _loads(_of_stage(s))):
+                        stores = (*kept.stores, Store(home.buffer, home.offset, e))
+                        before = nest.stages[:at]
+                        return replace(nest, stages=(*before, replace(kept, stores=stores), *after, *nest.stages[last + 1 :]))
+    return nest
+
+
+def _with(x: Scalar, old: Scalar, new: Scalar) -> Scalar:
+    return rewrite(x, lambda e: new if e is old else None)
 
 
 # -- shapes that code generation asks about ---------------------------------------------------------------------------
@@ -331,13 +371,7 @@ def parametrise(nest: LoopNest) -> tuple[LoopNest, tuple[int, ...]]:
             done[x] = _with_params(linear_form(x), known, new) if is_sum(x) else _rebuilt(x, known)
         return known(e)
 
-    def stage(s: Stage) -> Stage:
-        loops = inner if s.extents else ()
-        if isinstance(s, Reduce):
-            return Reduce(s.result, s.combine, loops, change(s.value))
-        return Map(loops, tuple(Store(t.buffer, change(t.offset), change(t.value)) for t in s.stores))
-
-    stages = tuple(map(stage, nest.stages))
+    stages = tuple(rewritten(s, change, inner if s.extents else ()) for s in nest.stages)
     return replace(nest, extents=outer, stages=stages, params=len(numbers)), tuple(numbers)
 
 

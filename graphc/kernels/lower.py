@@ -26,6 +26,7 @@ from graphc.kernels import loops
 from graphc.kernels.index import simplify
 from graphc.kernels.ir import Launch, LoopNest, Map, Operand, Reduce, Store
 from graphc.kernels.program import Placed
+from graphc.kernels.rounding import settle_extrema
 from graphc.ops.spec import Kind, Layout
 
 __all__ = ["launches", "lower", "lower_copy", "nest_of", "why_not"]
@@ -41,6 +42,9 @@ _COSTLY = {
     "atan": 20, "sinh": 25, "cosh": 25, "tanh": 15, "asinh": 30, "acosh": 30, "atanh": 30, "sigmoid": 15, "erf": 20, "pow": 40,
     "atan2": 30, "div": 4, "floordiv": 8, "mod": 8, "fmod": 20, "sqrt": 6, "rsqrt": 8, "reciprocal": 4,
 }  # fmt: skip
+
+#: worth a store and a load not to do twice
+_TRANSCENDENTAL = frozenset(op for op, cost in _COSTLY.items() if cost >= 10)
 
 
 class _CannotLowerError(Exception):
@@ -301,6 +305,8 @@ class _Schedule(NamedTuple):
 
 @lru_cache(maxsize=4096)  # layers repeat
 def _schedule(nest: LoopNest, threads: int, ordered: bool) -> _Schedule:
+    nest = settle_extrema(nest)
+    nest = loops.keep_costly(nest, _TRANSCENDENTAL)
     nest = loops.drop_unit_loops(loops.split_divided(loops.drop_unit_loops(nest)))
     nest = loops.collapse(nest if ordered else loops.order(nest))
     nest = loops.parallel_first(nest, threads)
@@ -338,17 +344,10 @@ def _used(nest: LoopNest, placed: Sequence[Placed]) -> tuple[LoopNest, list[Plac
     def change(e: Scalar) -> Scalar:
         return rewrite(e, lambda x: load(renamed[x.attr], x.args[0], x.dtype) if x.op == "load" else None)
 
-    def stage(s: Map | Reduce) -> Map | Reduce:
-        if isinstance(s, Reduce):
-            return replace(s, value=change(s.value))
-        return Map(s.extents, tuple(Store(renamed[t.buffer], change(t.offset), change(t.value)) for t in s.stores))
-
-    changed = replace(
-        nest,
-        buffers=(*buffers, *nest.buffers[first_output:]),
-        stages=tuple(map(stage, nest.stages)),
-        aliased=frozenset(aliased),
-    )
+    buffers_of = [renamed.get(k, -1) for k in range(len(placed))]
+    stages = tuple(loops.rewritten(s, change, buffers=buffers_of) for s in nest.stages)
+    dtypes = (*buffers, *nest.buffers[first_output:])
+    changed = replace(nest, buffers=dtypes, stages=stages, aliased=frozenset(aliased))
     return changed, kept
 
 

@@ -106,6 +106,7 @@ FUSIONS = {
     "iota": (lambda x: ops.add(x, ops.iota(shape=(6, 10), axis=1, dtype=dtype_of("float32"))), [(6, 10)]),
     "nothing to do": (lambda x: ops.neg(x), [(0, 4)]),
     "sum of nothing": (lambda x: ops.reduce_sum(x, axes=(1,)), [(3, 0)]),
+    "sum of exponentials, and they": (lambda x: [ops.exp(x), ops.reduce_sum(ops.exp(x), axes=(1,)), ops.sub(ops.exp(x), x)], [(7, 90)]),
     "a number": (lambda x: ops.exp(x), [()]),
     "ones": (lambda x: ops.reduce_max(ops.neg(x), axes=(1,)), [(4, 1, 6)]),
 }  # fmt: skip

@@ -18,8 +18,8 @@ from dataclasses import replace
 from graphc.codegen.scalar import INNERMOST, Level, Writer, guarded_selects, identity_of, nested, register_type
 from graphc.ir.scalar import Scalar, const, index, load, rewrite, walk
 from graphc.kernels.index import counters_in, linear_form, substitute
-from graphc.kernels.ir import LoopNest, Map, Reduce, Store
-from graphc.kernels.loops import PANEL, expressions, inner_extents, panel_loop, tile_loops
+from graphc.kernels.ir import LoopNest, Map, Reduce
+from graphc.kernels.loops import PANEL, expressions, inner_extents, panel_loop, rewritten, tile_loops
 
 __all__ = ["loop_source"]
 
@@ -206,7 +206,7 @@ class _Source:
             self._reduce(stage, point)
         else:
             self._inner_loops(stage)
-            self._map(stage)
+            self._stores(stage)
             self._close(point)
 
     def _close(self, point: int) -> None:
@@ -216,16 +216,19 @@ class _Source:
         self.writer.leave(point)
         levels[point].lines += lines
 
-    def _map(self, stage: Map) -> None:
-        careful = bool(self.kernel.aliased) and len(stage.stores) > 1
-        values = self.writer.values([s.value for s in stage.stores], named=careful)
+    def _stores(self, stage: Map | Reduce) -> None:
+        """The stores of a stage; what they write is computed before the first of them changes memory."""
+        outputs = len(self.buffers) - self.kernel.outputs
+        changing = bool(self.kernel.aliased) or any(
+            e.op == "load" and outputs <= e.attr % len(self.buffers) for e in walk([s.value for s in stage.stores])
+        )
+        several = len(stage.stores) > 1 or isinstance(stage, Reduce)
+        values = self.writer.values([s.value for s in stage.stores], named=changing and several)
         offsets = self.writer.values([s.offset for s in stage.stores])
         for s, value, offset in zip(stage.stores, values, offsets, strict=True):
             target = self.buffers[s.buffer]
-            if self.lanes:
-                self.writer.levels[-1].lines.append(f"store({target}, {offset}, {value})")
-            else:
-                self.writer.levels[-1].lines.append(f"{target}[{offset}] = {value}")
+            line = f"store({target}, {offset}, {value})" if self.lanes else f"{target}[{offset}] = {value}"
+            self.writer.levels[-1].lines.append(line)
 
     def _reduce(self, stage: Reduce, point: int) -> None:
         writer, name = self.writer, f"r{stage.result}"
@@ -241,7 +244,8 @@ class _Source:
             writer.levels[point].lines += [f"for i{self.panel} in range({bounds}):", f"    {name}[{place}] = {start}"]
             result = f"{name}[{place}]"
         self._inner_loops(stage)
-        (value,) = writer.values([stage.value])
+        value, *_ = writer.values([stage.value, *(s.value for s in stage.stores)], named=bool(stage.stores))
+        self._stores(stage)
         writer.levels[-1].lines.append(f"{result} = {self._combined(stage, result, value)}")
         self._close(point)
         writer.temps[stage.result] = (result, point if self.panel is None else INNERMOST)
@@ -275,7 +279,7 @@ def _vector_loop(kernel: LoopNest, panel: int | None, tiles: tuple[int, int] | N
     if extents[loop].op != "const" or extents[loop].attr < 2:
         return none
     everything = expressions(kernel)
-    stores = [s for stage in kernel.stages if isinstance(stage, Map) for s in stage.stores]
+    stores = [s for stage in kernel.stages for s in stage.stores]
     if any(_step(s.offset, loop) != 1 or s.value.dtype.name == "int64" for s in stores) or guarded_selects(everything):
         return none
     for e in walk(everything):
@@ -299,17 +303,12 @@ def _vectorised(kernel: LoopNest, loop: int) -> LoopNest:
         )
         return substitute(moving, gone)
 
-    def stage(s: Map | Reduce) -> Map | Reduce:
-        if isinstance(s, Reduce):
-            return replace(s, value=change(s.value))
-        return Map(s.extents, tuple(Store(t.buffer, substitute(t.offset, gone), change(t.value)) for t in s.stores))
-
-    return replace(kernel, stages=tuple(map(stage, kernel.stages)))
+    return replace(kernel, stages=tuple(rewritten(s, change) for s in kernel.stages))
 
 
 def _is_turned_copy(kernel: LoopNest, rows: int, columns: int) -> bool:
     """Whether a tiled map only moves elements, by steps that are known before the loops."""
-    stores = [s for stage in kernel.stages if isinstance(stage, Map) for s in stage.stores]
+    stores = [s for stage in kernel.stages for s in stage.stores]
     if len(kernel.stages) != 1 or len(stores) != 1 or stores[0].value.op != "load" or kernel.aliased:
         return False
     target, source = stores[0].offset, stores[0].value.args[0]

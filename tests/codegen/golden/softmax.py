@@ -3,7 +3,7 @@
 from graphc.codegen.cpu.intrinsics import exp, float32, inf, maximum, operand
 
 
-def row_c834acbc3edf(block, first, last, scratch):
+def row_fe09b1e25029(block, first, last, scratch):
     x0 = operand(block, 0, "float32", "x0", "out0")
     out0 = operand(block, 1, "float32", "out0", "x0")
     p0 = block[2]
@@ -18,6 +18,8 @@ def row_c834acbc3edf(block, first, last, scratch):
             r0 = maximum(r0, x0[a0 + i1])
         r1 = float32(0.0)
         for i1 in range(p1):
-            r1 = r1 + exp(x0[a0 + i1] - r0)
+            v1 = exp(x0[a0 + i1] - r0)
+            out0[a0 + i1] = v1
+            r1 = r1 + v1
         for i1 in range(p1):
-            out0[a0 + i1] = exp(x0[a0 + i1] - r0) / r1
+            out0[a0 + i1] = out0[a0 + i1] / r1

@@ -3,7 +3,7 @@
 from graphc.codegen.cpu.intrinsics import exp, float32, inf, maximum, operand, workspace
 
 
-def row_106fd66abd75(block, first, last, scratch):
+def row_91d5a0a117b6(block, first, last, scratch):
     x0 = operand(block, 0, "float32", "x0", "out0 r0 r1")
     out0 = operand(block, 1, "float32", "out0", "x0 r0 r1")
     p0 = block[2]
@@ -30,8 +30,10 @@ def row_106fd66abd75(block, first, last, scratch):
             for i2 in range(p2):
                 a2 = i2 * p4
                 for i1 in range(panel, panel_end):
-                    r1[i1 - panel] = r1[i1 - panel] + exp(x0[a0 + i1 + a2] - r0[i1 - panel])
+                    v3 = exp(x0[a0 + i1 + a2] - r0[i1 - panel])
+                    out0[a0 + i1 + a2] = v3
+                    r1[i1 - panel] = r1[i1 - panel] + v3
             for i2 in range(p2):
-                a3 = i2 * p4
+                a4 = i2 * p4
                 for i1 in range(panel, panel_end):
-                    out0[a0 + i1 + a3] = exp(x0[a0 + i1 + a3] - r0[i1 - panel]) / r1[i1 - panel]
+                    out0[a0 + i1 + a4] = out0[a0 + i1 + a4] / r1[i1 - panel]
