@@ -13,7 +13,7 @@ from graphc.errors import ModelError
 from graphc.frontends.onnx.tensors import element_type
 from graphc.ir.dims import Dim, DimLike
 from graphc.ir.graph import Graph, Literal, Value, constant
-from graphc.ir.types import Type
+from graphc.ir.types import TensorType, Type
 
 if TYPE_CHECKING:
     from graphc.frontends.onnx.importer import Frame, Import
@@ -27,6 +27,8 @@ class Unsupported(Exception):  # noqa: N818  (a remark on one node, which the wa
 
 _KINDS = AttributeProto.AttributeType
 _REQUIRED: Any = object()
+#: shapes, axes, scales and the like have few entries
+_MOST_STATIC = 1 << 20
 
 
 class Context:
@@ -150,6 +152,8 @@ class Context:
 
     def static(self, v: Value, what: str) -> np.ndarray:
         """The value's array, which types depend on; `what` says for what. Raises NeedsValue when inputs decide it."""
+        if isinstance(v.type, TensorType) and isinstance(v.type.size, builtins.int) and v.type.size > _MOST_STATIC:
+            self.invalid(f"its {what} would have {v.type.size} entries")
         array = self.known(v)
         return array if array is not None else self._run.need(v, f"node {self.name!r} ({self.op})", what)
 

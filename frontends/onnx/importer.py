@@ -191,8 +191,12 @@ class Import:
         except Unsupported as e:
             if str(e):
                 self.items.append(UnsupportedItem(_shown(domain, node.op_type), name, str(e)))
-        except (GraphcError, MemoryError):
+        except GraphcError:
             raise
+        except MemoryError as e:
+            raise ModelError(
+                f"node {name!r} ({node.op_type}) needs more memory than there is while it is imported"
+            ) from e
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as e:
             raise ModelError(
                 f"node {name!r} ({node.op_type}): its operands or attributes do not fit the operator "

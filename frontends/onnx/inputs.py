@@ -49,7 +49,7 @@ def _bind(info: ValueInfoProto, shape: Sequence[DimLike], symbols: dict[str, Dim
 
 
 def _is_named(text: str) -> bool:
-    return bool(text) and text not in ("?", "-1")
+    return isinstance(text, str) and text not in ("", "?", "-1")
 
 
 def _input_type(info: ValueInfoProto, given: Any, symbols: dict[str, DimLike]) -> Type:

@@ -249,6 +249,13 @@ def _check_graph(graph: GraphProto, where: str, outer: frozenset[str] = frozense
     _check_body(graph.node, [*dict.fromkeys(inputs + initializers)], [v.name for v in graph.output], where, outer)
 
 
+def _check_text(names: Iterable[object], where: str) -> None:
+    """protobuf gives bytes for text that is not UTF-8."""
+    for name in names:
+        if not isinstance(name, str):
+            raise ModelError(f"{where}: the name {name!r} is not UTF-8")
+
+
 def _first_repeated(names: Sequence[str]) -> str:
     return next(n for k, n in enumerate(names) if n in names[:k])
 
@@ -259,9 +266,10 @@ def _check_body(
     known = set(given)
     if len(known) != len(given):
         raise ModelError(f"{where}: {_first_repeated(given)!r} is an input twice")
-    visible = outer | known
+    _check_text(given + outputs, where)
     made: dict[str, int] | None = None
     for k, node in enumerate(nodes):
+        _check_text((node.op_type, node.domain, node.name, *node.input, *node.output), where)
         for name in node.input:
             if name and name not in known and name not in outer:
                 if made is None:  # only the failing case needs to know where each name is made

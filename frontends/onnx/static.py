@@ -23,6 +23,10 @@ from graphc.ops.spec import Kind
 __all__ = ["Static", "known_array"]
 
 
+#: more than this is not evaluated: no shape is that long, and a hostile model could ask for any size
+_MOST_ELEMENTS = 1 << 24
+
+
 def known_array(entries: Sequence[Any]) -> np.ndarray:
     """Integers and dimensions as int64, or as objects when one of them is symbolic."""
     if any(isinstance(e, Dim) for e in entries):
@@ -106,8 +110,11 @@ class Static:
         if symbolic:
             result = _symbolic(node, arrays)
             return nothing if result is None else (result,)
-        static = all(isinstance(t, TensorType) and t.is_static for t in node.types) or node.op.kind is Kind.HOST
-        if not static:  # an attribute such as a target shape is symbolic
+        sizes = [t.size for t in node.types if isinstance(t, TensorType)]
+        static = all(isinstance(n, int) for n in sizes) and len(sizes) == len(node.types)
+        if not static and node.op.kind is not Kind.HOST:  # an attribute such as a target shape is symbolic
+            return nothing
+        if any(isinstance(n, int) and n > _MOST_ELEMENTS for n in sizes):
             return nothing
         with np.errstate(all="ignore"):
             out = node.op.reference(*arrays, **node.attrs)  # type: ignore[misc]
