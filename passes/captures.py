@@ -40,7 +40,9 @@ def _sunk(old: Node, inputs: tuple[Value, ...]) -> Sequence[Value]:
     first, offset = captures_of(old)
     attrs = dict(old.attrs)
     bodies = {name: body for name, body in attrs.items() if isinstance(body, Graph)}
-    read = {v for body in bodies.values() for n in body.nodes for v in n.inputs} | {v for b in bodies.values() for v in b.outputs}
+    read = {v for body in bodies.values() for n in body.nodes for v in n.inputs} | {
+        v for b in bodies.values() for v in b.outputs
+    }
     kept = []
     for k in range(first, len(inputs)):
         arguments = [body.inputs[offset + k - first] for body in bodies.values()]
@@ -51,7 +53,9 @@ def _sunk(old: Node, inputs: tuple[Value, ...]) -> Sequence[Value]:
     record("sink_constants", old)
     for name, body in bodies.items():
         places = {offset + k - first: inputs[k] for k in range(first, len(inputs)) if k not in kept}
-        arguments = [places[i] if i in places and places[i].literal is not None else v for i, v in enumerate(body.inputs)]
+        arguments = [
+            places[i] if i in places and places[i].literal is not None else v for i, v in enumerate(body.inputs)
+        ]
         outputs = inline(body, arguments)
         attrs[name] = Graph([v for i, v in enumerate(body.inputs) if i not in places], outputs, body.output_names)
     return make(old.op, *inputs[:first], *(inputs[k] for k in kept), **attrs)

@@ -38,8 +38,10 @@ OPERATIONS = 64
 #: templates that take an epilogue
 FUSING_ANCHORS = ("contraction", "depthwise", "window")
 _NEST_KINDS = (Kind.ELEMENTWISE, Kind.INJECTIVE, Kind.REDUCE)
-#: injective operations that the plan of memory makes free, or that may read an element many times
-_APART = ("concat", "gather", "gather_nd", "gather_elements")
+#: injective operations that the plan of memory makes free
+_APART = ("concat",)
+#: their first operand is read anywhere, so it must lie in memory
+_LOOKUPS = ("gather", "gather_nd", "gather_elements")
 
 
 def fuse(graph: Graph) -> Graph:
@@ -275,11 +277,13 @@ def _joins_nest(group: Group, node: Node) -> str | None:
     if node.op.kind not in _NEST_KINDS or not _is_fusible(node):
         return f"{node.op.name} has a kernel of its own"
     if node.op.name in _APART:
-        return f"{node.op.name} stays apart: the elements it reads must be in memory"
+        return f"{node.op.name} stays apart: its operands are computed in their places"
     if len(group.operands) + len(node.inputs) - 1 > OPERANDS:
         return f"the kernel would have more than {OPERANDS} operands"
     result = node.outputs[0]
     readers = [m for m in group.members if result in m.inputs]
+    if any(m.op.name in _LOOKUPS and m.inputs[0] == result for m in readers):
+        return "what is looked up must be in memory"
     if node.op.kind is not Kind.REDUCE and any(_repeats(m, result) for m in readers) and not _is_repeatable(node):
         return "a reader would compute it many times"
     if all(m.op.kind is Kind.INJECTIVE for m in (*group.members, node)):

@@ -88,7 +88,7 @@ RECURRENCE: tuple[Rule, ...] = (lstm_steps, gru_steps, rnn_steps)
 
 
 def _over_time(node: Node, step: Step, states: int, vector: bool) -> Sequence[Value]:
-    """Results (y, last states) of a recurrent node whose step is given; `vector` says whether an optional vector follows the states."""
+    """Results (y, last states) of a recurrent node whose step is given; `vector`: an optional vector follows the states."""
     attrs = node.attrs
     xp, r, *rest = node.inputs
     initial, rest = rest[:states], rest[states:]
@@ -130,7 +130,13 @@ def _over_time(node: Node, step: Step, states: int, vector: bool) -> Sequence[Va
     y, last = turn(body_inputs[:a], body_inputs[a:b], inside)
     body = Graph(body_inputs, [*last, y])
     results = ops.scan(
-        *initial, *scanned, *captures, body=body, carries=states, scanned=len(scanned), reverse=reverse and lengths is None
+        *initial,
+        *scanned,
+        *captures,
+        body=body,
+        carries=states,
+        scanned=len(scanned),
+        reverse=reverse and lengths is None,
     )
     *last, y = results
     if reverse and lengths is not None:
@@ -147,9 +153,7 @@ def _parts(x: Value | None, n: int) -> list[Value]:
 
 def _columns(x: Value, first: int, last: int) -> Value:
     rank = x.rank
-    result: Value = ops.slice(
-        x, starts=(*[0] * (rank - 1), first), stops=(*x.shape[:-1], last), steps=(1,) * rank
-    )
+    result: Value = ops.slice(x, starts=(*[0] * (rank - 1), first), stops=(*x.shape[:-1], last), steps=(1,) * rank)
     return result
 
 
@@ -158,7 +162,7 @@ def _peep(gate: Value, weights: Value | None, c: Value) -> Value:
 
 
 def _reversed_sequences(x: Value, lengths: Value) -> Value:
-    """x[T, B, *] with the first lengths[b] steps of each sequence in reverse order; what follows them does not matter."""
+    """x[T, B, *] with the first lengths[b] steps of each sequence reversed; what follows them does not matter."""
     steps, batch = x.shape[0], x.shape[1]
     at = ops.iota(shape=(steps, batch), axis=0, dtype=_INT64)
     count = ops.broadcast_to(ops.cast(lengths, dtype=_INT64), shape=(steps, batch))

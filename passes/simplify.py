@@ -1,6 +1,6 @@
 """Simplification: the rules of arithmetic and of data movement, applied together until none applies.
 
-They stand in `algebra` and `movement`. One set, because each makes room for the other: a reshape that is gone lets two
+They stand in `algebra`, `movement` and `one_hot`. One set, because each makes room for the other: a reshape that is gone lets two
 additions meet.
 """
 
@@ -10,13 +10,14 @@ from graphc.ir.graph import Graph
 from graphc.ir.rewrite import Rule, once_settled, rewrite
 from graphc.passes.algebra import algebra_rules
 from graphc.passes.movement import MOVEMENT_RULES
+from graphc.passes.one_hot import one_hot_product
 
 __all__ = ["simplification_rules", "simplify"]
 
 
 def simplification_rules(strict: bool = False) -> tuple[Rule, ...]:
     """All rules of the pass; `strict` leaves out those that may round differently."""
-    return (*MOVEMENT_RULES, *algebra_rules(strict))
+    return (*MOVEMENT_RULES, *algebra_rules(strict), one_hot_product)
 
 
 def simplify(graph: Graph, strict: bool = False) -> Graph:

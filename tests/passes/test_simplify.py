@@ -137,7 +137,7 @@ def test_rule(rule: str, before: Value, after: Value, agree: Callable[..., None]
 
 def test_every_rule_has_a_case() -> None:
     tested = {name for name, _, _ in CASES}
-    elsewhere = {"own_padding", "window_over_everything", "window_of_one"}
+    elsewhere = {"own_padding", "window_over_everything", "window_of_one", "one_hot_product"}
     assert {r.name for r in simplification_rules()} - tested == elsewhere
 
 
@@ -264,3 +264,29 @@ def test_random_programs_keep_their_meaning(agree: Callable[..., None], graph: G
     agree(graph, once, rtol=1e-4, atol=1e-4)
     twice = fold(simplify(once))
     assert fold(simplify(twice)) is twice, "a second round finds nothing that a third finds"
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_one_hot_products_are_lookups(flat: bool, agree: Callable[..., None]) -> None:
+    indices = input_value("indices", tensor("int32", 2, 6))
+    shape = (2, 6, 5)
+    chosen = ops.broadcast_to(ops.reshape(indices, shape=(2, 6, 1)), shape=shape)
+    classes = ops.broadcast_to(constant(np.arange(5, dtype=np.int32)), shape=shape)
+    rows = ops.cast(ops.eq(chosen, classes) if flat else ops.eq(classes, chosen), dtype=dtype_of("float32"))
+    table = constant(np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32))
+    graph = Graph([indices], [ops.dot(ops.reshape(rows, shape=(12, 5)), table)])
+    after = clean(graph)
+    assert {"gather", "select"} <= {n.op.name for n in after.nodes}
+    assert not any(n.op.name == "dot" for n in after.nodes)
+    agree(graph, after, [np.array([[0, 1, 4, 5, -1, 2], [3, 3, 7, -5, 0, 1]], np.int32)])
+
+
+def test_other_products_stay() -> None:
+    indices = input_value("indices", tensor("int32", 6))
+    chosen = ops.broadcast_to(ops.reshape(indices, shape=(6, 1)), shape=(6, 5))
+    odd = ops.broadcast_to(constant(np.arange(0, 10, 2, dtype=np.int32)), shape=(6, 5))
+    even = ops.broadcast_to(constant(np.arange(5, dtype=np.int32)), shape=(6, 5))
+    infinite = constant(np.full((5, 3), np.inf, np.float32))
+    for classes, table in ((odd, constant(np.ones((5, 3), np.float32))), (even, infinite)):
+        rows = ops.cast(ops.eq(chosen, classes), dtype=dtype_of("float32"))
+        assert any(n.op.name == "dot" for n in clean(Graph([indices], [ops.dot(rows, table)])).nodes)
