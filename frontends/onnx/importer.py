@@ -194,9 +194,7 @@ class Import:
         except GraphcError:
             raise
         except MemoryError as e:
-            raise ModelError(
-                f"node {name!r} ({node.op_type}) needs more memory than there is while it is imported"
-            ) from e
+            raise ModelError(f"node {name!r} ({node.op_type}) needs more memory than there is") from e
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as e:
             raise ModelError(
                 f"node {name!r} ({node.op_type}): its operands or attributes do not fit the operator "

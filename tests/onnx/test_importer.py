@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import numpy as np
@@ -11,7 +12,7 @@ from building import check, info, model, one_node
 from interpreting_backend import import_for
 from onnx import TensorProto, helper
 
-from graphc.errors import InputError, ModelError, NeedsValue, UnsupportedError
+from graphc.errors import GraphcError, InputError, ModelError, NeedsValue, UnsupportedError
 from graphc.frontends.onnx import check_operators, import_model, input_types, load_model, signature
 from graphc.ir.dims import Dim
 from graphc.ir.graph import Graph, location_of
@@ -104,6 +105,38 @@ def test_locations_lead_back_to_nodes() -> None:
         model([node("Relu", ["x"], ["y"], name="my_relu"), node("Exp", ["y"], ["z"])], [info("x", [2])], ["z"])
     )
     assert [location_of(n) for n in graph.nodes if n.op.name != "input"] == [("my_relu",), ("Exp_1",)]
+
+
+def test_damaged_models_never_escape() -> None:
+    """Whatever bytes are changed, importing ends in a graph or in an error of graphc's own."""
+    sources = [
+        one_node(
+            "Conv", [np.ones((1, 3, 5, 5), "f"), np.ones((2, 3, 3, 3), "f")], 11, pads=[1, 1, 1, 1], strides=[2, 2]
+        ),
+        one_node("Slice", [X, np.array([0]), np.array([2]), np.array([1])], 13),
+        one_node("Attention", [np.ones((1, 2, 3, 4), "f")] * 3, 23),
+        branches(a="z", b="k"),
+        counting_loop(3, grow=True),
+    ]
+    draw = np.random.default_rng(0)
+    for source in sources:
+        data = np.frombuffer(source.SerializeToString(), np.uint8)
+        for _ in range(150):
+            damaged = data.copy()
+            damaged[draw.integers(0, len(data), 2)] = draw.integers(0, 256, 2)
+            with contextlib.suppress(GraphcError):
+                import_model(load_model(damaged.tobytes()))
+
+
+def test_hostile_sizes() -> None:
+    """A fill of 10**15 elements costs nothing, and nobody may ask for its entries."""
+    nodes = [
+        node("ConstantOfShape", ["s"], ["huge"], value=onnx.numpy_helper.from_array(np.array([1]))),
+        node("Reshape", ["x", "huge"], ["y"], name="r"),
+    ]
+    m = model(nodes, [info("x", [2])], ["y"], initializers={"s": np.array([10**15])})
+    with pytest.raises(ModelError, match=r"'r'.*1000000000000000 entries"):
+        imported(m)
 
 
 # --- inputs ---------------------------------------------------------------------------------------------------------
