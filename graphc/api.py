@@ -22,7 +22,7 @@ __all__ = ["compile", "load", "resolve", "source_of"]
 _SHIPPED = "backend/test/data/light"
 
 
-def compile(model: Any, **options: Any) -> Executable:  # noqa: A001  (the name users expect)
+def compile(model: Any, **options: Any) -> Executable:
     """Compile a model: a path, `onnx:NAME`, the bytes of a file, a ModelProto, or a Graph.
 
     Options are those of `graphc.options.Options`: target, threads, precision, level, disable, progress.

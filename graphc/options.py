@@ -25,7 +25,7 @@ class Options:
     precision   "float32", or "strict": no algorithm that changes the order or number of roundings of the definition
     level       0: only what is needed to run; 1: folding and simplification; 2: also layout and fusion (default)
     disable     names of passes to leave out, as `graphc inspect --passes` lists them
-    memory      "planned": buffers share one arena by their lifetimes; "separate": each has its own place (for comparison)
+    memory      "planned": buffers share one arena by their lifetimes; "separate": each has a place of its own
     progress    show a progress bar on standard error while compiling
     """
 
@@ -62,7 +62,9 @@ class Options:
             raise OptionError(f"memory={self.memory!r}: expected one of {', '.join(MEMORY)}")
         if self.level not in (0, 1, 2):
             raise OptionError(f"level={self.level!r}: expected 0, 1 or 2")
-        if self.threads is not None and (isinstance(self.threads, bool) or not isinstance(self.threads, int) or self.threads < 1):
+        if self.threads is not None and (
+            isinstance(self.threads, bool) or not isinstance(self.threads, int) or self.threads < 1
+        ):
             raise OptionError(f"threads={self.threads!r}: expected a positive number, or None for every CPU")
 
     @property

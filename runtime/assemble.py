@@ -38,7 +38,7 @@ def aligned_empty(nbytes: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class MemoryReport:
-    """Bytes a compiled graph takes: the planned arena, the least any plan could take, without sharing, and constants."""
+    """Bytes of a compiled graph: the planned arena, the least any plan could take, without sharing, constants."""
 
     arena: int
     lower_bound: int
@@ -79,10 +79,15 @@ class CompiledGraph:
         self.blocks = blocks
         self._arena = aligned_empty(arena_bytes)
         self._constants = {
-            i: _aligned(b.array) for i, b in enumerate(self.program.buffers) if b.place is Place.CONSTANT and b.array is not None
+            i: _aligned(b.array)
+            for i, b in enumerate(self.program.buffers)
+            if b.place is Place.CONSTANT and b.array is not None
         }
         self.memory = MemoryReport(
-            arena_bytes, lower_bound(blocks), sum(b.nbytes for b in blocks), sum(a.nbytes for a in self._constants.values())
+            arena_bytes,
+            lower_bound(blocks),
+            sum(b.nbytes for b in blocks),
+            sum(a.nbytes for a in self._constants.values()),
         )
 
     def _address(self, operand: Operand) -> int:
@@ -125,7 +130,12 @@ class CompiledGraph:
         memory[: len(words)] = words
         self._words = memory
         self._patches = [
-            [(np.array([i for i, _ in sites]), np.array([o for _, o in sites])) if (sites := patches.get((place, k))) else None for k in range(n)]
+            [
+                (np.array([i for i, _ in sites]), np.array([o for _, o in sites]))
+                if (sites := patches.get((place, k)))
+                else None
+                for k in range(n)
+            ]
             for place, n in ((Place.INPUT, len(self.graph.inputs)), (Place.OUTPUT, len(self.graph.outputs)))
         ]
         address = int(memory.ctypes.data)
@@ -165,7 +175,14 @@ class _Rows:
         self._labels: dict[int, int] = {}
         self._jumps: list[tuple[int, int]] = []
 
-    def add(self, at: int, instruction: Instruction, kernels: dict[Kernel, int], starts: dict[int, int], bases: dict[int, int]) -> None:
+    def add(
+        self,
+        at: int,
+        instruction: Instruction,
+        kernels: dict[Kernel, int],
+        starts: dict[int, int],
+        bases: dict[int, int],
+    ) -> None:
         builder = self._builder
         match instruction:
             case Launch(kernel=kernel, tasks=tasks, scratch_bytes=scratch):

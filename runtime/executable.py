@@ -35,16 +35,17 @@ log = logging.getLogger("graphc")
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output: name, type with symbolic dimensions, and whether a caller may leave it out."""
+    """An input or output: its name, and its type with symbolic dimensions (None where a model's output states none)."""
 
     name: str
-    type: Type
-    optional: bool = False
+    type: Any  # a graphc.ir.types.Type, which every input has
 
     @property
     def shape(self) -> list[int | str]:
         """Dimensions as onnxruntime shows them: ints, and names of symbolic ones."""
-        return [d if isinstance(d, int) else str(d) for d in self.type.shape] if isinstance(self.type, TensorType) else []
+        if not isinstance(self.type, TensorType):
+            return []
+        return [d if isinstance(d, int) else str(d) for d in self.type.shape]
 
 
 class Source(Protocol):
@@ -123,7 +124,9 @@ class Executable:
         """Run on arrays given in order or by name. One output comes as an array, several as a tuple."""
         names = [p.name for p in self.inputs]
         if len(args) > len(names):
-            raise InputError(f"{self.source.name} takes {len(names)} inputs ({', '.join(names)}), {len(args)} were given")
+            raise InputError(
+                f"{self.source.name} takes {len(names)} inputs ({', '.join(names)}), {len(args)} were given"
+            )
         feeds = dict(zip(names, args, strict=False))
         for name, value in kwargs.items():
             if name in feeds:
@@ -133,7 +136,11 @@ class Executable:
         return results[0] if len(results) == 1 else tuple(results)
 
     def run(
-        self, output_names: Sequence[str] | None, feeds: Mapping[str, Any], *, out: Mapping[str, np.ndarray] | None = None
+        self,
+        output_names: Sequence[str] | None,
+        feeds: Mapping[str, Any],
+        *,
+        out: Mapping[str, np.ndarray] | None = None,
     ) -> list[Any]:
         """Run as onnxruntime's `session.run`: the named outputs (None: all), in the order asked for.
 
@@ -162,7 +169,9 @@ class Executable:
             assert isinstance(p.type, TensorType)
             feeds[p.name] = np.zeros(tuple(shape), p.type.dtype.numpy)
         if shapes:
-            raise InputError(f"no input {next(iter(shapes))!r}; the inputs are {', '.join(p.name for p in self.inputs)}")
+            raise InputError(
+                f"no input {next(iter(shapes))!r}; the inputs are {', '.join(p.name for p in self.inputs)}"
+            )
         return self._specialisation(self._check(feeds))
 
     def specialisation(self, feeds: Mapping[str, Any]) -> Specialisation:
@@ -186,7 +195,7 @@ class Executable:
         for name in feeds:
             if name not in ports:
                 raise InputError(f"no input {name!r}; the inputs are {', '.join(ports)}")
-        missing = [n for n, p in ports.items() if n not in feeds and not p.optional]
+        missing = [n for n, p in ports.items() if n not in feeds and not isinstance(p.type, OptionalType)]
         if missing:
             raise InputError(f"missing input{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))}")
         symbols: dict[str, tuple[int, str]] = {}
@@ -314,7 +323,7 @@ class _HostStage:
     def run(self, arguments: list[Any], symbols: dict[str, int]) -> list[Any]:
         node = self._node
         given = dict(zip(self._reads, arguments, strict=True))
-        operands = [given[v] if v in given else v.literal for v in node.inputs]
+        operands = [given.get(v, v.literal) for v in node.inputs]
         if node.bodies:
             results = run_control(node, operands, self._run_body)
             for v, result in zip(node.outputs, results, strict=True):
@@ -338,19 +347,28 @@ def _value_key(value: Any) -> object:
 
 def _as_input(port: Port, value: Any, symbols: dict[str, tuple[int, str]]) -> Any:
     """`value` as what `port` declares; checks sizes that share a symbol against each other."""
-    expected = port.type
+    expected: Type = port.type
     if isinstance(expected, SequenceType | OptionalType):
         return value
     array = _to_array(port.name, value, expected.dtype)
     dtype = array.dtype
     if dtype != expected.dtype.numpy and not (expected.dtype.kind == "string" and dtype.kind in "USO"):
-        raise InputError(f"input {port.name!r}: expected {expected.dtype} but got {dtype}; convert it with .astype({expected.dtype.name!r})")
+        raise InputError(
+            f"input {port.name!r}: expected {expected.dtype} but got {dtype}; "
+            f"convert it with .astype({expected.dtype.name!r})"
+        )
     if array.ndim != expected.rank:
-        raise InputError(f"input {port.name!r}: expected rank {expected.rank} {_show(expected.shape)} but got rank {array.ndim} {array.shape}")
+        raise InputError(
+            f"input {port.name!r}: expected rank {expected.rank} {_show(expected.shape)} "
+            f"but got rank {array.ndim} {array.shape}"
+        )
     for axis, (d, n) in enumerate(zip(expected.shape, array.shape, strict=True)):
         if isinstance(d, int):
             if d != n:
-                raise InputError(f"input {port.name!r}: axis {axis} must be {d} in {_show(expected.shape)} but is {n} in {array.shape}")
+                raise InputError(
+                    f"input {port.name!r}: axis {axis} must be {d} in {_show(expected.shape)} "
+                    f"but is {n} in {array.shape}"
+                )
         elif d.name is not None:
             first, where = symbols.setdefault(d.name, (n, f"axis {axis} of input {port.name!r}"))
             if first != n:

@@ -53,8 +53,8 @@ def host_reason(node: Node) -> str:
     return ""
 
 
-def _is_native(type: Type) -> bool:
-    return isinstance(type, TensorType) and has_kernel(type.dtype)
+def _is_native(t: Type) -> bool:
+    return isinstance(t, TensorType) and has_kernel(t.dtype)
 
 
 def partition(graph: Graph) -> tuple[list[Stage], tuple[int, ...]]:
@@ -84,7 +84,13 @@ def partition(graph: Graph) -> tuple[list[Stage], tuple[int, ...]]:
         for batch in batches:
             writes = [v for n in batch for v in n.outputs if v in needed and v not in numbers]
             if not r:  # constants that are outputs, or that the host reads
-                writes += [v for n in graph.nodes if n.op.name == "constant" for v in n.outputs if v in needed and v not in numbers]
+                writes += [
+                    v
+                    for n in graph.nodes
+                    if n.op.name == "constant"
+                    for v in n.outputs
+                    if v in needed and v not in numbers
+                ]
             if r % 2:
                 writes = list(batch[0].outputs)
             if writes:

@@ -76,7 +76,12 @@ def _move(draw: st.DrawFn, x: Value, values: list[Value]) -> Value:
             return ops.pad(x, constant(np.float32(0.5)), low=low, high=low[::-1])
         case 4:
             axis = draw(st.integers(0, rank - 1))
-            alike = [v for v in values if v.rank == rank and all(a == b for k, (a, b) in enumerate(zip(v.shape, x.shape, strict=True)) if k != axis)]
+            alike = [
+                v
+                for v in values
+                if v.rank == rank
+                and all(a == b for k, (a, b) in enumerate(zip(v.shape, x.shape, strict=True)) if k != axis)
+            ]
             return ops.concat(x, draw(st.sampled_from([*alike, x])), axis=axis)
         case 5:
             axis = draw(st.integers(0, rank - 1))
@@ -114,7 +119,9 @@ def _combine(draw: st.DrawFn, x: Value) -> Value:
 @st.composite
 def programs(draw: st.DrawFn) -> Graph:
     """A graph over a few float32 inputs; every value stays moderate."""
-    shapes = draw(st.lists(st.sampled_from([(3, 8), (5,), (2, 8, 6, 5), (1, 16, 7, 7), (4, 1, 9)]), min_size=1, max_size=3))
+    shapes = draw(
+        st.lists(st.sampled_from([(3, 8), (5,), (2, 8, 6, 5), (1, 16, 7, 7), (4, 1, 9)]), min_size=1, max_size=3)
+    )
     inputs = [input_value(f"x{k}", tensor("float32", *s)) for k, s in enumerate(shapes)]
     values: list[Value] = list(inputs)
     for _ in range(draw(st.integers(3, 12))):

@@ -10,7 +10,7 @@ import numpy as np
 
 from graphc.errors import InputError, OptionError
 from graphc.ir.dtypes import DType
-from graphc.ir.types import TensorType
+from graphc.ir.types import OptionalType, TensorType
 from graphc.runtime.executable import Port
 
 __all__ = ["choose_shapes", "parse_shapes", "random_array", "random_feeds", "read_arrays"]
@@ -86,7 +86,7 @@ def choose_shapes(
     shapes: dict[str, tuple[int, ...]] = {}
     assumed = []
     for p, t in tensors:
-        if p.name in arrays or p.optional:
+        if p.name in arrays or isinstance(p.type, OptionalType):
             continue
         if p.name in given:
             shapes[p.name] = given[p.name]
@@ -126,7 +126,7 @@ def random_feeds(ports: Sequence[Port], shapes: Mapping[str, tuple[int, ...]], s
         if p.name in shapes:
             assert isinstance(p.type, TensorType)
             feeds[p.name] = random_array(rng, p.type.dtype, shapes[p.name])
-        elif not isinstance(p.type, TensorType) and not p.optional:
+        elif not isinstance(p.type, TensorType | OptionalType):
             raise InputError(
                 f"input {p.name!r} is {p.type}, which the command line cannot give; use graphc.compile from Python"
             )

@@ -15,7 +15,18 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import TypeAlias
 
-__all__ = ["Dim", "DimLike", "Symbol", "dim_max", "dim_min", "fresh_symbol", "parse_dim", "product", "substitute", "symbols_of"]
+__all__ = [
+    "Dim",
+    "DimLike",
+    "Symbol",
+    "dim_max",
+    "dim_min",
+    "fresh_symbol",
+    "parse_dim",
+    "product",
+    "substitute",
+    "symbols_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +76,9 @@ class Dim:
         self._set({(symbol,): 1})
 
     def _set(self, terms: Mapping[_Monomial, int]) -> None:
-        self.terms = tuple(sorted(((m, c) for m, c in terms.items() if c), key=lambda t: ([str(a) for a in t[0]], t[1])))
+        self.terms = tuple(
+            sorted(((m, c) for m, c in terms.items() if c), key=lambda t: ([str(a) for a in t[0]], t[1]))
+        )
         self._hash = hash(self.terms)
 
     @property
@@ -265,7 +278,7 @@ def parse_dim(text: str) -> DimLike:
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 return -build(operand)
             case ast.BinOp(left=left, op=op, right=right) if type(op) in operators:
-                return operators[type(op)](build(left), build(right))  # type: ignore[no-any-return]
+                return operators[type(op)](build(left), build(right))
             case ast.Call(func=ast.Name(id=name), args=[left, right]) if name in _FUNCTIONS:
                 return _FUNCTIONS[name](build(left), build(right))
         raise ValueError(f"not a dimension: {text!r}")

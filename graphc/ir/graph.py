@@ -34,7 +34,7 @@ class Value(NamedTuple):
     """One result of a node."""
 
     node: Node
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody wants of a value
 
     @property
     def type(self) -> Type:
@@ -46,7 +46,9 @@ class Value(NamedTuple):
         """The type, which must be a tensor's. Raises GraphTypeError when the value is a sequence or an optional."""
         t = self.type
         if not isinstance(t, TensorType):
-            raise GraphTypeError(f"{self.node.op.name} gives {t} where a tensor is needed{describe_location(self.node)}")
+            raise GraphTypeError(
+                f"{self.node.op.name} gives {t} where a tensor is needed{describe_location(self.node)}"
+            )
         return t
 
     @property
@@ -79,7 +81,9 @@ class Node:
     attrs: Mapping[str, Any]
     types: tuple[Type, ...]
 
-    def __init__(self, op: OpSpec, inputs: tuple[Value, ...], attrs: Mapping[str, Any], types: tuple[Type, ...]) -> None:
+    def __init__(
+        self, op: OpSpec, inputs: tuple[Value, ...], attrs: Mapping[str, Any], types: tuple[Type, ...]
+    ) -> None:
         self.op, self.inputs, self.attrs, self.types = op, inputs, attrs, types
 
     @property
@@ -127,7 +131,11 @@ class Literal:
     def digest(self) -> str:
         """A hash of the content, for cache keys."""
         h = hashlib.sha256(f"{self.dtype}{self.array.shape}".encode())
-        h.update(repr(self.array.tolist()).encode() if self.dtype.kind == "string" else np.ascontiguousarray(self.array).tobytes())
+        h.update(
+            repr(self.array.tolist()).encode()
+            if self.dtype.kind == "string"
+            else np.ascontiguousarray(self.array).tobytes()
+        )
         return h.hexdigest()
 
     def __eq__(self, other: object) -> bool:
@@ -201,7 +209,7 @@ def make(op: OpSpec, *inputs: Value, **attrs: Any) -> tuple[Value, ...]:
     return node.outputs
 
 
-def input_value(name: str, type: Type) -> Value:
+def input_value(name: str, type: Type) -> Value:  # noqa: A002
     """A graph's input, identified by name and type."""
     from graphc.ops.leaf import input as op
 
@@ -219,7 +227,7 @@ def constant(array: Any, dtype: object = None, name: str = "") -> Value:
 
 
 class Graph:
-    """A closed program: input values, output values and everything between. Immutable; equal when inputs and outputs are.
+    """A closed program: input values, output values and all between. Immutable; equal when inputs and outputs are.
 
     `output_names` names the outputs for callers; inputs carry their own names.
     """
@@ -229,9 +237,13 @@ class Graph:
     outputs: tuple[Value, ...]
     output_names: tuple[str, ...]
 
-    def __init__(self, inputs: Iterable[Value], outputs: Iterable[Value], output_names: Iterable[str] | None = None) -> None:
+    def __init__(
+        self, inputs: Iterable[Value], outputs: Iterable[Value], output_names: Iterable[str] | None = None
+    ) -> None:
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
-        self.output_names = tuple(output_names) if output_names is not None else tuple(f"out{i}" for i in range(len(self.outputs)))
+        self.output_names = (
+            tuple(output_names) if output_names is not None else tuple(f"out{i}" for i in range(len(self.outputs)))
+        )
 
     @cached_property
     def nodes(self) -> tuple[Node, ...]:

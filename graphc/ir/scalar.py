@@ -17,7 +17,21 @@ from weakref import WeakValueDictionary
 from graphc.errors import GraphTypeError
 from graphc.ir.dtypes import DType, dtype_of
 
-__all__ = ["COMPARISONS", "Scalar", "affine", "bitcast", "cast", "const", "index", "load", "param", "scalar", "select", "temp", "walk"]
+__all__ = [
+    "COMPARISONS",
+    "Scalar",
+    "affine",
+    "bitcast",
+    "cast",
+    "const",
+    "index",
+    "load",
+    "param",
+    "scalar",
+    "select",
+    "temp",
+    "walk",
+]
 
 INT64 = dtype_of("int64")
 BOOL = dtype_of("bool")
@@ -165,7 +179,13 @@ def cast(x: Scalar, dtype: object) -> Scalar:
     t = dtype_of(dtype)
     if x.dtype == t:
         return x
-    if x.op == "const" and t.kind in ("int", "uint", "float") and t.bits >= 32 and x.dtype.kind != "complex" and math.isfinite(x.attr):
+    if (
+        x.op == "const"
+        and t.kind in ("int", "uint", "float")
+        and t.bits >= 32
+        and x.dtype.kind != "complex"
+        and math.isfinite(x.attr)
+    ):
         return const(x.attr, t) if t.kind == "float" or float(x.attr).is_integer() else _make("cast", (x,), t)
     return _make("cast", (x,), t)
 

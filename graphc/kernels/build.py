@@ -135,7 +135,9 @@ class ProgramBuilder:
     def external(self, value: Value, place: Place, number: int) -> Placed:
         """An input or output of the program, dense."""
         _check_static(value)
-        return Placed(self.buffer(value.tensor.nbytes, place, number), value.dtype, Layout.dense(value.tensor.static_shape))
+        return Placed(
+            self.buffer(value.tensor.nbytes, place, number), value.dtype, Layout.dense(value.tensor.static_shape)
+        )
 
     def temporary(self, shape: Sequence[int], dtype: DType) -> Placed:
         """A dense workspace in the arena."""
@@ -220,7 +222,9 @@ class ProgramBuilder:
         for i, (value, result) in enumerate(zip(graph.outputs, results, strict=True)):
             while value.node.op.name == "reshape" and result.layout.is_dense:  # the same memory under another shape
                 value = value.node.inputs[0]
-                result = Placed(result.buffer, result.dtype, Layout.dense(value.tensor.static_shape, result.layout.offset))
+                result = Placed(
+                    result.buffer, result.dtype, Layout.dense(value.tensor.static_shape, result.layout.offset)
+                )
             if value not in self._scope.reserved and self._can_reserve(value, result.layout):
                 self._scope.reserved[value] = result
                 direct.add(i)
@@ -388,7 +392,11 @@ class ProgramBuilder:
         """A counted loop: slices of the scanned operands are copied out, outputs copied into slices of the stacks."""
         body, attrs = node.attrs["body"], node.attrs
         carries, scanned = attrs["carries"], attrs["scanned"]
-        initial, rows, captures = operands[:carries], operands[carries : carries + scanned], operands[carries + scanned :]
+        initial, rows, captures = (
+            operands[:carries],
+            operands[carries : carries + scanned],
+            operands[carries + scanned :],
+        )
         carried, stacked = results[:carries], results[carries:]
         steps = rows[0].shape[0] if rows else attrs["length"]
         backwards = attrs.get("reverse", False)
@@ -415,7 +423,9 @@ class ProgramBuilder:
         self.emit(Label(end))
         self.program.loops.append((first, last))
 
-    def _copy_slice(self, stack: Placed, counter: Placed, piece: Placed, *, backwards: bool = False, store: bool) -> None:
+    def _copy_slice(
+        self, stack: Placed, counter: Placed, piece: Placed, *, backwards: bool = False, store: bool
+    ) -> None:
         """`stack[counter] = piece` or `piece = stack[counter]`: a copy of which one end moves from turn to turn.
 
         Backwards, the turns walk the stack from its last slice to its first."""
@@ -434,7 +444,9 @@ class ProgramBuilder:
 
 def _check_static(value: Value) -> None:
     if not isinstance(value.type, TensorType) or not value.type.is_static:
-        raise CompileError(f"{value.node.op.name}: the result {value.type} has no fixed size{describe_location(value.node)}")
+        raise CompileError(
+            f"{value.node.op.name}: the result {value.type} has no fixed size{describe_location(value.node)}"
+        )
 
 
 def elementwise_operands(node: Node) -> list[int]:
@@ -473,5 +485,3 @@ def _as_layout(array: np.ndarray) -> tuple[np.ndarray, Layout]:
     dense = Layout.dense(core.shape)
     strides = tuple(0 if s == 0 else d for s, d in zip(array.strides, dense.strides, strict=True))
     return core, Layout(0, array.shape, strides)
-
-

@@ -39,7 +39,7 @@ def dot_nest(a: Placed, b: Placed, y: Placed) -> LoopNest:
 
 
 def conv_nest(x: Placed, w: Placed, y: Placed, attrs: Mapping[str, Any]) -> LoopNest:
-    """y[n, o, *s] = sum over channels c of o's group and window positions k of x[n, c, s * stride + k * dilation - low] * w[o, c, *k]."""
+    """y[n, o, *s] = sum of x[n, c, s * stride + k * dilation - low] * w[o, c, *k] over o's channels c and the window k."""
     rank, wide, groups = len(y.shape), _wide(x.dtype), attrs["groups"]
     n, o = index(0), index(1)
     channels, filters = w.shape[1], w.shape[0] // groups

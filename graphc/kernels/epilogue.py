@@ -74,7 +74,7 @@ class Axes:
     lanes: int
 
     def strides(self, coefficients: Mapping[int, int]) -> tuple[dict[str, int], bool] | None:
-        """An affine access as (stride of each variable, lanes are consecutive); None when the variables cannot express it."""
+        """An affine access as (stride of each variable, lanes are consecutive); None when they cannot express it."""
         along = coefficients.get(self.column, 0)
         if along not in (0, 1):
             return None
@@ -177,14 +177,16 @@ def _in_vectors(e: Scalar) -> bool:
 class _Reader:
     """An operand of an operation in the body, as `OpSpec.compute` reads it."""
 
-    def __init__(self, type: TensorType, read: Callable[..., Scalar]) -> None:
-        self.type, self._read = type, read
+    def __init__(self, operand: TensorType, read: Callable[..., Scalar]) -> None:
+        self.type, self._read = operand, read
 
     def __call__(self, *index: Scalar) -> Scalar:
         return self._read(index)
 
 
-def _element(v: Value, index: tuple[Scalar, ...], placed: Mapping[Value, Placed], anchor: Value, used: list[Value]) -> Scalar:
+def _element(
+    v: Value, index: tuple[Scalar, ...], placed: Mapping[Value, Placed], anchor: Value, used: list[Value]
+) -> Scalar:
     """The element of a body value at `index`, in terms of the anchor's result and loads."""
     if v == anchor:
         if any(i.op != "index" or i.attr != axis for axis, i in enumerate(index) if v.shape[axis] != 1):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -90,7 +92,9 @@ def names_of(node: Node) -> tuple[str, ...]:
     return location_of(node) or (node.op.name,)
 
 
-def _by_definition(builder: ProgramBuilder, node: Node, anchor: Node, operands: list[Placed], results: list[Placed]) -> None:
+def _by_definition(
+    builder: ProgramBuilder, node: Node, anchor: Node, operands: list[Placed], results: list[Placed]
+) -> None:
     if node is not anchor:
         builder.apart(node, operands, results)
         return
@@ -103,19 +107,19 @@ def _by_definition(builder: ProgramBuilder, node: Node, anchor: Node, operands: 
 # ------------------------------------------------------------------------------------------------------ convolutions
 
 
-def conv_problem(x: Sequence[int], w: Sequence[int], attrs: dict[str, object], dtype: str) -> ConvProblem:
+def conv_problem(x: Sequence[int], w: Sequence[int], attrs: Mapping[str, Any], dtype: str) -> ConvProblem:
     """The problem of a `conv_blocked` with operands of these shapes."""
     groups, _, blocks, kh, kw, size, _ = w
-    (top, bottom), (left, right) = attrs["padding"]  # type: ignore[misc]
+    (top, bottom), (left, right) = attrs["padding"]
     return ConvProblem(
         batch=x[0],
         channels=blocks * size,
-        filters=attrs["filters"] // groups,  # type: ignore[operator]
+        filters=attrs["filters"] // groups,
         height=x[2],
         width=x[3],
         kernel=(kh, kw),
-        stride=attrs["strides"],  # type: ignore[arg-type]
-        dilation=attrs["dilation"],  # type: ignore[arg-type]
+        stride=attrs["strides"],
+        dilation=attrs["dilation"],
         pads=(top, left, bottom, right),
         groups=groups,
         block=size,
@@ -130,9 +134,13 @@ def _convolution(builder: ProgramBuilder, anchor: Node, x: Placed, w: Placed) ->
     else:  # images may lie apart; extents of 1 make strides meaningless
         x = Placed(x.buffer, x.dtype, Layout(x.layout.offset, x.shape, (x.strides[0], *image.strides)))
     w = builder.dense(w)
-    problem = conv_problem(x.shape, w.shape, dict(anchor.attrs), x.dtype.name)
+    problem = conv_problem(x.shape, w.shape, anchor.attrs, x.dtype.name)
     axes = Axes(
-        anchor.outputs[0].tensor.static_shape, {"b": (0,), "c": (1,), "m": (2, 3)}, column=4, column_vectors=None, lanes=anchor.attrs["lanes"]
+        anchor.outputs[0].tensor.static_shape,
+        {"b": (0,), "c": (1,), "m": (2, 3)},
+        column=4,
+        column_vectors=None,
+        lanes=anchor.attrs["lanes"],
     )
     return problem, axes, x, w
 
@@ -162,7 +170,7 @@ def _product(builder: ProgramBuilder, anchor: Node, a: Placed, w: Placed) -> tup
     row_axes: tuple[int, ...] = (len(batch),)
     if shared and batch:
         steps = [(d, st) for d, st in zip(a.shape[:-1], a.strides[:-1], strict=True) if d > 1]
-        if any(outer != d * inner for (_, outer), (d, inner) in zip(steps, steps[1:], strict=False)):
+        if any(outer != d * inner for (_, outer), (d, inner) in pairwise(steps)):
             a = builder.dense(a)
             last = 1
         row_axes, m, batch = tuple(range(len(shape) - 1)), prod(shape[:-1]), []
@@ -171,7 +179,7 @@ def _product(builder: ProgramBuilder, anchor: Node, a: Placed, w: Placed) -> tup
         last = 1
     real = [i for i, d in enumerate(batch) if d > 1]
     if len(real) > 2:  # dense now: leading batch axes are one
-        outer_axes, inner_axes = tuple(real[:-1]), (real[-1],)
+        outer_axes, inner_axes = tuple(real[:-1]), tuple(real[-1:])
     else:
         outer_axes, inner_axes = tuple(real[:1]) if len(real) == 2 else (), tuple(real[-1:])
     extents = [prod(shape[i] for i in axes) for axes in (outer_axes, inner_axes)]

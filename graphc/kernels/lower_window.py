@@ -88,9 +88,25 @@ def _blocked(
     (top, bottom), (left, right) = attrs["padding"]
     batch, blocks, height, width, lanes = x.shape
     problem = WindowProblem(
-        batch, blocks, height, width, tuple(kernel), attrs["strides"], attrs["dilation"], (top, left, bottom, right), lanes, combine, x.dtype.name
-    )  # fmt: skip
-    axes = Axes(anchor.outputs[0].tensor.static_shape, {"b": (0,), "c": (1,), "m": (2, 3)}, column=4, column_vectors=None, lanes=lanes)
+        batch,
+        blocks,
+        height,
+        width,
+        kernel=(kernel[0], kernel[1]),
+        stride=attrs["strides"],
+        dilation=attrs["dilation"],
+        pads=(top, left, bottom, right),
+        lanes=lanes,
+        combine=combine,
+        dtype=x.dtype.name,
+    )
+    axes = Axes(
+        anchor.outputs[0].tensor.static_shape,
+        {"b": (0,), "c": (1,), "m": (2, 3)},
+        column=4,
+        column_vectors=None,
+        lanes=lanes,
+    )
     fused = fused_epilogue(node, operands, results, axes)
     if fused is None:
         builder.apart(node, operands, results)
@@ -138,4 +154,9 @@ def _nest(x: Placed, y: Placed, attrs: Mapping[str, Any]) -> LoopNest:
     for k, s in enumerate(y.strides):
         target = target + index(k) * s
     store = Store(1, target, cast(temp(0, value.dtype), y.dtype))
-    return LoopNest((x.dtype, y.dtype), 1, tuple(const(d) for d in y.shape), (Reduce(0, attrs["combine"], window, value), Map((), (store,))))
+    return LoopNest(
+        (x.dtype, y.dtype),
+        1,
+        tuple(const(d) for d in y.shape),
+        (Reduce(0, attrs["combine"], window, value), Map((), (store,))),
+    )

@@ -16,7 +16,20 @@ from graphc.ir.dtypes import DType
 from graphc.kernels.ir import Launch, Operand
 from graphc.ops.spec import Layout
 
-__all__ = ["Branch", "Buffer", "Count", "Exhausted", "Instruction", "Jump", "Label", "Place", "Placed", "Program", "Rebind", "operands_of"]
+__all__ = [
+    "Branch",
+    "Buffer",
+    "Count",
+    "Exhausted",
+    "Instruction",
+    "Jump",
+    "Label",
+    "Place",
+    "Placed",
+    "Program",
+    "Rebind",
+    "operands_of",
+]
 
 
 class Place(Enum):
@@ -125,8 +138,9 @@ class Program:
         return [i for i in self.instructions if isinstance(i, Launch)]
 
     def lifetimes(self) -> dict[int, tuple[int, int]]:
-        """First and last instruction that touches each arena buffer; what enters a loop lives to its end, and what leaves it
-        lives from its beginning."""
+        """First and last instruction that touches each arena buffer.
+
+        What enters a loop lives to its end, and what leaves it lives from its beginning."""
         spans: dict[int, list[int]] = {}
 
         def touch(buffer: int, at: int) -> None:

@@ -10,7 +10,7 @@ is an operation like any other, so constant folding packs weights at compile tim
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,21 @@ from graphc.ir.scalar import Scalar
 from graphc.ir.types import TensorType
 from graphc.ops.spec import Kind, Layout, OpSpec, Reader, Sample, expect, register
 
-__all__ = ["block", "conv_blocked", "depthwise_blocked", "dot_packed", "pack_conv_weights", "pack_depthwise_weights", "pack_matrix", "unblock"]
+__all__ = [
+    "block",
+    "conv_blocked",
+    "depthwise_blocked",
+    "dot_packed",
+    "pack_conv_weights",
+    "pack_depthwise_weights",
+    "pack_matrix",
+    "unblock",
+]
 
 Pairs = tuple[tuple[int, int], ...]
 
 
-def _ceil(a: DimLike, b: int) -> DimLike:
+def _ceil(a: DimLike, b: DimLike) -> DimLike:
     return -(-a // b)
 
 
@@ -36,7 +45,10 @@ def _ceil(a: DimLike, b: int) -> DimLike:
 def _block_type(x: TensorType, *, size: int, groups: int = 1) -> TensorType:
     expect(x.rank >= 3, f"block: operand 0 is {x}; batch, channels and at least one more axis are needed")
     channels = x.shape[1]
-    expect(not isinstance(channels, int) or channels % groups == 0, f"block: {channels} channels do not divide into {groups} groups")
+    expect(
+        not isinstance(channels, int) or channels % groups == 0,
+        f"block: {channels} channels do not divide into {groups} groups",
+    )
     return x.with_shape((x.shape[0], groups * _ceil(channels // groups, size), *x.shape[2:], size))
 
 
@@ -49,16 +61,24 @@ def _block_reference(x: np.ndarray, *, size: int, groups: int = 1) -> np.ndarray
     return np.ascontiguousarray(np.moveaxis(full.reshape(n, groups * blocks, size, *spatial), 2, -1))
 
 
-def _block_compute(result: TensorType, readers: Sequence[Reader], index: Sequence[Scalar], *, size: int, groups: int = 1, channels: int) -> Scalar:
+def _block_compute(
+    result: TensorType,
+    read: Reader | Callable[..., Scalar],
+    index: Sequence[Scalar],
+    *,
+    size: int,
+    groups: int = 1,
+    channels: int,
+) -> Scalar:
     n, cb, *spatial, lane = index
     each = channels // groups
     blocks = -(-each // size)
     group, inside = (s.const(0), cb) if groups == 1 else (cb // blocks, cb % blocks)
     channel = inside * size + lane
     if each % size == 0:
-        return readers[0](n, group * each + channel, *spatial)
+        return read(n, group * each + channel, *spatial)
     # a lane past the last channel reads the last one and drops it
-    value = readers[0](n, group * each + s.scalar("minimum", channel, each - 1), *spatial)
+    value = read(n, group * each + s.scalar("minimum", channel, each - 1), *spatial)
     return s.select(channel < each, value, s.const(0, result.dtype))
 
 
@@ -76,14 +96,23 @@ block = register(
     OpSpec(
         name="block",
         kind=Kind.INJECTIVE,
-        summary="Channels (axis 1) in blocks of `size`, the block innermost; each group padded with zeros to whole blocks.",
+        summary="Channels (axis 1) in blocks of `size`, the block innermost; groups are zero-padded to blocks.",
         infer=_block_type,
         reference=_block_reference,
         compute=lambda result, readers, index, *, size, groups=1: _block_compute(
-            result, readers, index, size=size, groups=groups, channels=readers[0].type.shape[1]  # type: ignore[attr-defined]
+            result,
+            readers[0],
+            index,
+            size=size,
+            groups=groups,
+            channels=readers[0].type.static_shape[1],
         ),
         view=_block_view,
-        samples=lambda: [Sample((_X,), {"size": 2}), Sample((_X,), {"size": 4}), Sample((_X,), {"size": 2, "groups": 2})],
+        samples=lambda: [
+            Sample((_X,), {"size": 2}),
+            Sample((_X,), {"size": 4}),
+            Sample((_X,), {"size": 2, "groups": 2}),
+        ],
     )
 )
 
@@ -92,7 +121,7 @@ def _unblock_type(x: TensorType, *, channels: int, groups: int = 1) -> TensorTyp
     expect(x.rank >= 4, f"unblock: operand 0 is {x}; batch, blocks, at least one more axis and lanes are needed")
     n, cb, *spatial, size = x.shape
     expect(
-        cb == groups * _ceil(channels // groups, size),  # type: ignore[arg-type]
+        cb == groups * _ceil(channels // groups, size),
         f"unblock: {cb} blocks of {size} do not hold {channels} channels in {groups} groups",
     )
     return x.with_shape((n, channels, *spatial))
@@ -104,9 +133,11 @@ def _unblock_reference(x: np.ndarray, *, channels: int, groups: int = 1) -> np.n
     return np.ascontiguousarray(full[:, :, : channels // groups].reshape(n, channels, *spatial))
 
 
-def _unblock_compute(result: TensorType, readers: Sequence[Reader], index: Sequence[Scalar], *, channels: int, groups: int = 1) -> Scalar:
+def _unblock_compute(
+    result: TensorType, readers: Sequence[Reader], index: Sequence[Scalar], *, channels: int, groups: int = 1
+) -> Scalar:
     n, c, *spatial = index
-    size, each = readers[0].type.shape[-1], channels // groups  # type: ignore[attr-defined]
+    size, each = readers[0].type.static_shape[-1], channels // groups
     if groups == 1 or each % size == 0:
         return readers[0](n, c // size, *spatial, c % size)
     group, inside = c // each, c % each
@@ -154,14 +185,16 @@ def _pack_conv_reference(w: np.ndarray, *, block: int, columns: int, groups: int
     filters, panels, blocks = o // groups, -(-(o // groups) // columns), -(-c // block)
     full = np.zeros((groups, panels * columns, blocks * block, kh, kw), w.dtype)
     full[:, :filters, :c] = w.reshape(groups, filters, c, kh, kw)
-    return np.ascontiguousarray(full.reshape(groups, panels, columns, blocks, block, kh, kw).transpose(0, 1, 3, 5, 6, 4, 2))
+    return np.ascontiguousarray(
+        full.reshape(groups, panels, columns, blocks, block, kh, kw).transpose(0, 1, 3, 5, 6, 4, 2)
+    )
 
 
 def _pack_conv_compute(
     result: TensorType, readers: Sequence[Reader], index: Sequence[Scalar], *, block: int, columns: int, groups: int = 1
 ) -> Scalar:
     g, panel, cb, i, j, k, n = index
-    o, c, *_ = readers[0].type.shape  # type: ignore[attr-defined]
+    o, c, *_ = readers[0].type.static_shape
     filters = o // groups
     f, ch = panel * columns + n, cb * block + k
     inside = [cond for cond, exact in ((f < filters, filters % columns == 0), (ch < c, c % block == 0)) if not exact]
@@ -179,7 +212,7 @@ pack_conv_weights = register(
     OpSpec(
         name="pack_conv_weights",
         kind=Kind.INJECTIVE,
-        summary="Weights [O, C/groups, KH, KW] as [groups, panels, channel blocks, KH, KW, block, columns], zero padded.",
+        summary="Weights [O, C/groups, KH, KW] as [groups, panels, blocks, KH, KW, block, columns], zero padded.",
         infer=_pack_conv_type,
         reference=_pack_conv_reference,
         compute=_pack_conv_compute,
@@ -205,9 +238,11 @@ def _pack_matrix_reference(b: np.ndarray, *, columns: int) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(full.reshape(*batch, k, panels, columns), -2, -3))
 
 
-def _pack_matrix_compute(result: TensorType, readers: Sequence[Reader], index: Sequence[Scalar], *, columns: int) -> Scalar:
+def _pack_matrix_compute(
+    result: TensorType, readers: Sequence[Reader], index: Sequence[Scalar], *, columns: int
+) -> Scalar:
     *batch, panel, k, lane = index
-    n = readers[0].type.shape[-1]  # type: ignore[attr-defined]
+    n = readers[0].type.static_shape[-1]
     column = panel * columns + lane
     if n % columns == 0:
         return readers[0](*batch, k, column)
@@ -232,7 +267,10 @@ pack_matrix = register(
 
 
 def _pack_depthwise_type(w: TensorType, *, size: int) -> TensorType:
-    expect(w.rank == 4 and w.shape[1] == 1, f"pack_depthwise_weights: operand 0 is {w}; [channels, 1, rows, columns] is needed")
+    expect(
+        w.rank == 4 and w.shape[1] == 1,
+        f"pack_depthwise_weights: operand 0 is {w}; [channels, 1, rows, columns] is needed",
+    )
     c, _, kh, kw = w.static_shape
     return w.with_shape((_ceil(c, size), kh, kw, size))
 
@@ -246,10 +284,10 @@ pack_depthwise_weights = register(
         reference=lambda w, *, size: _block_reference(w.reshape(1, w.shape[0], *w.shape[2:]), size=size)[0],
         compute=lambda result, readers, index, *, size: _block_compute(
             result,
-            [lambda n, c, i, j: readers[0](c, s.const(0), i, j)],
+            lambda n, c, i, j: readers[0](c, s.const(0), i, j),
             (s.const(0), *index),
             size=size,
-            channels=readers[0].type.shape[0],  # type: ignore[attr-defined]
+            channels=readers[0].type.static_shape[0],
         ),
         samples=lambda: [
             Sample((np.arange(5 * 9, dtype=np.float32).reshape(5, 1, 3, 3),), {"size": 4}),
@@ -261,48 +299,86 @@ pack_depthwise_weights = register(
 # ---------------------------------------------------------------------------------------------------- contractions
 
 
-def _window_output(shape: Sequence[Any], kernel: Sequence[int], strides: Sequence[int], padding: Pairs, dilation: Sequence[int]) -> tuple[Any, ...]:
+def _window_output(
+    shape: Sequence[Any], kernel: Sequence[int], strides: Sequence[int], padding: Pairs, dilation: Sequence[int]
+) -> tuple[Any, ...]:
     return tuple(
-        (n + lo + hi - d * (k - 1) - 1) // st + 1 for n, k, st, (lo, hi), d in zip(shape, kernel, strides, padding, dilation, strict=True)
+        (n + lo + hi - d * (k - 1) - 1) // st + 1
+        for n, k, st, (lo, hi), d in zip(shape, kernel, strides, padding, dilation, strict=True)
     )
 
 
 def _conv_blocked_type(
-    x: TensorType, w: TensorType, *, strides: Sequence[int], padding: Pairs, dilation: Sequence[int], filters: int, lanes: int
+    x: TensorType,
+    w: TensorType,
+    *,
+    strides: Sequence[int],
+    padding: Pairs,
+    dilation: Sequence[int],
+    filters: int,
+    lanes: int,
 ) -> TensorType:
     expect(x.rank == 5, f"conv_blocked: operand 0 is {x}; [N, blocks, H, W, block] is needed")
     expect(w.rank == 7, f"conv_blocked: operand 1 is {w}; weights packed by pack_conv_weights are needed")
     expect(x.dtype == w.dtype, f"conv_blocked: operand 1 is {w.dtype} but operand 0 is {x.dtype}")
     groups, panels, blocks, kh, kw, size, columns = w.static_shape
     expect(x.shape[1] == groups * blocks and x.shape[4] == size, f"conv_blocked: {x} does not go with weights {w}")
-    expect(filters % groups == 0 and panels == -(-(filters // groups) // columns), f"conv_blocked: {w} does not hold {filters} filters")
+    expect(
+        filters % groups == 0 and panels == -(-(filters // groups) // columns),
+        f"conv_blocked: {w} does not hold {filters} filters",
+    )
     out = _window_output(x.shape[2:4], (kh, kw), strides, padding, dilation)
     return x.with_shape((x.shape[0], groups * -(-(filters // groups) // lanes), *out, lanes))
 
 
-def _conv_blocked_reference(x: np.ndarray, w: np.ndarray, *, strides: Sequence[int], padding: Pairs, dilation: Sequence[int], filters: int, lanes: int) -> np.ndarray:
+def _conv_blocked_reference(
+    x: np.ndarray,
+    w: np.ndarray,
+    *,
+    strides: Sequence[int],
+    padding: Pairs,
+    dilation: Sequence[int],
+    filters: int,
+    lanes: int,
+) -> np.ndarray:
     groups, panels, blocks, kh, kw, size, columns = w.shape
     n, _, h, wd, _ = x.shape
     each = filters // groups
     out_blocks = -(-each // lanes)
     oh, ow = _window_output((h, wd), (kh, kw), strides, padding, dilation)
-    xp = np.pad(x, ((0, 0), (0, 0), *padding, (0, 0))).reshape(n, groups, blocks, h + sum(padding[0]), wd + sum(padding[1]), size)
+    xp = np.pad(x, ((0, 0), (0, 0), *padding, (0, 0))).reshape(
+        n, groups, blocks, h + sum(padding[0]), wd + sum(padding[1]), size
+    )
     y = np.zeros((n, groups, oh, ow, panels * columns), x.dtype)
     for i in range(kh):
         for j in range(kw):
-            tap = xp[:, :, :, i * dilation[0] :, j * dilation[1] :][:, :, :, : (oh - 1) * strides[0] + 1 : strides[0], : (ow - 1) * strides[1] + 1 : strides[1]]
+            tap = xp[:, :, :, i * dilation[0] :, j * dilation[1] :][
+                :, :, :, : (oh - 1) * strides[0] + 1 : strides[0], : (ow - 1) * strides[1] + 1 : strides[1]
+            ]
             y += np.einsum("ngbhwc,gpbck->nghwpk", tap, w[:, :, :, i, j], optimize=True).reshape(y.shape)
     full = np.zeros((n, groups, oh, ow, out_blocks * lanes), x.dtype)
     full[..., :each] = y[..., :each]
-    return np.ascontiguousarray(full.reshape(n, groups, oh, ow, out_blocks, lanes).transpose(0, 1, 4, 2, 3, 5).reshape(n, groups * out_blocks, oh, ow, lanes))
+    return np.ascontiguousarray(
+        full.reshape(n, groups, oh, ow, out_blocks, lanes)
+        .transpose(0, 1, 4, 2, 3, 5)
+        .reshape(n, groups * out_blocks, oh, ow, lanes)
+    )
 
 
 def _conv_samples() -> Iterable[Sample]:
     for groups, filters, stride, pad in ((1, 5, 1, 1), (2, 6, 2, 0), (1, 8, 1, 0)):
-        x = _block_reference(_X[..., None, :].repeat(2, 3).reshape(2, 6, 6, 2), size=4 if groups == 1 else 3, groups=groups)
+        x = _block_reference(
+            _X[..., None, :].repeat(2, 3).reshape(2, 6, 6, 2), size=4 if groups == 1 else 3, groups=groups
+        )
         w = np.linspace(-1, 1, filters * (6 // groups) * 2 * 2, dtype=np.float32).reshape(filters, 6 // groups, 2, 2)
         packed = _pack_conv_reference(w, block=x.shape[-1], columns=8, groups=groups)
-        attrs = {"strides": (stride, 1), "padding": ((pad, 0), (0, pad)), "dilation": (1, 1), "filters": filters, "lanes": 4}
+        attrs = {
+            "strides": (stride, 1),
+            "padding": ((pad, 0), (0, pad)),
+            "dilation": (1, 1),
+            "filters": filters,
+            "lanes": 4,
+        }
         yield Sample((x, packed), attrs)
 
 
@@ -310,8 +386,8 @@ conv_blocked = register(
     OpSpec(
         name="conv_blocked",
         kind=Kind.ANCHOR,
-        summary="Convolution of blocked activations with packed weights: [N, groups * ceil(filters/groups / lanes), OH, OW, lanes]; "
-        "lanes past the last filter of a group are 0.",
+        summary="Convolution of blocked activations with packed weights: [N, groups * ceil(filters/groups / lanes), OH, "
+        "OW, lanes]; lanes past the last filter of a group are 0.",
         infer=_conv_blocked_type,
         reference=_conv_blocked_reference,
         template="contraction",
@@ -326,7 +402,7 @@ def _dot_packed_type(a: TensorType, b: TensorType, *, columns_total: int) -> Ten
     *batch, panels, k, columns = b.shape
     expect(a.shape[-1] == k, f"dot_packed: operand 0 has {a.shape[-1]} columns but operand 1 holds {k} rows")
     expect(tuple(batch) in ((), a.shape[:-2]), f"dot_packed: batches of {a} and {b} differ")
-    expect(panels == _ceil(columns_total, columns), f"dot_packed: {b} does not hold {columns_total} columns")  # type: ignore[arg-type]
+    expect(panels == _ceil(columns_total, columns), f"dot_packed: {b} does not hold {columns_total} columns")
     return a.with_shape((*a.shape[:-1], columns_total))
 
 
@@ -340,13 +416,16 @@ dot_packed = register(
     OpSpec(
         name="dot_packed",
         kind=Kind.ANCHOR,
-        summary="Matrix product a[..., M, K] with a right operand packed by pack_matrix, one for all batches or one a batch.",
+        summary="Matrix product of a[..., M, K] and an operand packed by pack_matrix (one, or one a batch).",
         infer=_dot_packed_type,
         reference=_dot_packed_reference,
         template="contraction",
         samples=lambda: [
             Sample(
-                (np.linspace(-1, 1, m * 7, dtype=t).reshape(m, 7), _pack_matrix_reference(np.linspace(0, 2, 7 * n, dtype=t).reshape(7, n), columns=8)),
+                (
+                    np.linspace(-1, 1, m * 7, dtype=t).reshape(m, 7),
+                    _pack_matrix_reference(np.linspace(0, 2, 7 * n, dtype=t).reshape(7, n), columns=8),
+                ),
                 {"columns_total": n},
             )
             for m, n, t in ((1, 5, np.float32), (13, 16, np.float32), (4, 19, np.float64))
@@ -355,22 +434,31 @@ dot_packed = register(
 )
 
 
-def _depthwise_type(x: TensorType, w: TensorType, *, strides: Sequence[int], padding: Pairs, dilation: Sequence[int]) -> TensorType:
-    expect(x.rank == 5 and w.rank == 4, f"depthwise_blocked: operands are {x} and {w}; [N, blocks, H, W, size] and [blocks, KH, KW, size] are needed")
+def _depthwise_type(
+    x: TensorType, w: TensorType, *, strides: Sequence[int], padding: Pairs, dilation: Sequence[int]
+) -> TensorType:
+    expect(
+        x.rank == 5 and w.rank == 4,
+        f"depthwise_blocked: operands are {x} and {w}; [N, blocks, H, W, size] and [blocks, KH, KW, size] are needed",
+    )
     expect(x.dtype == w.dtype, f"depthwise_blocked: operand 1 is {w.dtype} but operand 0 is {x.dtype}")
     expect((x.shape[1], x.shape[4]) == (w.shape[0], w.shape[3]), f"depthwise_blocked: {x} does not go with weights {w}")
     out = _window_output(x.shape[2:4], w.static_shape[1:3], strides, padding, dilation)
     return x.with_shape((*x.shape[:2], *out, x.shape[4]))
 
 
-def _depthwise_reference(x: np.ndarray, w: np.ndarray, *, strides: Sequence[int], padding: Pairs, dilation: Sequence[int]) -> np.ndarray:
+def _depthwise_reference(
+    x: np.ndarray, w: np.ndarray, *, strides: Sequence[int], padding: Pairs, dilation: Sequence[int]
+) -> np.ndarray:
     _, kh, kw, _ = w.shape
     oh, ow = _window_output(x.shape[2:4], (kh, kw), strides, padding, dilation)
     xp = np.pad(x, ((0, 0), (0, 0), *padding, (0, 0)))
     y = np.zeros((*x.shape[:2], oh, ow, x.shape[4]), x.dtype)
     for i in range(kh):
         for j in range(kw):
-            tap = xp[:, :, i * dilation[0] :, j * dilation[1] :][:, :, : (oh - 1) * strides[0] + 1 : strides[0], : (ow - 1) * strides[1] + 1 : strides[1]]
+            tap = xp[:, :, i * dilation[0] :, j * dilation[1] :][
+                :, :, : (oh - 1) * strides[0] + 1 : strides[0], : (ow - 1) * strides[1] + 1 : strides[1]
+            ]
             y += tap * w[:, i, j][None, :, None, None]
     return y
 
@@ -385,7 +473,10 @@ depthwise_blocked = register(
         template="depthwise",
         samples=lambda: [
             Sample(
-                (np.linspace(-1, 1, 2 * 2 * 5 * 6 * 4, dtype=np.float32).reshape(2, 2, 5, 6, 4), np.linspace(0, 1, 2 * 9 * 4, dtype=np.float32).reshape(2, 3, 3, 4)),
+                (
+                    np.linspace(-1, 1, 2 * 2 * 5 * 6 * 4, dtype=np.float32).reshape(2, 2, 5, 6, 4),
+                    np.linspace(0, 1, 2 * 9 * 4, dtype=np.float32).reshape(2, 3, 3, 4),
+                ),
                 {"strides": (stride, stride), "padding": ((1, 1), (1, 0)), "dilation": (1, 1)},
             )
             for stride in (1, 2)

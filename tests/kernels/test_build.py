@@ -81,7 +81,9 @@ def test_what_a_scan_fills_lives_through_all_of_it() -> None:
     last, stack = scan(constant(np.zeros(4, np.float32)), rows, body=body, carries=1, scanned=1)
     program = build(Graph([rows], [ops.reduce_sum(ops.exp(stack), axes=(0,)), last]))
     ((first, end),) = program.loops
-    (rebind,) = [i for i in program.instructions if isinstance(i, Rebind) and program.buffers[i.base.buffer].place is Place.ARENA]
+    (rebind,) = [
+        i for i in program.instructions if isinstance(i, Rebind) and program.buffers[i.base.buffer].place is Place.ARENA
+    ]
     start, stop = program.lifetimes()[rebind.base.buffer]
     assert start <= first
     assert stop > end

@@ -13,7 +13,7 @@ import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from llvmlite import ir
 from numba import types
@@ -89,7 +89,7 @@ def _common(args: Sequence[types.Type]) -> Lane:
 
 # -- LLVM code ------------------------------------------------------------------------------------------------------
 
-Builder = ir.IRBuilder
+Builder: TypeAlias = Any  # llvmlite has no types
 #: products and sums of our own functions may fuse, and nothing else: see graphc.codegen.math
 _FUSE = ("contract",)
 

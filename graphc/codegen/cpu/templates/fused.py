@@ -72,7 +72,11 @@ def _values(roots: list[Scalar], lines: list[str], used: set[str]) -> list[str]:
             if register_type(e.dtype).kind != "bool":
                 used.add(register_type(e.dtype).name)
         else:
-            text = Text(f"~{texts[e.args[0]].within(10)}") if e.op == "not" else expression(e, [texts[a] for a in e.args], used)
+            text = (
+                Text(f"~{texts[e.args[0]].within(10)}")
+                if e.op == "not"
+                else expression(e, [texts[a] for a in e.args], used)
+            )
             if uses[e] > 1 or len(text.text) > 60:
                 lines.append(f"v{len(lines)} = {text.text}")
                 text = Text(f"v{len(lines) - 1}")
