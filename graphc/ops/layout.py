@@ -386,8 +386,8 @@ conv_blocked = register(
     OpSpec(
         name="conv_blocked",
         kind=Kind.ANCHOR,
-        summary="Convolution of blocked activations with packed weights: [N, groups * ceil(filters/groups / lanes), OH, "
-        "OW, lanes]; lanes past the last filter of a group are 0.",
+        summary="Convolution of blocked activations with packed weights: [N, groups * ceil(filters/groups / lanes), "
+        "OH, OW, lanes]; lanes past the last filter of a group are 0.",
         infer=_conv_blocked_type,
         reference=_conv_blocked_reference,
         template="contraction",
