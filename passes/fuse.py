@@ -37,6 +37,8 @@ OPERANDS = 12
 OPERATIONS = 64
 #: templates that take an epilogue
 FUSING_ANCHORS = ("contraction", "depthwise", "window")
+#: anchors whose first operand is images of blocked channels
+IMAGE_KERNELS = ("conv_blocked", "depthwise_blocked", "reduce_window")
 _NEST_KINDS = (Kind.ELEMENTWISE, Kind.INJECTIVE, Kind.REDUCE)
 #: injective operations that the plan of memory makes free
 _APART = ("concat",)
@@ -231,7 +233,7 @@ def _is_fusible(node: Node) -> bool:
 def _views(graph: Graph) -> set[Node]:
     """The operations whose results lie in their operands' memory under other strides, supposing that all else is dense.
 
-    A reshape behind a transpose is none: it has to copy.
+    A reshape behind a transpose is none: it has to copy. Nor is a view whose reader would copy it.
     """
     layouts: dict[Value, Layout] = {}
     views: set[Node] = set()
@@ -241,10 +243,21 @@ def _views(graph: Graph) -> set[Node]:
             layout = node.op.view(
                 layouts.get(operand) or Layout.dense(operand.tensor.static_shape), node.types[0], **node.attrs
             )
-            if layout is not None:
+            if layout is not None and not _must_be_dense(graph, node, layout):
                 layouts[node.outputs[0]] = layout
                 views.add(node)
     return views
+
+
+def _must_be_dense(graph: Graph, node: Node, layout: Layout) -> bool:
+    """Whether a reader would copy the result anyway: the images of convolutions and windows lie densely."""
+    images = Layout(0, layout.shape[1:], layout.strides[1:])
+    if images.is_dense:
+        return False
+    v = node.outputs[0]
+    return any(
+        u.op.kind is Kind.ANCHOR and u.op.name in IMAGE_KERNELS and u.inputs[0] == v for u in graph.users.get(v, ())
+    )
 
 
 def _joins_epilogue(group: Group, node: Node) -> str | None:
