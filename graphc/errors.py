@@ -88,7 +88,9 @@ class NeedsValue(GraphcError):  # noqa: N818  (a request to the caller)
     def __init__(self, names: Sequence[str], where: str) -> None:
         self.names = tuple(names)
         plural = "s" if len(names) > 1 else ""
-        super().__init__(f"{where} needs the value of the input{plural} {', '.join(map(repr, names))}, not only the type")
+        super().__init__(
+            f"{where} needs the value of the input{plural} {', '.join(map(repr, names))}, not only the type"
+        )
 
 
 class OptionError(GraphcError, ValueError):

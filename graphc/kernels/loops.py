@@ -57,7 +57,10 @@ def _of_stage(stage: Stage) -> list[Scalar]:
 
 
 def rewritten(
-    stage: Stage, change: Callable[[Scalar], Scalar], extents: tuple[Scalar, ...] | None = None, buffers: Sequence[int] = ()
+    stage: Stage,
+    change: Callable[[Scalar], Scalar],
+    extents: tuple[Scalar, ...] | None = None,
+    buffers: Sequence[int] = (),
 ) -> Stage:
     """A stage with every expression changed; also with other extents, and with stores into `buffers[k]` instead of k."""
     loops = stage.extents if extents is None else extents
@@ -275,10 +278,14 @@ def keep_costly(nest: LoopNest, costly: Set[str]) -> LoopNest:
                         for s in nest.stages[at + 1 : last + 1]
                     ]
                     overwritten = {a for a, b in nest.aliased if b == home.buffer}
-                    if not any(x.attr in overwritten for s in (*after, *nest.stages[last + 1 :]) for x in _loads(_of_stage(s))):
+                    if not any(
+                        x.attr in overwritten for s in (*after, *nest.stages[last + 1 :]) for x in _loads(_of_stage(s))
+                    ):
                         stores = (*kept.stores, Store(home.buffer, home.offset, e))
                         before = nest.stages[:at]
-                        return replace(nest, stages=(*before, replace(kept, stores=stores), *after, *nest.stages[last + 1 :]))
+                        return replace(
+                            nest, stages=(*before, replace(kept, stores=stores), *after, *nest.stages[last + 1 :])
+                        )
     return nest
 
 

@@ -118,7 +118,8 @@ def window_argmax_nest(
         return nest
     # padding loses even against -inf: it has no place
     first, second, store = nest.stages
-    assert isinstance(first, Reduce) and isinstance(second, Reduce)
+    assert isinstance(first, Reduce)
+    assert isinstance(second, Reduce)
     lowest = const(_lowest(x), x.dtype)
     stages = (
         Reduce(0, first.combine, first.extents, select(inside, value, lowest)),

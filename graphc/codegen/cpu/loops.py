@@ -184,7 +184,8 @@ class _Source:
         writer.levels.append(Level(f"while i{rows} + {_TURN} <= end{rows} and i{columns} + {_TURN} <= end{columns}:"))
         writer.depth[rows] = writer.depth[columns] = point + 1
         step, stride = _coefficient(store.offset, rows), _coefficient(source, columns)
-        assert step is not None and stride is not None
+        assert step is not None
+        assert stride is not None
         at, gap, start, pitch = writer.values([store.offset, step, source, stride])
         out, x = self.buffers[store.buffer], self.buffers[store.value.attr]
         writer.levels[-1].lines += [f"transpose({out}, {at}, {gap}, {x}, {start}, {pitch})", f"i{rows} += {_TURN}"]
@@ -201,7 +202,7 @@ class _Source:
     # -- stages -----------------------------------------------------------------------------------------------------
 
     def _stage(self, stage: Map | Reduce) -> None:
-        writer, point = self.writer, len(self.writer.levels) - 1
+        point = len(self.writer.levels) - 1
         if isinstance(stage, Reduce):
             self._reduce(stage, point)
         else:
