@@ -42,6 +42,8 @@ SAFE = {
     "sign", "sin", "sub", "tanh", "trunc",
 }  # fmt: skip
 CONTRACTED = ("float32", "float64")
+#: filling lanes with neighbouring pixels must save at least this factor of the arithmetic
+WORTHWHILE = 1.4
 #: a first layer's few channels and a row of its window are read as one run of at most this many elements
 MERGED_ELEMENTS = 40
 
@@ -129,7 +131,11 @@ class _Layout:
             return None
         if node.inputs[0].rank != 4:
             return f"it has {node.inputs[0].rank - 2} spatial dimensions"
-        self.blocked_forms[node.outputs[0]] = self.depthwise(node) or self.convolution(node)
+        row = self.few_filters(node)
+        if row is not None:
+            self.plain_forms[node.outputs[0]] = row
+        else:
+            self.blocked_forms[node.outputs[0]] = self.depthwise(node) or self.convolution(node)
         return None
 
     def product(self, node: Node) -> Value:
@@ -199,6 +205,46 @@ class _Layout:
             image, packed, strides=strides, padding=padding, dilation=dilation, filters=filters, lanes=lanes
         )
         return Blocked(y, filters, groups=1 if filters // groups % lanes == 0 else groups)
+
+    def few_filters(self, node: Node) -> Value | None:
+        """A convolution with so few filters that most lanes would be empty: neighbouring pixels of a row fill them.
+
+        The filters are repeated, each copy one stride further along a wider window, and the window moves on by as many
+        pixels as there are copies. That multiplies with more zeros but fills the lanes; None when it does not pay.
+        """
+        x, w = node.inputs
+        strides, padding, dilation, groups = _window(node)
+        lanes = self.machine.isa.lanes(x.dtype.itemsize)
+        n, filters, high, wide = node.outputs[0].tensor.static_shape
+        copies = lanes // filters
+        width, step = int(w.shape[3]), strides[1]
+        wider = width + (copies - 1) * step
+        if groups > 1 or dilation[1] > 1 or copies < 2 or wide < 4 * copies or copies * width < WORTHWHILE * wider:
+            return None
+        steps = -(-wide // copies)
+        weights, zero = self.plain(w), np.zeros((), w.dtype.numpy)
+        shifted = [
+            ops.pad(weights, zero, low=(0, 0, 0, k * step), high=(0, 0, 0, (copies - 1 - k) * step))
+            for k in range(copies)
+        ]
+        repeated = ops.concat(*shifted, axis=0)
+        self.plain_forms[repeated] = repeated
+        needed = (steps - 1) * copies * step + wider
+        y = ops.conv(
+            x,
+            repeated,
+            strides=(strides[0], copies * step),
+            padding=(padding[0], (padding[1][0], max(0, needed - int(x.shape[3]) - padding[1][0]))),
+            dilation=dilation,
+            groups=1,
+        )
+        blocks = self.convolution(y.node).value  # [n, 1, high, steps, lanes]: the lanes are (pixel, filter)
+        used = (n, 1, high, steps, copies * filters)
+        blocks = ops.slice(blocks, starts=(0,) * 5, stops=used, steps=(1,) * 5)
+        pixels = ops.reshape(blocks, shape=(n, high, steps * copies, filters))
+        pixels = ops.slice(pixels, starts=(0,) * 4, stops=(n, high, wide, filters), steps=(1,) * 4)
+        result: Value = ops.transpose(pixels, perm=(0, 3, 1, 2))
+        return result
 
     def depthwise(self, node: Node) -> Blocked | None:
         """A convolution of every channel with a filter of its own; None when it is another one."""

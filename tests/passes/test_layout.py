@@ -88,6 +88,21 @@ def test_convolutions(
     agree(graph, pack_only(graph, machine, 1))
 
 
+@MACHINES
+@pytest.mark.parametrize("filters", [1, 2, 3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_few_filters_share_a_row_of_pixels(
+    filters: int, stride: int, machine: Machine, agree: Callable[..., None]
+) -> None:
+    x = image(16, h=6, w=133)
+    y = conv(x, filters, kernel=7, stride=stride)
+    graph = Graph([x], [ops.sigmoid(ops.add(y, channels(y)))])
+    after = arranged(graph, machine)
+    (found,) = [n for n in after.nodes if n.op.name == "conv_blocked"]
+    assert (found.attrs["strides"][1] > stride) == (2 * filters <= machine.isa.lanes(4))
+    agree(graph, after)
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float16", "int32"])
 def test_element_types(dtype: str, agree: Callable[..., None]) -> None:
     x = image(4, dtype=dtype)
