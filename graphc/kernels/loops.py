@@ -13,6 +13,7 @@ import math
 import operator
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
+from functools import partial
 from itertools import product
 
 from graphc.ir.dtypes import dtype_of
@@ -133,8 +134,8 @@ def split_domain(nest: LoopNest) -> list[LoopNest]:
                 if atom.op == "index" and abs(c) == 1:
                     cuts[atom.attr] |= {at for at in _turning_points(x.op, c, form.base) if 0 < at < extents[atom.attr]}
     pieces = 1
-    for c in cuts:
-        pieces *= len(c) - 1
+    for cut in cuts:
+        pieces *= len(cut) - 1
     if pieces == 1 or pieces > _MAX_REGIONS or math.prod(extents) < pieces * _REGION_POINTS:
         return [nest]
     result = []
@@ -273,10 +274,8 @@ def keep_costly(nest: LoopNest, costly: Set[str]) -> LoopNest:
                 home = next((t for t in stage.stores if nest.buffers[t.buffer] == e.dtype), None)
                 if e in used and home is not None:
                     again = load(home.buffer, home.offset, e.dtype)
-                    after = [
-                        rewritten(s, lambda x, e=e, again=again: _with(x, e, again)) if s.extents else s
-                        for s in nest.stages[at + 1 : last + 1]
-                    ]
+                    later = nest.stages[at + 1 : last + 1]
+                    after = [rewritten(s, partial(_with, old=e, new=again)) if s.extents else s for s in later]
                     overwritten = {a for a, b in nest.aliased if b == home.buffer}
                     if not any(
                         x.attr in overwritten for s in (*after, *nest.stages[last + 1 :]) for x in _loads(_of_stage(s))

@@ -488,7 +488,7 @@ def _mark(b: Builder, access: Any, buffer: Buffer) -> None:
         access.set_metadata("noalias", scopes(buffer.others))
 
 
-def _read(b: Builder, buffer: Buffer, pointer: ir.Value, index: ir.Value, lanes: int) -> ir.Value:
+def _read(b: Builder, buffer: Buffer, pointer: ir.Value, index: ir.Value, *, lanes: int) -> ir.Value:
     lane = Lane(buffer.lane.dtype, lanes)
     here = b.gep(pointer, [index], inbounds=True)
     if lanes:
@@ -499,7 +499,7 @@ def _read(b: Builder, buffer: Buffer, pointer: ir.Value, index: ir.Value, lanes:
     return from_storage(b, buffer.element, lane, value)
 
 
-def _write(b: Builder, buffer: Buffer, pointer: ir.Value, index: ir.Value, value: ir.Value, lanes: int) -> None:
+def _write(b: Builder, buffer: Buffer, pointer: ir.Value, index: ir.Value, value: ir.Value, *, lanes: int) -> None:
     lane = Lane(buffer.lane.dtype, lanes)
     here = b.gep(pointer, [index], inbounds=True)
     if lanes:
@@ -511,12 +511,12 @@ def _write(b: Builder, buffer: Buffer, pointer: ir.Value, index: ir.Value, value
 
 @lower_builtin(operator.getitem, Buffer, types.Integer)
 def _get(context: Any, b: Builder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
-    return _read(b, sig.args[0], *args, 0)
+    return _read(b, sig.args[0], *args, lanes=0)
 
 
 @lower_builtin(operator.setitem, Buffer, types.Integer, types.Any)
 def _set(context: Any, b: Builder, sig: Any, args: Sequence[ir.Value]) -> Any:
-    _write(b, sig.args[0], *args, 0)
+    _write(b, sig.args[0], *args, lanes=0)
     return context.get_dummy_value()
 
 
@@ -527,7 +527,9 @@ def loader(lanes: int) -> Any:
     @intrinsic
     def load(typingctx: Any, buffer: types.Type, index: types.Type) -> Any:
         result = Lane(buffer.lane.dtype, lanes).numba
-        return signature(result, buffer, types.int64), lambda context, b, sig, args: _read(b, buffer, *args, lanes)
+        return signature(result, buffer, types.int64), lambda context, b, sig, args: _read(
+            b, buffer, *args, lanes=lanes
+        )
 
     return load
 
@@ -541,7 +543,7 @@ def storer(lanes: int) -> Any:
         kind = Lane(buffer.lane.dtype, lanes).numba
 
         def codegen(context: Any, b: Builder, sig: Any, args: Sequence[ir.Value]) -> Any:
-            _write(b, buffer, *args, lanes)
+            _write(b, buffer, *args, lanes=lanes)
             return context.get_dummy_value()
 
         return signature(types.none, buffer, types.int64, kind), codegen
@@ -564,9 +566,9 @@ def transposer(lanes: int) -> Any:
             def place(base: ir.Value, k: int, gap: ir.Value) -> ir.Value:
                 return b.add(base, b.mul(gap, ir.Constant(I64, k)))
 
-            rows = [_read(b, x, source, place(start, j, stride), lanes) for j in range(lanes)]
+            rows = [_read(b, x, source, place(start, j, stride), lanes=lanes) for j in range(lanes)]
             for i, row in enumerate(_exchanged(b, rows)):
-                _write(b, out, target, place(at, i, step), row, lanes)
+                _write(b, out, target, place(at, i, step), row, lanes=lanes)
             return context.get_dummy_value()
 
         return signature(types.none, out, types.int64, types.int64, x, types.int64, types.int64), codegen
