@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from graphc.errors import CompileError
@@ -18,8 +18,10 @@ from graphc.ir.scalar import COMPARISONS, Scalar, walk
 from graphc.ops.reduce import combine_identity
 
 __all__ = [
+    "CPU",
     "FUNCTIONS",
     "INNERMOST",
+    "Dialect",
     "Level",
     "Text",
     "Writer",
@@ -48,7 +50,7 @@ FUNCTIONS: Mapping[str, str] = {
 }  # fmt: skip
 
 # how tightly Python's operators bind; a call or a name binds tightest
-_ATOM, _UNARY, _PRODUCT, _SUM, _SHIFT, _AND, _XOR, _OR, _COMPARE = range(10, 1, -1)
+_ATOM, _UNARY, _PRODUCT, _SUM, _SHIFT, _AND, _XOR, _OR, _COMPARE, _CHOICE = range(10, 0, -1)
 _OPERATORS: Mapping[str, tuple[str, int]] = {
     "mul": ("*", _PRODUCT), "div": ("/", _PRODUCT), "floordiv": ("//", _PRODUCT), "mod": ("%", _PRODUCT), "add": ("+", _SUM), "sub": ("-", _SUM),
     "shl": ("<<", _SHIFT), "shr": (">>", _SHIFT), "and": ("&", _AND), "xor": ("^", _XOR), "or": ("|", _OR),
@@ -88,6 +90,17 @@ def identity_of(combine: str, dtype: DType) -> str:
     return literal(combine_identity(combine, t), t)
 
 
+@dataclass(frozen=True)
+class Dialect:
+    """How targets differ: what a function of an element type is called, and whether a choice is Python's own."""
+
+    function: Callable[[str, DType], str] = lambda name, dtype: name
+    ternary: bool = False
+
+
+CPU = Dialect()
+
+
 @dataclass
 class Text:
     """A piece of an expression and how tightly it binds."""
@@ -99,7 +112,7 @@ class Text:
         return self.text if self.binds >= binds else f"({self.text})"
 
 
-def expression(e: Scalar, args: Sequence[Text], used: set[str]) -> Text:
+def expression(e: Scalar, args: Sequence[Text], used: set[str], dialect: Dialect = CPU) -> Text:
     """The text of an operation on texts; names of functions that it calls are added to `used`."""
     t = register_type(e.dtype)
     operand = register_type(e.args[0].dtype) if e.args else t
@@ -112,6 +125,8 @@ def expression(e: Scalar, args: Sequence[Text], used: set[str]) -> Text:
     if e.op == "neg":
         return _typed(Text(f"-{args[0].within(_UNARY)}", _UNARY), t, used)
     if e.op == "not":
+        if t.kind == "bool" and dialect.ternary:
+            return Text(f"not {args[0].text}", _CHOICE)
         if t.kind == "bool":
             used.add("logical_not")
             return Text(f"logical_not({args[0].text})")
@@ -119,14 +134,20 @@ def expression(e: Scalar, args: Sequence[Text], used: set[str]) -> Text:
     if e.op == "div" and operand.is_integer:
         used.add("truncated_divide")
         return Text(f"truncated_divide({args[0].text}, {args[1].text})")
-    known_divisor = e.op in ("floordiv", "mod") and operand is INT64 and e.args[1].op == "const" and e.args[1].attr > 0
+    plain = dialect.ternary and operand.is_integer and e.op in ("floordiv", "mod")
+    known_divisor = plain or (
+        e.op in ("floordiv", "mod") and operand is INT64 and e.args[1].op == "const" and e.args[1].attr > 0
+    )
     if e.op in _OPERATORS and (known_divisor or e.op not in FUNCTIONS):
         symbol, binds = _OPERATORS[e.op]
         compared = e.op in COMPARISONS
         text = Text(f"{args[0].within(binds + compared)} {symbol} {args[1].within(binds + 1)}", binds)
         return text if compared else _typed(text, t, used)
+    if e.op == "select" and dialect.ternary:
+        condition, a, b = (x.within(_CHOICE + 1) for x in args)
+        return Text(f"{a} if {condition} else {b}", _CHOICE)
     if e.op in FUNCTIONS:
-        name = FUNCTIONS[e.op]
+        name = dialect.function(FUNCTIONS[e.op], operand)
         used.add(name)
         return Text(f"{name}({', '.join(a.text for a in args)})")
     raise CompileError(f"no text for the scalar operation {e.op!r}")
@@ -165,11 +186,11 @@ class Writer:
     a name.
     """
 
-    def __init__(self, levels: list[Level], reads: Sequence[str], used: set[str]) -> None:
+    def __init__(self, levels: list[Level], reads: Sequence[str], used: set[str], dialect: Dialect = CPU) -> None:
         """`reads` says how to read each buffer, as a format with the offset to fill in; `used` collects functions' names."""
         self.levels = levels
         self.depth: dict[int, int] = {}
-        self.reads, self.used = reads, used
+        self.reads, self.used, self.dialect = reads, used, dialect
         #: text of each earlier stage's result, and its level: INNERMOST when it differs from point to point
         self.temps: dict[int, tuple[str, int]] = {}
         self._names: dict[Scalar, tuple[str, int]] = {}
@@ -245,7 +266,7 @@ class Writer:
     def _operation(self, e: Scalar, args: list[Text]) -> Text:
         if e.op == "load":
             return Text(self.reads[e.attr].format(args[0].text))
-        return expression(e, args, self.used)
+        return expression(e, args, self.used, self.dialect)
 
     def _leaf(self, e: Scalar) -> Text | None:
         if e.op == "const":

@@ -97,7 +97,8 @@ def _range(x: Scalar, args: Sequence[Range | None], extents: tuple[int, ...]) ->
         case "const":
             return Range(x.attr, x.attr)
         case "index":
-            return Range(0, max(extents[x.attr] - 1, 0))
+            # a loop that never runs must not look like one that runs once: its counter would become 0 and its loads constant
+            return Range(0, extents[x.attr] - 1 if extents[x.attr] else 1)
         case "mod" if x.args[1].op == "const" and x.args[1].attr > 0:
             return Range(0, x.args[1].attr - 1)
         case "neg" if args[0] is not None:

@@ -144,10 +144,15 @@ def nest_of(body: Graph, operands: Sequence[Layout], results: Sequence[Layout]) 
     Raises CompileError with the reason when there is none.
     """
     try:
-        return _nest(body, tuple(x.strides for x in operands), tuple(x.strides for x in results))
+        return _nest(body, tuple(map(_strides, operands)), tuple(map(_strides, results)))
     except _CannotLowerError as reason:
         where = describe_location(body.outputs[0].node)
         raise CompileError(f"{body.outputs[0].node.op.name}: no kernel, {reason}{where}") from None
+
+
+def _strides(layout: Layout) -> tuple[int, ...]:
+    """A layout's strides; in an empty one they mean nothing, but must not make loads look constant, or those are made."""
+    return (1,) * len(layout.shape) if 0 in layout.shape else layout.strides
 
 
 @lru_cache(maxsize=1024)
