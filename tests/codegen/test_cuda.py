@@ -49,7 +49,8 @@ def test_ptx(name: str, capability: tuple[int, int]) -> None:
         assert re.search(rf"\.target sm_{capability[0]}{capability[1]}", ptx)
         assert ".visible .entry" in ptx
         if any(s.extents for s in kernel.stages):
-            assert "bar.sync" in ptx and ".shared" in ptx
+            assert "bar.sync" in ptx
+            assert ".shared" in ptx
         assert "call" not in re.sub(r"//.*", "", ptx).split(), "a function call is left in the kernel"
 
 
