@@ -6,6 +6,8 @@ Reassociation is what kernels do as well; `algebra_rules(strict=True)` leaves ou
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from graphc import ops
@@ -150,10 +152,21 @@ def without_gradient(node: Node) -> Value:
     return node.inputs[0]
 
 
-_POWERS = {
-    2.0: lambda x: ops.mul(x, x),
-    3.0: lambda x: ops.mul(ops.mul(x, x), x),
+def _square(x: Value) -> Value:
+    return ops.mul(x, x)
+
+
+_POWERS: dict[float, Callable[[Value], Value]] = {
+    2.0: _square,
+    3.0: lambda x: ops.mul(_square(x), x),
+    4.0: lambda x: _square(_square(x)),
+    0.25: lambda x: ops.sqrt(ops.sqrt(x)),
     0.5: ops.sqrt,
+    0.75: lambda x: ops.mul(ops.sqrt(x), ops.sqrt(ops.sqrt(x))),  # local response normalisation
+    1.5: lambda x: ops.mul(x, ops.sqrt(x)),
+    -0.25: lambda x: ops.sqrt(ops.rsqrt(x)),
+    -0.75: lambda x: ops.mul(ops.rsqrt(x), ops.sqrt(ops.rsqrt(x))),
+    -2.0: lambda x: ops.reciprocal(_square(x)),
     -1.0: ops.reciprocal,
     -0.5: ops.rsqrt,
 }
@@ -166,15 +179,14 @@ def _known_power(node: Node, uses: Uses) -> str | None:
     return (
         None
         if exponent is not None and float(exponent) in _POWERS
-        else "the exponent is not one of 2, 3, 1/2, -1, -1/2"
+        else f"the exponent is none of {', '.join(map(str, _POWERS))}"
     )
 
 
 @rule("pow", check=_known_power)
 def known_power(node: Node) -> Value:
     """x ** 2 = x * x, x ** 0.5 = sqrt(x) and the like"""
-    result: Value = _POWERS[float(uniform(node.inputs[1]))](node.inputs[0])
-    return result
+    return _POWERS[float(uniform(node.inputs[1]))](node.inputs[0])
 
 
 def _reciprocal(v: Value, exact: bool) -> np.ndarray | None:

@@ -193,18 +193,25 @@ class _Layout:
                 source = ops.pad(source, np.zeros((), x.dtype.numpy), low=(0, 0, *low), high=(0, 0, *high))
                 padding = ((0, 0), (0, 0))
             image = ops.block(source, size=size, groups=groups)
+        y = self.contract(image, self.plain(w), strides, padding, dilation, groups)
+        return Blocked(y, filters, groups=1 if filters // groups % lanes == 0 else groups)
+
+    def contract(self, image: Value, w: Value, strides: Any, padding: Any, dilation: Any, groups: int = 1) -> Value:
+        """The convolution of blocked images with plain weights, in blocks of a vector's lanes."""
+        n, _, height, width, size = image.tensor.static_shape
+        filters, channels, kh, kw = w.tensor.static_shape
         problem = ConvProblem(
-            batch=int(x.shape[0]), channels=-(-channels // size) * size, filters=filters // groups,
-            height=int(image.shape[2]), width=int(image.shape[3]), kernel=kernel, stride=strides, dilation=dilation,
-            pads=(padding[0][0], padding[1][0], padding[0][1], padding[1][1]), groups=groups, block=size,
-            dtype=x.dtype.name,
+            batch=n, channels=-(-channels // size) * size, filters=filters // groups, height=height, width=width,
+            kernel=(kh, kw), stride=strides, dilation=dilation, groups=groups, block=size, dtype=image.dtype.name,
+            pads=(padding[0][0], padding[1][0], padding[0][1], padding[1][1]),
         )  # fmt: skip
         columns = schedule(problem, self.machine, self.threads).variant.columns
-        packed = ops.pack_conv_weights(self.plain(w), block=size, columns=columns, groups=groups)
-        y = ops.conv_blocked(
+        packed = ops.pack_conv_weights(w, block=size, columns=columns, groups=groups)
+        lanes = self.machine.isa.lanes(image.dtype.itemsize)
+        result: Value = ops.conv_blocked(
             image, packed, strides=strides, padding=padding, dilation=dilation, filters=filters, lanes=lanes
         )
-        return Blocked(y, filters, groups=1 if filters // groups % lanes == 0 else groups)
+        return result
 
     def few_filters(self, node: Node) -> Value | None:
         """A convolution with so few filters that most lanes would be empty: neighbouring pixels of a row fill them.
@@ -292,7 +299,32 @@ class _Layout:
             return "its first operand is not blocked"
         if form.mostly_empty and node.op.name != "broadcast_to":
             return "most lanes are empty"
+        if node.op.name == "reduce_window" and form.axis in node.attrs["axes"]:
+            return self.window_over_channels(node, form)
         return transfer(self, node, form)
+
+    def window_over_channels(self, node: Node, form: Blocked) -> Blocked | str:
+        """Sums over neighbouring channels, as in local response normalisation.
+
+        Seen as an image with the blocks for rows and all pixels in one line, every block needs the blocks above and
+        below: a convolution of one block of channels, with weights that are one inside the window and zero outside.
+        """
+        a, lanes = node.attrs, form.lanes
+        if a["combine"] != "add" or a["axes"] != (1,) or form.axis != 1 or not form.exact or form.groups > 1:
+            return "its window covers channels"
+        (size,), (step,), (dilation,), ((low, high),) = a["window"], a["strides"], a["dilation"], a["padding"]
+        if (step, dilation, low + high) != (1, 1, size - 1) or max(low, high) > lanes or form.value.rank != 5:
+            return "its window covers channels, and not one result for each"
+        if lanes != self.machine.isa.lanes(form.value.dtype.itemsize):
+            return "its lanes are not those of this machine"
+        n, blocks, *pixels, _ = form.value.tensor.static_shape
+        image = ops.reshape(form.value, shape=(n, 1, blocks, math.prod(pixels), lanes))
+        out, row, lane = np.ogrid[:lanes, -1:2, :lanes]
+        distance = lanes * row + lane - out
+        inside = ((-low <= distance) & (distance <= high)).astype(form.value.dtype.numpy)
+        weights = constant(inside.transpose(0, 2, 1)[..., None])  # [filters, channels, rows, 1]
+        sums = self.contract(image, weights, (1, 1), ((1, 1), (0, 0)), (1, 1))
+        return replace(form, value=ops.reshape(sums, shape=form.value.shape))
 
     def elementwise(self, node: Node) -> Blocked | str:
         forms = [self.blocked_forms[v] for v in node.inputs if v in self.blocked_forms]

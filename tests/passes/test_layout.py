@@ -127,6 +127,13 @@ def window(x: Value, combine: str, **changes: Any) -> Value:
     return result
 
 
+def neighbours(y: Value) -> Value:
+    result: Value = ops.reduce_window(
+        y, combine="add", axes=(1,), window=(4,), strides=(1,), padding=((1, 2),), dilation=(1,)
+    )
+    return result
+
+
 def squeeze_and_excite(y: Value) -> Value:
     pooled = ops.reshape(ops.reduce_sum(y, axes=(2, 3)), shape=(*y.shape[:2], 1, 1))
     gate = ops.sigmoid(conv(ops.relu(conv(pooled, 8, kernel=1)), y.shape[1], kernel=1))
@@ -146,6 +153,7 @@ BETWEEN: dict[str, Callable[[Value], Value]] = {
     "padding": lambda y: ops.pad(y, np.float32(1), low=(0, 0, 1, 0), high=(0, 0, 0, 2)),
     "nearest neighbour": lambda y: ops.gather(y, constant(np.repeat(np.arange(y.shape[2]), 2)), axis=2),
     "squeeze and excite": squeeze_and_excite,
+    "response normalisation": lambda y: ops.mul(y, ops.rsqrt(ops.add(neighbours(ops.mul(y, y)), 1.0))),
     "transposed image": lambda y: ops.transpose(y, perm=(0, 1, 3, 2)),
     "flat pixels": lambda y: ops.reshape(
         ops.relu(ops.reshape(y, shape=(*y.shape[:2], y.shape[2] * y.shape[3]))), shape=y.shape

@@ -66,6 +66,8 @@ CASES: list[tuple[str, Value, Value]] = [
     ("without_gradient", ops.stop_gradient(x), x),
     ("known_power", ops.pow(x, 2.0), ops.mul(x, x)),
     ("known_power", ops.pow(x, 0.5), ops.sqrt(x)),
+    ("known_power", ops.pow(x, 0.75), ops.mul(ops.sqrt(x), ops.sqrt(ops.sqrt(x)))),
+    ("known_power", ops.pow(x, 4.0), ops.mul(ops.mul(x, x), ops.mul(x, x))),
     ("divide_by_constant", ops.div(x, 4.0), ops.mul(x, 0.25)),
     ("reciprocal_sqrt", ops.reciprocal(ops.sqrt(x)), ops.rsqrt(x)),
     ("known_selection", ops.select(b, x, x), x),
