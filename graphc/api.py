@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphc.errors import InputError, ModelError
+from graphc.errors import InputError, ModelError, NeedsValue
 from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType
 from graphc.options import Options
@@ -35,7 +36,8 @@ def compile(model: Any, **options: Any) -> Executable:
     chosen = Options.of(**options)
     executable = Executable(source_of(model), chosen)
     if all(isinstance(p.type, TensorType) and p.type.is_static for p in executable.inputs):
-        executable.prepare()
+        with suppress(NeedsValue):  # sizes depend on a value, which the first call brings
+            executable.prepare()
     else:
         executable.source.check()
     return executable

@@ -89,7 +89,7 @@ class Executable:
     Threads may call it at the same time; runs of one specialisation take turns.
     """
 
-    #: specialisations kept; the one not used for longest goes first
+    #: specialisations kept; the oldest goes first
     KEEP = 16
 
     def __init__(self, source: Source, options: Options) -> None:
@@ -158,7 +158,10 @@ class Executable:
         return [results[i] for i in positions]
 
     def prepare(self, **shapes: Sequence[int]) -> Specialisation:
-        """Compile for the given input shapes now, without running; inputs of fixed shape may be left out."""
+        """Compile for the given input shapes now, without running; inputs of fixed shape may be left out.
+
+        Raises NeedsValue when sizes in the model depend on the value of an input: it then compiles when it is called.
+        """
         feeds = {}
         for p in self.inputs:
             shape = shapes.pop(p.name, None)
@@ -172,7 +175,12 @@ class Executable:
             raise InputError(
                 f"no input {next(iter(shapes))!r}; the inputs are {', '.join(p.name for p in self.inputs)}"
             )
-        return self._specialisation(self._check(feeds))
+        arrays = self._check(feeds)
+        with self._lock:
+            if self._static:
+                raise NeedsValue(self._static, self.source.name)
+            key = self._key(arrays)
+            return self._specialisations.get(key) or self._compile(key, arrays)
 
     def specialisation(self, feeds: Mapping[str, Any]) -> Specialisation:
         """The compiled form that `run` would use for these inputs; compiles it when there is none yet."""
@@ -209,7 +217,7 @@ class Executable:
         with self._lock:
             while True:
                 key = self._key(arrays)
-                if key in self._specialisations:
+                if key in self._specialisations:  # another thread was faster
                     return self._specialisations[key]
                 try:
                     return self._compile(key, arrays)
@@ -242,14 +250,16 @@ class Specialisation:
     def __init__(self, graph: Graph, options: Options) -> None:
         self.options = options
         self.graph = prepare(graph, options)
-        self.stages, self._results = partition(self.graph)
-        self._compiled = [_compile_stage(s, options) for s in self.stages]
-        # most models are one stretch of native code from inputs to outputs
-        self._single = self._compiled[0] if len(self._compiled) == 1 and self._straight() else None
+        self.parts = partition(self.graph)
+        self._compiled = [_compile_stage(s, options) for s in self.parts.stages]
+        self._single = self._compiled[0] if self._straight() else None
 
     def _straight(self) -> bool:
-        (stage,) = self.stages
-        return stage.reads == tuple(range(len(self.graph.inputs))) and stage.writes == self._results
+        """Whether everything is one stretch from the inputs to the outputs, as in most models."""
+        if len(self.parts.stages) != 1:
+            return False
+        (stage,) = self.parts.stages
+        return stage.reads == tuple(range(len(self.graph.inputs))) and stage.writes == self.parts.results
 
     @property
     def plans(self) -> list[CompiledGraph]:
@@ -261,16 +271,11 @@ class Specialisation:
         if self._single is not None:
             return self._single.run(arguments, {})
         symbols: dict[str, int] = {}  # sizes that the host finds out on the way
-        values: list[Any] = list(arguments)
-        for stage, compiled in zip(self.stages, self._compiled, strict=True):
+        values: dict[int, Any] = dict(enumerate(arguments)) | dict(self.parts.constants)
+        for stage, compiled in zip(self.parts.stages, self._compiled, strict=True):
             results = compiled.run([values[i] for i in stage.reads], symbols)
-            for number, result in zip(stage.writes, results, strict=True):
-                if number == len(values):
-                    values.append(result)
-                else:
-                    values += [None] * (number + 1 - len(values))
-                    values[number] = result
-        return [values[i] for i in self._results]
+            values.update(zip(stage.writes, results, strict=True))
+        return [values[i] for i in self.parts.results]
 
 
 def _compile_stage(stage: Stage, options: Options) -> _NativeStage | _HostStage:

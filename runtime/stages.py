@@ -6,13 +6,17 @@ of fixed sizes. They run on the host, and everything else is gathered into as fe
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
+from graphc.ir.dims import Dim, symbols_of
 from graphc.ir.graph import Graph, Node, Value, input_value, location, location_of, remake
 from graphc.ir.types import TensorType, Type, type_symbols
 from graphc.ops.spec import Kind, has_kernel
 
-__all__ = ["Stage", "host_reason", "partition"]
+__all__ = ["Partition", "Stage", "host_reason", "partition"]
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,7 @@ def host_reason(node: Node) -> str:
             return f"no kernels for {t.dtype}"
     if node.op.kind is Kind.HOST:
         return "runs on the host"
-    known = frozenset().union(*(type_symbols(v.type) for v in node.inputs))
-    if any(type_symbols(v.type) - known for v in node.outputs):
+    if _found_sizes(node):
         return "the size of its result depends on the data"
     for body in node.bodies:
         for inner in body.nodes:
@@ -53,22 +56,50 @@ def host_reason(node: Node) -> str:
     return ""
 
 
+def _found_sizes(node: Node) -> frozenset[str]:
+    """The symbols that a node brings into the graph: those of its results that neither operands nor attributes have."""
+    known = frozenset().union(*(type_symbols(v.type) for v in node.inputs))
+    known |= frozenset().union(*(symbols_of(d) for a in node.attrs.values() for d in _dims(a)))
+    return frozenset().union(*(type_symbols(v.type) for v in node.outputs)) - known
+
+
+def _dims(attr: object) -> Iterator[Dim]:
+    """The symbolic dimensions in an attribute."""
+    if isinstance(attr, Dim):
+        yield attr
+    elif isinstance(attr, tuple):
+        for a in attr:
+            yield from _dims(a)
+
+
 def _is_native(t: Type) -> bool:
     return isinstance(t, TensorType) and has_kernel(t.dtype)
 
 
-def partition(graph: Graph) -> tuple[list[Stage], tuple[int, ...]]:
-    """Stages that compute the graph, and the numbers of its outputs; inputs have the numbers 0, 1, ...
+@dataclass(frozen=True)
+class Partition:
+    """A graph cut into stages. Values have numbers: the inputs 0, 1, ..., then what the stages write; `constants` gives
+    the values that are known, and `results` the numbers of the graph's outputs."""
 
-    Stretches are as long as dependencies allow: all kernel nodes that are ready, then the host nodes that are ready,
-    and so on.
-    """
+    stages: tuple[Stage, ...]
+    results: tuple[int, ...]
+    constants: Mapping[int, np.ndarray]
+
+
+def partition(graph: Graph) -> Partition:
+    """Stages that compute the graph. Stretches are as long as dependencies allow: all kernel nodes that are ready, then
+    the host nodes that are ready, and so on."""
     numbers: dict[Value, int] = {v: i for i, v in enumerate(graph.inputs)}
     reasons = {n: host_reason(n) for n in graph.nodes}
     if not any(reasons.values()) and all(_is_native(v.type) for v in (*graph.inputs, *graph.outputs)):
         # nearly every model: one stretch, the graph as it is, under its own names
         results = tuple(range(len(graph.inputs), len(graph.inputs) + len(graph.outputs)))
-        return [Stage(tuple(range(len(graph.inputs))), results, graph)], results
+        return Partition((Stage(tuple(range(len(graph.inputs))), results, graph),), results, {})
+    constants: dict[int, np.ndarray] = {}
+    for v in graph.outputs:
+        if v.literal is not None and v not in numbers:
+            numbers[v] = len(numbers)
+            constants[numbers[v]] = v.literal
     rank = _ranks(graph, reasons)
     needed = set(graph.outputs)
     groups: dict[int, list[Node]] = {}
@@ -76,26 +107,14 @@ def partition(graph: Graph) -> tuple[list[Stage], tuple[int, ...]]:
         if n.op.kind is not Kind.LEAF:
             groups.setdefault(rank[n], []).append(n)
             needed.update(v for v in n.inputs if rank[v.node] != rank[n] or reasons[n] or reasons[v.node])
-    if not groups and any(v not in numbers for v in graph.outputs):
-        groups = {0: []}
     stages = []
     for r in sorted(groups):
-        batches = [[n] for n in groups[r]] if r % 2 else [groups[r]]
-        for batch in batches:
-            writes = [v for n in batch for v in n.outputs if v in needed and v not in numbers]
-            if not r:  # constants that are outputs, or that the host reads
-                writes += [
-                    v
-                    for n in graph.nodes
-                    if n.op.name == "constant"
-                    for v in n.outputs
-                    if v in needed and v not in numbers
-                ]
-            if r % 2:
-                writes = list(batch[0].outputs)
+        on_host = r % 2 == 1
+        for batch in [[n] for n in groups[r]] if on_host else [groups[r]]:
+            writes = [v for n in batch for v in n.outputs if on_host or v in needed]
             if writes:
-                stages.append(_stage(batch, writes, numbers, reasons[batch[0]] if r % 2 else ""))
-    return stages, tuple(numbers[v] for v in graph.outputs)
+                stages.append(_stage(batch, writes, numbers, reasons[batch[0]] if on_host else ""))
+    return Partition(tuple(stages), tuple(numbers[v] for v in graph.outputs), constants)
 
 
 def _ranks(graph: Graph, reasons: dict[Node, str]) -> dict[Node, int]:
@@ -104,11 +123,8 @@ def _ranks(graph: Graph, reasons: dict[Node, str]) -> dict[Node, int]:
     finder: dict[str, Node] = {}
     finders: dict[Node, list[Node]] = {}
     for n in graph.nodes:
-        known = frozenset().union(*(type_symbols(v.type) for v in n.inputs))
-        sizes = frozenset().union(*(type_symbols(v.type) for v in n.outputs)) - known
-        if reasons[n]:
-            for name in sizes:
-                finder.setdefault(name, n)
+        for name in _found_sizes(n):
+            finder.setdefault(name, n)
     for n in graph.nodes:
         sizes = frozenset().union(*(type_symbols(v.type) for v in n.outputs))
         finders[n] = [finder[name] for name in sizes if name in finder and finder[name] is not n]

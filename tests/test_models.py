@@ -90,5 +90,5 @@ def test_silero_runs_without_python_between_kernels() -> None:
         pytest.skip("python -m bench.fetch brings the trained models")
     (case,) = cases(only=["silero_vad_16k_op15"])
     specialisation = graphc.compile(case.model, threads=1).specialisation(case.feeds())
-    assert not [stage for stage in specialisation.stages if stage.on_host]
+    assert not [stage for stage in specialisation.parts.stages if stage.node is not None]
     assert len(specialisation.plans) == 1

@@ -89,7 +89,7 @@ def dry_run(model: Source, feeds: Mapping[str, np.ndarray], options: Options, ex
     with trace(explain=explain) as events:
         prepared = prepare(imported, options, hooks=(hook,))
         seen = DryRun(options, imported, import_seconds, prepared, events, records)
-        for stage in partition(prepared)[0]:
+        for stage in partition(prepared).stages:
             if stage.node is not None:
                 seen.host.append((stage.node, stage.reason))
                 continue

@@ -175,6 +175,25 @@ class ProgramBuilder:
             return []
         return [self.emit(launch) for launch in lower_copy(source, target, self.threads)]
 
+    def anchor_operands(self, node: Node, operands: list[Placed]) -> tuple[Node, list[Placed]]:
+        """The anchor of a node (an anchor, or a fusion with one) and where its operands lie.
+
+        A fusion holds numbers that repeat as constants of its body; an anchor that reads one gets it as an array."""
+        if node.op.name != "fusion":
+            return node, operands
+        body: Graph = node.attrs["body"]
+        anchor = anchor_of(body)
+        assert anchor is not None
+        where = dict(zip(body.inputs, operands, strict=True))
+        return anchor, [where[v] if v in where else self._repeated(v) for v in anchor.inputs]
+
+    def _repeated(self, value: Value) -> Placed:
+        number = value
+        while number.literal is None:
+            number = number.node.inputs[0]
+        filled = np.full(value.tensor.static_shape, number.literal.item(), value.dtype.numpy)
+        return self.constant(filled, value.dtype)
+
     def apart(self, node: Node, operands: list[Placed], results: list[Placed]) -> None:
         """Compute a fusion in two kernels: its anchor into a workspace, then the rest of it. For lowerings whose
         template cannot take this epilogue."""
@@ -184,10 +203,10 @@ class ProgramBuilder:
         if node.op.name != "fusion":
             raise CompileError(f"{node.op.name}: its template cannot write this result{describe_location(node)}")
         body: Graph = node.attrs["body"]
-        anchor, rest = split_fusion(body)
-        where = dict(zip(body.inputs, operands, strict=True))
+        _, rest = split_fusion(body)
+        anchor, read = self.anchor_operands(node, operands)
         made = [self.temporary(v.tensor.static_shape, v.dtype) for v in anchor.outputs]
-        LOWERINGS[anchor.op.template or ""](self, anchor, [where[v] for v in anchor.inputs], made)
+        LOWERINGS[anchor.op.template or ""](self, anchor, read, made)
         after = make(fusion, *rest.inputs, body=rest)[0].node
         for launch in lower(after, [*made, *operands], results, self.threads):
             self.emit(launch)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphc.ir.graph import Node, location_of
-from graphc.kernels.build import ProgramBuilder, anchor_of, lowering
+from graphc.kernels.build import ProgramBuilder, lowering
 from graphc.kernels.contraction import (
     SLOTS,
     ContractionVariant,
@@ -49,13 +49,10 @@ class ContractionKernel:
 @lowering("contraction")
 def lower_contraction(builder: ProgramBuilder, node: Node, operands: list[Placed], results: list[Placed]) -> None:
     """Emit the launches of a contraction. The result (and every output of the fusion) is dense."""
-    anchor = anchor_of(node.attrs["body"]) if node.op.name == "fusion" else node
-    assert anchor is not None
+    anchor, (x, w) = builder.anchor_operands(node, operands)
     if anchor.op.name in ("dot", "conv"):
         _by_definition(builder, node, anchor, operands, results)
         return
-    inputs = list(node.attrs["body"].inputs) if node.op.name == "fusion" else list(node.inputs)
-    x, w = (operands[inputs.index(v)] for v in anchor.inputs)
     prepare = _convolution if anchor.op.name == "conv_blocked" else _product
     problem, axes, x, w = prepare(builder, anchor, x, w)
     fused = fused_epilogue(node, operands, results, axes)

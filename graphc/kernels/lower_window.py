@@ -12,7 +12,7 @@ from typing import Any
 
 from graphc.ir.graph import Node
 from graphc.ir.scalar import Scalar, cast, const, index, load, select, temp
-from graphc.kernels.build import ProgramBuilder, anchor_of, lowering
+from graphc.kernels.build import ProgramBuilder, lowering
 from graphc.kernels.epilogue import Axes, Epilogue, fused_epilogue
 from graphc.kernels.ir import Launch, LoopNest, Map, Reduce, Store
 from graphc.kernels.lower import launches
@@ -42,14 +42,14 @@ class WindowKernel:
 @lowering("depthwise")
 def lower_depthwise(builder: ProgramBuilder, node: Node, operands: list[Placed], results: list[Placed]) -> None:
     """Emit the launch of a depthwise convolution on blocked activations."""
-    anchor, (x, w) = _anchor(node, operands)
+    anchor, (x, w) = builder.anchor_operands(node, operands)
     _blocked(builder, node, operands, results, builder.dense(x), builder.dense(w), anchor, "fma", w.shape[1:3])
 
 
 @lowering("window")
 def lower_window(builder: ProgramBuilder, node: Node, operands: list[Placed], results: list[Placed]) -> None:
     """Emit the launches of a `reduce_window`."""
-    anchor, (x,) = _anchor(node, operands)
+    anchor, (x,) = builder.anchor_operands(node, operands)
     attrs = anchor.attrs
     lanes = host_machine().isa.lanes(x.dtype.itemsize)
     blocked = len(x.shape) == 5 and attrs["axes"] == (2, 3) and x.shape[4] == lanes
@@ -61,16 +61,6 @@ def lower_window(builder: ProgramBuilder, node: Node, operands: list[Placed], re
     else:
         for launch in launches(_nest(x, results[0], attrs), [x, results[0]], builder.threads, names_of(node)):
             builder.emit(launch)
-
-
-def _anchor(node: Node, operands: list[Placed]) -> tuple[Node, list[Placed]]:
-    """The anchor of a node, and its operands among the node's."""
-    if node.op.name != "fusion":
-        return node, operands
-    body = node.attrs["body"]
-    anchor = anchor_of(body)
-    assert anchor is not None
-    return anchor, [operands[body.inputs.index(v)] for v in anchor.inputs]
 
 
 def _blocked(
