@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.ir.graph import Graph, Node, Value, inline, make, rebuild, remake
+from graphc.ir.graph import Graph, Node, Value, inline, rebuild, remake, remake_bodies
 from graphc.ir.rewrite import deep, record
 
 __all__ = ["captures_of", "sink_constants"]
@@ -38,8 +38,7 @@ def _sunk(old: Node, inputs: tuple[Value, ...]) -> Sequence[Value]:
     if old.op.name not in ("if_", "loop", "scan"):
         return remake(old, inputs)
     first, offset = captures_of(old)
-    attrs = dict(old.attrs)
-    bodies = {name: body for name, body in attrs.items() if isinstance(body, Graph)}
+    bodies = {name: body for name, body in old.attrs.items() if isinstance(body, Graph)}
     read = {v for body in bodies.values() for n in body.nodes for v in n.inputs} | {
         v for b in bodies.values() for v in b.outputs
     }
@@ -57,5 +56,5 @@ def _sunk(old: Node, inputs: tuple[Value, ...]) -> Sequence[Value]:
             places[i] if i in places and places[i].literal is not None else v for i, v in enumerate(body.inputs)
         ]
         outputs = inline(body, arguments)
-        attrs[name] = Graph([v for i, v in enumerate(body.inputs) if i not in places], outputs, body.output_names)
-    return make(old.op, *inputs[:first], *(inputs[k] for k in kept), **attrs)
+        bodies[name] = Graph([v for i, v in enumerate(body.inputs) if i not in places], outputs, body.output_names)
+    return remake_bodies(old, (*inputs[:first], *(inputs[k] for k in kept)), bodies)

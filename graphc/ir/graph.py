@@ -27,7 +27,18 @@ from graphc.ir.types import TensorType, Type
 if TYPE_CHECKING:
     from graphc.ops.spec import OpSpec
 
-__all__ = ["Graph", "Literal", "Node", "Value", "constant", "input_value", "location", "location_of", "make"]
+__all__ = [
+    "Graph",
+    "Literal",
+    "Node",
+    "Value",
+    "constant",
+    "input_value",
+    "location",
+    "location_of",
+    "make",
+    "remake_bodies",
+]
 
 
 class Value(NamedTuple):
@@ -189,19 +200,27 @@ def make(op: OpSpec, *inputs: Value, **attrs: Any) -> tuple[Value, ...]:
 
     Raises GraphTypeError when the operands' types or the attributes do not fit the operation.
     """
-    attrs = {k: freeze(v) for k, v in sorted(attrs.items())}
+    return _intern(op, inputs, {k: freeze(v) for k, v in sorted(attrs.items())}, None)
+
+
+def _intern(
+    op: OpSpec, inputs: tuple[Value, ...], attrs: Mapping[str, Any], types: tuple[Type, ...] | None
+) -> tuple[Value, ...]:
+    """The node with these frozen attributes; its types are inferred unless they are known already."""
     # 1 == 1.0 == True in Python, but not in a program: the attribute's class is part of the identity
     key = (op.name, inputs, tuple((k, type(v), v) for k, v in attrs.items()))
     node = _interned.get(key)
     if node is None:
-        try:
-            types = op.infer(*(v.type for v in inputs), **attrs)
-        except GraphcError as e:
-            if _here.get() and not getattr(e, "located", False):
-                e.located = True  # type: ignore[attr-defined]
-                e.args = (f"{e.args[0]} (at {', '.join(_here.get())})", *e.args[1:])
-            raise
-        node = Node(op, inputs, attrs, types if type(types) is tuple else (types,))
+        if types is None:
+            try:
+                found = op.infer(*(v.type for v in inputs), **attrs)
+            except GraphcError as e:
+                if _here.get() and not getattr(e, "located", False):
+                    e.located = True  # type: ignore[attr-defined]
+                    e.args = (f"{e.args[0]} (at {', '.join(_here.get())})", *e.args[1:])
+                raise
+            types = found if type(found) is tuple else (found,)
+        node = Node(op, inputs, attrs, types)
         with _intern_lock:
             node = _interned.setdefault(key, node)
             if _here.get() and node not in _locations:
@@ -325,8 +344,26 @@ def rebuild(graph: Graph, transform: Callable[[Node, tuple[Value, ...]], Sequenc
 
 
 def remake(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
-    """The same operation on other inputs (the very same node when the inputs are)."""
-    return node.outputs if inputs == node.inputs else make(node.op, *inputs, **node.attrs)
+    """The same operation on other inputs (the very same node when the inputs are).
+
+    Inputs of the same types give results of the same types. They are taken over rather than inferred again: a size
+    that only the run can tell keeps its name, which other nodes may mention.
+    """
+    if inputs == node.inputs:
+        return node.outputs
+    if all(new.type == old.type for new, old in zip(inputs, node.inputs, strict=True)):
+        return _intern(node.op, inputs, node.attrs, node.types)
+    return make(node.op, *inputs, **node.attrs)
+
+
+def remake_bodies(node: Node, inputs: tuple[Value, ...], bodies: Mapping[str, Graph]) -> tuple[Value, ...]:
+    """The same control flow with other bodies (by attribute), perhaps on fewer captures; result types as in `remake`
+    when the bodies give results of the types that the old ones gave."""
+    attrs = {**node.attrs, **bodies}
+    same = all(
+        [v.type for v in node.attrs[name].outputs] == [v.type for v in body.outputs] for name, body in bodies.items()
+    )
+    return _intern(node.op, inputs, attrs, node.types) if same else make(node.op, *inputs, **attrs)
 
 
 def inline(graph: Graph, arguments: Sequence[Value]) -> tuple[Value, ...]:

@@ -23,7 +23,7 @@ from typing import NamedTuple, TypeAlias
 from weakref import WeakSet
 
 from graphc.errors import GraphcError, PassError
-from graphc.ir.graph import Graph, Node, Value, describe_location, location, location_of, make, rebuild, remake
+from graphc.ir.graph import Graph, Node, Value, describe_location, location, location_of, rebuild, remake, remake_bodies
 from graphc.ir.verify import verify
 
 __all__ = [
@@ -318,9 +318,9 @@ def in_bodies(graph: Graph, function: Callable[[Graph], Graph]) -> Graph:
     def transform(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value]:
         if not node.bodies or node.op.name == "fusion":
             return remake(node, inputs)
-        attrs = {k: function(v) if isinstance(v, Graph) else v for k, v in node.attrs.items()}
-        same = all(attrs[k] is v for k, v in node.attrs.items())
-        return remake(node, inputs) if same else make(node.op, *inputs, **attrs)
+        bodies = {k: function(v) for k, v in node.attrs.items() if isinstance(v, Graph)}
+        same = all(body is node.attrs[k] for k, body in bodies.items())
+        return remake(node, inputs) if same else remake_bodies(node, inputs, bodies)
 
     return rebuild(graph, transform)
 
