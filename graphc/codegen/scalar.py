@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from graphc.errors import CompileError
 from graphc.ir.dtypes import DType, dtype_of
 from graphc.ir.scalar import COMPARISONS, Scalar, walk
+from graphc.kernels.index import guarded_selects, walk_unguarded
 from graphc.ops.reduce import combine_identity
 
 __all__ = [
@@ -26,7 +27,6 @@ __all__ = [
     "Text",
     "Writer",
     "expression",
-    "guarded_selects",
     "identity_of",
     "literal",
     "nested",
@@ -46,7 +46,7 @@ FUNCTIONS: Mapping[str, str] = {
     "sqrt": "sqrt", "rsqrt": "rsqrt", "reciprocal": "reciprocal", "sin": "sin", "cos": "cos", "tan": "tan", "asin": "arcsin",
     "acos": "arccos", "atan": "arctan", "sinh": "sinh", "cosh": "cosh", "tanh": "tanh", "asinh": "arcsinh", "acosh": "arccosh",
     "atanh": "arctanh", "sigmoid": "sigmoid", "erf": "erf", "floor": "floor", "ceil": "ceil", "round": "rint", "trunc": "trunc",
-    "isnan": "isnan", "isinf": "isinf", "isposinf": "isposinf", "isneginf": "isneginf", "select": "select", "bitcast": "bitcast",
+    "isnan": "isnan", "isinf": "isinf", "isposinf": "isposinf", "isneginf": "isneginf", "select": "select", "choose": "select", "bitcast": "bitcast",
 }  # fmt: skip
 
 # how tightly Python's operators bind; a call or a name binds tightest
@@ -143,7 +143,7 @@ def expression(e: Scalar, args: Sequence[Text], used: set[str], dialect: Dialect
         compared = e.op in COMPARISONS
         text = Text(f"{args[0].within(binds + compared)} {symbol} {args[1].within(binds + 1)}", binds)
         return text if compared else _typed(text, t, used)
-    if e.op == "select" and dialect.ternary:
+    if e.op in ("select", "choose") and dialect.ternary:
         condition, a, b = (x.within(_CHOICE + 1) for x in args)
         return Text(f"{a} if {condition} else {b}", _CHOICE)
     if e.op in FUNCTIONS:
@@ -219,7 +219,7 @@ class Writer:
     def _write(self, roots: Sequence[Scalar], at: int, lines: list[str], *, inside_branch: bool = False) -> list[Text]:
         everything = walk(roots)
         guarded = guarded_selects(roots, {e for e in everything if e in self._names})
-        order = _walk_unguarded(roots, guarded, self._names)
+        order = walk_unguarded(roots, guarded, self._names)
         target = self._targets(everything, guarded, at if inside_branch else None)
         needs = {e: e.args[:1] if e in guarded else e.args for e in order}
         uses = Counter([*roots, *(a for e in order for a in needs[e])])
@@ -303,34 +303,3 @@ class Writer:
         lines += [f"if {condition.text}:", *sides[0], "else:", *sides[1]]
         self._names[e] = (name, level)
         return name
-
-
-def _walk_unguarded(roots: Sequence[Scalar], guarded: set[Scalar], known: Mapping[Scalar, object]) -> list[Scalar]:
-    """What must be evaluated whatever the guarded choices say, arguments first."""
-    seen: dict[Scalar, None] = {}
-    stack = [(r, False) for r in reversed(roots)]
-    while stack:
-        e, done = stack.pop()
-        if e in seen:
-            continue
-        if done or e in known:
-            seen[e] = None
-        else:
-            stack.append((e, True))
-            stack += [(a, False) for a in reversed(e.args[:1] if e in guarded else e.args)]
-    return list(seen)
-
-
-def guarded_selects(roots: Sequence[Scalar], known: Set[Scalar] = frozenset()) -> set[Scalar]:
-    """The selects with a load on one side that is not made anyway."""
-    always = set(_walk_unguarded(roots, {e for e in walk(roots) if e.op == "select"}, dict.fromkeys(known)))
-    loading: set[Scalar] = set()
-    guarded = set()
-    for e in walk(roots):
-        if e in always and (e.op == "load" or e in known):
-            continue
-        if e.op == "load" or any(a in loading for a in e.args):
-            loading.add(e)
-        if e.op == "select" and (e.args[1] in loading or e.args[2] in loading):
-            guarded.add(e)
-    return guarded

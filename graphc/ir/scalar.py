@@ -23,6 +23,7 @@ __all__ = [
     "affine",
     "bitcast",
     "cast",
+    "choose",
     "const",
     "index",
     "load",
@@ -58,7 +59,8 @@ class Scalar:
     temp                  ()              number of an earlier stage's result
     cast                  (x,)            None; the type is the node's dtype
     bitcast               (x,)            None; the same bits as another type of the same width
-    select                (cond, a, b)
+    select                (cond, a, b)    only the chosen side is evaluated
+    choose                (cond, a, b)    as select, but both sides may be evaluated
     any other             its operands    one of the names above; operands and result as in NumPy
     """
 
@@ -203,6 +205,14 @@ def select(condition: Scalar, a: Scalar | float, b: Scalar | float) -> Scalar:
     return a if a is b else _make("select", (condition, a, b), a.dtype)
 
 
+def choose(condition: Scalar, a: Scalar | float, b: Scalar | float) -> Scalar:
+    """`a` where the condition holds, else `b`, when both can be evaluated anywhere: no branch is needed."""
+    a, b = _coerce(a, b)
+    if condition.op == "const":
+        return a if condition.attr else b
+    return a if a is b else _make("choose", (condition, a, b), a.dtype)
+
+
 def _coerce(*args: Scalar | float) -> tuple[Scalar, ...]:
     """Python numbers take the element type of the expressions beside them."""
     dtype = next((a.dtype for a in args if isinstance(a, Scalar)), INT64)
@@ -222,8 +232,8 @@ def scalar(op: str, *operands: Scalar | float) -> Scalar:
     """
     args = _coerce(*operands)
     first = args[0].dtype
-    if op == "select":
-        return select(*args)
+    if op in ("select", "choose"):
+        return (select if op == "select" else choose)(*args)
     if any(a.dtype != first for a in args):
         raise GraphTypeError(f"scalar {op} on mixed element types {', '.join(str(a.dtype) for a in args)}")
     if first is INT64:

@@ -7,12 +7,12 @@ time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import lru_cache
 from typing import NamedTuple
 
 from graphc.ir.dtypes import dtype_of
-from graphc.ir.scalar import COMPARISONS, Scalar, cast, const, load, scalar, select, walk
+from graphc.ir.scalar import COMPARISONS, Scalar, cast, const, load, scalar, walk
 
 __all__ = [
     "Linear",
@@ -87,7 +87,7 @@ def unlinear(form: Linear) -> Scalar:
 def ranges(e: Scalar, extents: tuple[int, ...]) -> Range | None:
     """The range of an int64 expression when loop k runs over `range(extents[k])`; None when nothing is known."""
     # a condition, or a value from data, has no range; their arguments are not looked into
-    looked_into = e.op in ("add", "sub", "mul", "neg", "floordiv", "mod", "maximum", "minimum", "select")
+    looked_into = e.op in ("add", "sub", "mul", "neg", "floordiv", "mod", "maximum", "minimum", "select", "choose")
     args = [ranges(a, extents) if a.dtype is INT64 else None for a in e.args] if looked_into else []
     return _range(e, args, extents)
 
@@ -121,7 +121,7 @@ def _range(x: Scalar, args: Sequence[Range | None], extents: tuple[int, ...]) ->
             return Range(max(a.low, b.low), max(a.high, b.high))
         case "minimum":
             return Range(min(a.low, b.low), min(a.high, b.high))
-        case "select":
+        case "select" | "choose":
             return Range(min(a.low, b.low), max(a.high, b.high))
     return None
 
@@ -174,8 +174,8 @@ def _simple(x: Scalar, extents: tuple[int, ...]) -> Scalar:
                     return (other if one.attr else one) if x.op == "and" else (one if one.attr else other)
         if x.op == "not" and x.args[0].op == "const":
             return const(not x.args[0].attr, BOOL)
-    if x.op == "select":
-        return select(*x.args)
+    if x.op in ("select", "choose"):
+        return scalar(x.op, *x.args)
     return x
 
 
@@ -288,3 +288,34 @@ def linear_roots(roots: Sequence[Scalar]) -> list[Scalar]:
 def counters_in(e: Scalar) -> set[int]:
     """The loops whose counters `e` depends on."""
     return {x.attr for x in walk((e,)) if x.op == "index"}
+
+
+def walk_unguarded(roots: Sequence[Scalar], guarded: set[Scalar], known: Mapping[Scalar, object]) -> list[Scalar]:
+    """What must be evaluated whatever the guarded choices say, arguments first."""
+    seen: dict[Scalar, None] = {}
+    stack = [(r, False) for r in reversed(roots)]
+    while stack:
+        e, done = stack.pop()
+        if e in seen:
+            continue
+        if done or e in known:
+            seen[e] = None
+        else:
+            stack.append((e, True))
+            stack += [(a, False) for a in reversed(e.args[:1] if e in guarded else e.args)]
+    return list(seen)
+
+
+def guarded_selects(roots: Sequence[Scalar], known: Set[Scalar] = frozenset()) -> set[Scalar]:
+    """The selects with a load on one side that is not made anyway."""
+    always = set(walk_unguarded(roots, {e for e in walk(roots) if e.op == "select"}, dict.fromkeys(known)))
+    loading: set[Scalar] = set()
+    guarded = set()
+    for e in walk(roots):
+        if e in always and (e.op == "load" or e in known):
+            continue
+        if e.op == "load" or any(a in loading for a in e.args):
+            loading.add(e)
+        if e.op == "select" and (e.args[1] in loading or e.args[2] in loading):
+            guarded.add(e)
+    return guarded

@@ -18,7 +18,16 @@ from itertools import product
 
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.scalar import COMPARISONS, Scalar, cast, const, index, load, param, rewrite, scalar, walk
-from graphc.kernels.index import Linear, counters_in, is_sum, linear_form, linear_roots, simplify, substitute
+from graphc.kernels.index import (
+    Linear,
+    counters_in,
+    guarded_selects,
+    is_sum,
+    linear_form,
+    linear_roots,
+    simplify,
+    substitute,
+)
 from graphc.kernels.ir import LoopNest, Map, Reduce, Stage, Store
 
 __all__ = [
@@ -30,8 +39,10 @@ INT64 = dtype_of("int64")
 _COMPARE = {name: getattr(operator, name) for name in COMPARISONS}
 #: how many points of the outer loop a panel reduction does at once: its accumulators stay in the first-level cache
 PANEL = 256
-#: innermost extents up to this that are powers of two stay numbers: the loop becomes a few vector instructions
-_STATIC_EXTENT = 16
+#: innermost extents that stay numbers: the loop becomes a few vector instructions
+_VECTOR_LENGTHS = (2, 4, 8, 16)
+#: innermost extents that are written out when they cannot be vectors, and how much text that may make
+_UNROLLED, _UNROLLED_SIZE = (2, 3, 4, 5, 6, 7, 8, 16), 400
 #: more regions than this are not worth their launches; the comparisons stay in the kernel
 _MAX_REGIONS = 4
 _REGION_POINTS = 512
@@ -237,6 +248,38 @@ def _runs_on(form: Linear, loop: int, width: int) -> bool:
     return form.terms.get(index(loop), 0) == width * form.terms.get(index(loop + 1), 0)
 
 
+def unroll_lanes(nest: LoopNest) -> LoopNest:
+    """A short innermost loop written out, when it cannot be a vector: the loop around it is vectorised instead.
+
+    Index arithmetic that the lanes need (a channel shuffle, a padded or odd channel count) then leaves that loop.
+    """
+    if inner_extents(nest) or len(nest.extents) < 2 or len(nest.stages) != 1:
+        return nest
+    last = len(nest.extents) - 1
+    lanes, tiles = nest.extents[last].attr, tile_loops(nest)
+    turned = tiles is not None and lanes in _VECTOR_LENGTHS[2:] and is_turned_copy(nest, *tiles)
+    (stage,) = nest.stages
+    size = sum(not is_sum(x) for x in walk(expressions(nest)))
+    if (
+        lanes not in _UNROLLED
+        or len(stage.stores) > 1
+        or size * lanes > _UNROLLED_SIZE
+        or turned
+        or vector_loop(nest)[1]
+    ):
+        return nest
+    extents = _numbers(nest.extents)[:-1]
+    stores = []
+    for lane in range(lanes):
+        change = partial(_lane, counters={last: const(lane)}, extents=tuple(extents))
+        stores += [Store(t.buffer, change(t.offset), change(t.value)) for t in stage.stores]
+    return replace(nest, extents=nest.extents[:-1], stages=(Map((), tuple(stores)),))
+
+
+def _lane(e: Scalar, counters: Mapping[int, Scalar], extents: tuple[int, ...]) -> Scalar:
+    return simplify(substitute(e, counters), extents)
+
+
 def parallel_first(nest: LoopNest, threads: int) -> LoopNest:
     """The loop that is divided among threads outermost: the first whose extent divides well, the innermost only if alone."""
     extents = _numbers(nest.extents)
@@ -329,6 +372,71 @@ def tile_loops(nest: LoopNest) -> tuple[int, int] | None:
     return None
 
 
+def vector_loop(nest: LoopNest) -> tuple[int, int]:
+    """The loop to write as one vector, and its length; (-1, 0) when there is none.
+
+    That is the innermost loop of a map or the loop inside a panel, when its length is a small known number: LLVM unrolls
+    such a loop before its vectoriser sees it, and leaves scalar code.
+    """
+    none, panel = (-1, 0), panel_loop(nest)
+    extents = (*nest.extents, *inner_extents(nest))
+    if (
+        tile_loops(nest) is not None
+        or len(extents) < 2
+        or (panel is None and any(isinstance(s, Reduce) for s in nest.stages))
+    ):
+        return none
+    loop = len(extents) - 1 if panel is None else panel
+    if extents[loop].op != "const" or extents[loop].attr not in _VECTOR_LENGTHS:
+        return none
+    everything = expressions(nest)
+    stores = [s for stage in nest.stages for s in stage.stores]
+    if any(unit_step(s.offset, loop) != 1 or s.value.dtype.name == "int64" for s in stores) or guarded_selects(
+        everything
+    ):
+        return none
+    for e in walk(everything):
+        if e.op == "load":
+            if unit_step(e.args[0], loop) is None or e.dtype.name == "int64":
+                return none
+        elif e.dtype.name != "int64" and any(a.dtype.name == "int64" and loop in counters_in(a) for a in e.args):
+            return none
+    return loop, int(extents[loop].attr)
+
+
+def is_turned_copy(nest: LoopNest, rows: int, columns: int) -> bool:
+    """Whether a tiled map only moves elements, by steps that are known before the loops."""
+    stores = [s for stage in nest.stages for s in stage.stores]
+    if len(nest.stages) != 1 or len(stores) != 1 or stores[0].value.op != "load" or nest.aliased:
+        return False
+    target, source = stores[0].offset, stores[0].value.args[0]
+    moves = [step_of(e, k) for e in (target, source) for k in (rows, columns)]
+    return None not in moves and moves[1] == const(1) and moves[2] == const(1)
+
+
+def step_of(offset: Scalar, loop: int) -> Scalar | None:
+    """By how much a step of the loop moves an offset, as an expression without counters; None when that varies."""
+    total = const(0)
+    for atom, c in linear_form(offset).terms.items():
+        if loop not in counters_in(atom):
+            continue
+        factor = const(1)
+        if atom.op == "mul":
+            atom, factor = (atom.args[0], atom.args[1]) if atom.args[0].op == "index" else (atom.args[1], atom.args[0])
+        if atom.op != "index" or counters_in(factor):
+            return None
+        total = total + factor * c
+    return total
+
+
+def unit_step(offset: Scalar, loop: int) -> int | None:
+    """How far a step of the loop moves an offset: 0, 1, or None for anything else."""
+    form = linear_form(offset)
+    if form.terms.get(index(loop)) == 1 and not any(loop in counters_in(a) for a in form.terms if a is not index(loop)):
+        return 1
+    return None if loop in counters_in(offset) else 0
+
+
 def scratch_bytes(nest: LoopNest) -> int:
     """The private memory that a thread needs: a panel's accumulators, 8 bytes each at most."""
     if panel_loop(nest) is None:
@@ -357,35 +465,41 @@ def parametrise(nest: LoopNest) -> tuple[LoopNest, tuple[int, ...]]:
     innermost = panel if panel is not None else -1 if rows else total - 1
 
     def extent(e: Scalar, loop: int) -> Scalar:
-        small = loop == innermost and loop > 0 and e.attr <= _STATIC_EXTENT and e.attr & (e.attr - 1) == 0
-        return e if small else new(e.attr)
+        return e if loop == innermost and loop > 0 and e.attr in _VECTOR_LENGTHS else new(e.attr)
 
     outer = tuple(extent(e, k) for k, e in enumerate(nest.extents))
     inner = tuple(extent(e, len(outer) + k) for k, e in enumerate(inner_extents(nest)))
+    # lanes that lie side by side: their number is a step, and the numbers below it are places in it
+    lanes = len(nest.stages[-1].stores) if total else 0
+    for e in (*outer, *inner):
+        lanes = max(lanes, e.attr if e.op == "const" else 0)
+    plain = frozenset([*_PLAIN, *range(lanes + 1)]) if lanes > 1 else frozenset(_PLAIN)
     roots = set(linear_roots(expressions(nest)))
     done: dict[Scalar, Scalar] = {}
 
     def known(x: Scalar) -> Scalar:
         if x.op == "const" and x.dtype is INT64 and x not in done:
-            done[x] = x if x.attr in _PLAIN else new(x.attr)
+            done[x] = x if x.attr in plain else new(x.attr)
         return done.get(x, x)
 
     def change(e: Scalar) -> Scalar:
         for x in walk((e,)):
             if x in done or x.op == "const" or (is_sum(x) and x not in roots):
                 continue
-            done[x] = _with_params(linear_form(x), known, new) if is_sum(x) else _rebuilt(x, known)
+            done[x] = _with_params(linear_form(x), known, new, plain) if is_sum(x) else _rebuilt(x, known)
         return known(e)
 
     stages = tuple(rewritten(s, change, inner if s.extents else ()) for s in nest.stages)
     return replace(nest, extents=outer, stages=stages, params=len(numbers)), tuple(numbers)
 
 
-def _with_params(form: Linear, known: Callable[[Scalar], Scalar], new: Callable[[int], Scalar]) -> Scalar:
+def _with_params(
+    form: Linear, known: Callable[[Scalar], Scalar], new: Callable[[int], Scalar], plain: Set[int]
+) -> Scalar:
     total = const(0)
     for atom, c in sorted(form.terms.items(), key=lambda t: t[0].attr if t[0].op == "index" else 1 << 30):
-        total = total + known(atom) * (c if c == 1 else new(c))
-    return total + (form.base if form.base in _PLAIN else new(form.base))
+        total = total + known(atom) * (c if c == 1 or c == max(plain) > 1 else new(c))
+    return total + (form.base if form.base in plain else new(form.base))
 
 
 def _rebuilt(x: Scalar, known: Callable[[Scalar], Scalar]) -> Scalar:

@@ -20,10 +20,10 @@ from typing import NamedTuple
 from graphc.errors import CompileError
 from graphc.ir.dtypes import DType, dtype_of
 from graphc.ir.graph import Graph, Node, Value, describe_location, input_value, make
-from graphc.ir.scalar import Scalar, const, index, load, rewrite, temp, walk
+from graphc.ir.scalar import Scalar, const, index, load, rewrite, scalar, temp, walk
 from graphc.ir.types import TensorType
 from graphc.kernels import loops
-from graphc.kernels.index import simplify
+from graphc.kernels.index import ranges, simplify
 from graphc.kernels.ir import Launch, LoopNest, Map, Operand, Reduce, Store
 from graphc.kernels.program import Placed
 from graphc.kernels.rounding import settle_extrema
@@ -73,6 +73,7 @@ class _Body:
         self.inputs = {v: (k, s) for k, (v, s) in enumerate(zip(graph.inputs, strides, strict=True))}
         self.extents = extents
         self.simplified: dict[Scalar, Scalar] = {}
+        self.safe: set[Scalar] = set()  # loads inside their operand wherever they are made
         self.reductions: dict[Node, tuple[int, tuple[Scalar, ...]]] = {}  # temp, and the index at which it may be read
         self._known: dict[tuple[Value, tuple[Scalar, ...]], Scalar] = {}
 
@@ -87,9 +88,15 @@ class _Body:
                     if missing:
                         pending += missing
                         continue
-                known[v, indices] = simplify(self._compute(v, indices), self.extents, self.simplified)
+                known[v, indices] = self._chosen(simplify(self._compute(v, indices), self.extents, self.simplified))
             pending.pop()
         return known[value, indices]
+
+    def _chosen(self, e: Scalar) -> Scalar:
+        """Choices whose sides load nothing that may lie outside need no branch."""
+        if e.op != "select" or not all(x in self.safe for x in walk(e.args[1:]) if x.op == "load"):
+            return e
+        return scalar("choose", *e.args)
 
     def _compute(self, value: Value, indices: tuple[Scalar, ...]) -> Scalar:
         node, spec = value.node, value.node.op
@@ -98,7 +105,11 @@ class _Body:
             offset = const(0)
             for i, s in zip(indices, strides, strict=True):
                 offset = offset + i * s
-            return load(number, offset, value.dtype)
+            element = load(number, simplify(offset, self.extents, self.simplified), value.dtype)
+            within = [ranges(i, tuple(self.extents)) for i in indices]
+            if all(r is not None and r.low >= 0 and r.high < d for r, d in zip(within, value.shape, strict=True)):
+                self.safe.add(element)
+            return element
         if spec.name == "constant":
             return _constant(value)
         if spec.kind is Kind.ELEMENTWISE and spec.scalar is not None:
@@ -314,7 +325,7 @@ def _schedule(nest: LoopNest, threads: int, ordered: bool) -> _Schedule:
     nest = loops.keep_costly(nest, _TRANSCENDENTAL)
     nest = loops.drop_unit_loops(loops.split_divided(loops.drop_unit_loops(nest)))
     nest = loops.collapse(nest if ordered else loops.order(nest))
-    nest = loops.parallel_first(nest, threads)
+    nest = loops.parallel_first(nest if ordered else loops.unroll_lanes(nest), threads)
     work = math.prod(e.attr for e in (*nest.extents, *loops.inner_extents(nest))) * _cost(nest)
     steps = nest.extents[0].attr if nest.extents else 1
     chunk = -(-steps // max(1, min(threads, steps, work // _TASK_WORK)))

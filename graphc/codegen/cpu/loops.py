@@ -15,11 +15,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from graphc.codegen.scalar import INNERMOST, Level, Writer, guarded_selects, identity_of, nested, register_type
-from graphc.ir.scalar import Scalar, const, index, load, rewrite, walk
-from graphc.kernels.index import counters_in, linear_form, substitute
+from graphc.codegen.scalar import INNERMOST, Level, Writer, identity_of, nested, register_type
+from graphc.ir.scalar import Scalar, const, load, rewrite, walk
+from graphc.kernels.index import substitute
 from graphc.kernels.ir import LoopNest, Map, Reduce
-from graphc.kernels.loops import PANEL, expressions, inner_extents, panel_loop, rewritten, tile_loops
+from graphc.kernels.loops import (
+    PANEL,
+    expressions,
+    inner_extents,
+    is_turned_copy,
+    panel_loop,
+    rewritten,
+    step_of,
+    tile_loops,
+    unit_step,
+    vector_loop,
+)
 
 __all__ = ["loop_source"]
 
@@ -41,7 +52,7 @@ class _Source:
     def __init__(self, kernel: LoopNest) -> None:
         self.panel = panel_loop(kernel)
         self.tiles = tile_loops(kernel)
-        self.vector, self.lanes = _vector_loop(kernel, self.panel, self.tiles)
+        self.vector, self.lanes = vector_loop(kernel)
         inputs = len(kernel.buffers) - kernel.outputs
         self.buffers = [f"x{k}" if k < inputs else f"out{k - inputs}" for k in range(len(kernel.buffers))]
         reads = [f"{b}[{{}}]" for b in self.buffers]
@@ -50,7 +61,7 @@ class _Source:
             kernel = _vectorised(kernel, self.vector)
             reads += [f"load({b}, {{}})" for b in self.buffers]
         self.kernel = kernel
-        self.turned = self.tiles is not None and _is_turned_copy(kernel, *self.tiles)
+        self.turned = self.tiles is not None and is_turned_copy(kernel, *self.tiles)
         self.inner = inner_extents(kernel)
         self.used: set[str] = {"operand"}
         self.extents: list[str] = []  # the text of each loop's extent
@@ -183,7 +194,7 @@ class _Source:
         writer.levels[point].lines.append(f"i{rows}, i{columns} = t{rows}, t{columns}")
         writer.levels.append(Level(f"while i{rows} + {_TURN} <= end{rows} and i{columns} + {_TURN} <= end{columns}:"))
         writer.depth[rows] = writer.depth[columns] = point + 1
-        step, stride = _coefficient(store.offset, rows), _coefficient(source, columns)
+        step, stride = step_of(store.offset, rows), step_of(source, columns)
         assert step is not None
         assert stride is not None
         at, gap, start, pitch = writer.values([store.offset, step, source, stride])
@@ -266,32 +277,6 @@ class _Source:
         return text
 
 
-def _vector_loop(kernel: LoopNest, panel: int | None, tiles: tuple[int, int] | None) -> tuple[int, int]:
-    """The loop to write as one vector, and its length; (-1, 0) when there is none.
-
-    That is the innermost loop of a map or the loop inside a panel, when its length is a small known number: LLVM unrolls
-    such a loop before its vectoriser sees it, and leaves scalar code.
-    """
-    none = -1, 0
-    extents = (*kernel.extents, *inner_extents(kernel))
-    if tiles is not None or len(extents) < 2 or (panel is None and any(isinstance(s, Reduce) for s in kernel.stages)):
-        return none
-    loop = len(extents) - 1 if panel is None else panel
-    if extents[loop].op != "const" or extents[loop].attr < 2:
-        return none
-    everything = expressions(kernel)
-    stores = [s for stage in kernel.stages for s in stage.stores]
-    if any(_step(s.offset, loop) != 1 or s.value.dtype.name == "int64" for s in stores) or guarded_selects(everything):
-        return none
-    for e in walk(everything):
-        if e.op == "load":
-            if _step(e.args[0], loop) is None or e.dtype.name == "int64":
-                return none
-        elif e.dtype.name != "int64" and any(a.dtype.name == "int64" and loop in counters_in(a) for a in e.args):
-            return none
-    return loop, int(extents[loop].attr)
-
-
 def _vectorised(kernel: LoopNest, loop: int) -> LoopNest:
     """Without counter `loop`; a load that moves with it reads buffer `k + len(buffers)`, the vector view of buffer k."""
     buffers = len(kernel.buffers)
@@ -300,44 +285,13 @@ def _vectorised(kernel: LoopNest, loop: int) -> LoopNest:
     def change(e: Scalar) -> Scalar:
         moving = rewrite(
             e,
-            lambda x: load(x.attr + buffers, x.args[0], x.dtype) if x.op == "load" and _step(x.args[0], loop) else None,
+            lambda x: (
+                load(x.attr + buffers, x.args[0], x.dtype) if x.op == "load" and unit_step(x.args[0], loop) else None
+            ),
         )
         return substitute(moving, gone)
 
     return replace(kernel, stages=tuple(rewritten(s, change) for s in kernel.stages))
-
-
-def _is_turned_copy(kernel: LoopNest, rows: int, columns: int) -> bool:
-    """Whether a tiled map only moves elements, by steps that are known before the loops."""
-    stores = [s for stage in kernel.stages for s in stage.stores]
-    if len(kernel.stages) != 1 or len(stores) != 1 or stores[0].value.op != "load" or kernel.aliased:
-        return False
-    target, source = stores[0].offset, stores[0].value.args[0]
-    moves = [_coefficient(e, k) for e in (target, source) for k in (rows, columns)]
-    return None not in moves and moves[1] == const(1) and moves[2] == const(1)
-
-
-def _coefficient(offset: Scalar, loop: int) -> Scalar | None:
-    """By how much a step of the loop moves an offset, as an expression without counters; None when that varies."""
-    total = const(0)
-    for atom, c in linear_form(offset).terms.items():
-        if loop not in counters_in(atom):
-            continue
-        factor = const(1)
-        if atom.op == "mul":
-            atom, factor = (atom.args[0], atom.args[1]) if atom.args[0].op == "index" else (atom.args[1], atom.args[0])
-        if atom.op != "index" or counters_in(factor):
-            return None
-        total = total + factor * c
-    return total
-
-
-def _step(offset: Scalar, loop: int) -> int | None:
-    """How far a step of the loop moves an offset: 0, 1, or None for anything else."""
-    form = linear_form(offset)
-    if form.terms.get(index(loop)) == 1 and not any(loop in counters_in(a) for a in form.terms if a is not index(loop)):
-        return 1
-    return None if loop in counters_in(offset) else 0
 
 
 def _wrapped(line: str) -> str:

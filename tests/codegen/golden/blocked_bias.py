@@ -5,19 +5,17 @@ from graphc.codegen.cpu.intrinsics import float32, loader, maximum, operand, sto
 load, store = loader(8), storer(8)
 
 
-def map_79281eac0d0c(block, first, last, scratch):
+def map_aaa35b45b5b4(block, first, last, scratch):
     x0 = operand(block, 0, "float32", "x0", "out0")
     x1 = operand(block, 1, "float32", "x1", "out0")
     out0 = operand(block, 2, "float32", "out0", "x0 x1")
     p0 = block[3]
     p1 = block[4]
     p2 = block[5]
-    p3 = block[6]
-    p4 = block[7]
-    chunk = block[8]
+    chunk = block[6]
     first_step, last_step = first * chunk, min(last * chunk, p0)
     for i0 in range(first_step, last_step):
         a0 = i0 * p2
-        v1 = load(x1, i0 * p4)
+        v1 = load(x1, i0 * 8)
         for i1 in range(p1):
-            store(out0, a0 + i1 * p3, maximum(load(x0, a0 + i1 * p3) + v1, float32(0.0)))
+            store(out0, a0 + i1 * 8, maximum(load(x0, a0 + i1 * 8) + v1, float32(0.0)))

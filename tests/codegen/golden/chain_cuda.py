@@ -10,8 +10,8 @@ def map_06435836e72e(x0, x1, out0, p0, p1):
         v1 = x0[i0] + v0
         v2 = (v1 if (v1 > float32(0.0)) | (v1 != v1) else float32(0.0)) * float32(0.5)
         v3 = -absolute_float32(v0)
-        v4 = min(v3, float32(89.0))
-        v5 = max(v4, float32(-104.0))
+        v4 = float32(89.0) if v3 > float32(89.0) else v3
+        v5 = float32(-104.0) if v4 < float32(-104.0) else v4
         v6 = v5 * float32(1.4426950408889634) + float32(12582912.0)
         v7 = v6 - float32(12582912.0)
         v8 = v5 - v7 * float32(0.693359375) - v7 * float32(-0.00021219444)

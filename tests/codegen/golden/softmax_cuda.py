@@ -30,8 +30,8 @@ def row_e6dfe33e9855(x0, out0, p0, p1, p2, p3):
         for element in range(thread, p1, 256):
             i1 = element
             v3 = x0[a0 + i1] - r0
-            v4 = min(v3, float32(89.0))
-            v5 = max(v4, float32(-104.0))
+            v4 = float32(89.0) if v3 > float32(89.0) else v3
+            v5 = float32(-104.0) if v4 < float32(-104.0) else v4
             v6 = v5 * float32(1.4426950408889634) + float32(12582912.0)
             v7 = v6 - float32(12582912.0)
             v8 = v5 - v7 * float32(0.693359375) - v7 * float32(-0.00021219444)
