@@ -169,4 +169,4 @@ def check(seed: int) -> bool:
 
 @pytest.mark.parametrize("seeds", [range(k, k + 10) for k in range(0, 60, 10)], ids=lambda r: f"{r[0]}-{r[-1]}")
 def test_random_graphs(seeds: range) -> None:
-    assert any([check(s) for s in seeds]), "none could be lowered"
+    assert sum(check(s) for s in seeds) > 0, "none could be lowered"
