@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +35,10 @@ def compile(model: Any, **options: Any) -> Executable:
     chosen = Options.of(**options)
     executable = Executable(source_of(model), chosen)
     if all(isinstance(p.type, TensorType) and p.type.is_static for p in executable.inputs):
-        with suppress(NeedsValue):  # sizes depend on a value, which the first call brings
+        try:
             executable.prepare()
+        except NeedsValue:  # sizes depend on a value, which the first call brings
+            executable.source.check()
     else:
         executable.source.check()
     return executable

@@ -9,11 +9,12 @@ from typing import Any
 
 from graphc.errors import OptionError
 
-__all__ = ["Options"]
+__all__ = ["MOST_THREADS", "Options", "default_threads"]
 
 TARGETS = ("cpu",)
 PRECISIONS = ("strict", "float32")
 MEMORY = ("planned", "separate")
+MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,12 @@ class Options:
     """Options of `graphc.compile`.
 
     target      "cpu"
-    threads     threads a run may use; None means every CPU this process may run on
+    threads     threads a run may use; None means $GRAPHC_THREADS, else every CPU this process may run on
     precision   "float32", or "strict": no algorithm that changes the order or number of roundings of the definition
-    level       0: only what is needed to run; 1: folding and simplification; 2: also layout and fusion (default)
-    disable     names of passes to leave out, as `graphc inspect --passes` lists them
+    level       0: only what is needed to run; 1: folding, simplification and batch normalisation; 2: also blocked
+                layouts and fusion (default)
+    disable     names of passes to leave out; a wrong name lists those there are. "simplify", "fold" and "sink" also
+                leave the cleaning passes, "blocking" keeps channels where they are
     memory      "planned": buffers share one arena by their lifetimes; "separate": each has a place of its own
     progress    show a progress bar on standard error while compiling
     """
@@ -62,12 +65,21 @@ class Options:
             raise OptionError(f"memory={self.memory!r}: expected one of {', '.join(MEMORY)}")
         if self.level not in (0, 1, 2):
             raise OptionError(f"level={self.level!r}: expected 0, 1 or 2")
-        if self.threads is not None and (
-            isinstance(self.threads, bool) or not isinstance(self.threads, int) or self.threads < 1
-        ):
-            raise OptionError(f"threads={self.threads!r}: expected a positive number, or None for every CPU")
+        threads = self.threads
+        if threads is not None and (type(threads) is not int or not 1 <= threads <= MOST_THREADS):
+            raise OptionError(f"threads={threads!r}: expected a number from 1 to {MOST_THREADS}, or None for every CPU")
 
     @property
     def thread_count(self) -> int:
-        """`threads`, or the number of CPUs this process may run on."""
-        return self.threads or len(os.sched_getaffinity(0))
+        """`threads`, or the default for it."""
+        return self.threads or default_threads()
+
+
+def default_threads() -> int:
+    """Threads to use when nobody says: $GRAPHC_THREADS, else the CPUs this process may run on."""
+    chosen = os.environ.get("GRAPHC_THREADS")
+    if chosen is not None:
+        if not chosen.isdigit() or not 1 <= int(chosen) <= MOST_THREADS:
+            raise OptionError(f"GRAPHC_THREADS is {chosen!r}; it takes a number from 1 to {MOST_THREADS}")
+        return int(chosen)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graphc.errors import PassError
+from graphc.errors import ModelError, PassError
 from graphc.ir.graph import Graph, Node, Value, constant, describe_location, inline, location, location_of, remake
 from graphc.ir.rewrite import deep, once_settled, record, refuse
 from graphc.ir.types import TensorType
@@ -113,8 +113,11 @@ class _Folder:
         assert node.op.reference is not None
         shape = arrays[0].shape if arrays else ()
         repeats = _repeating(arrays) if node.op.kind is Kind.ELEMENTWISE else ()
-        with np.errstate(all="ignore"):
-            result = node.op.reference(*(_once(a, repeats) for a in arrays), **node.attrs)
+        try:
+            with np.errstate(all="ignore"):
+                result = node.op.reference(*(_once(a, repeats) for a in arrays), **node.attrs)
+        except IndexError as e:  # a constant index that leaves its axis
+            raise ModelError(f"{e}{describe_location(node)}") from None
         results = result if isinstance(result, tuple) else (result,)
         for v, array in zip(node.outputs, results, strict=True):
             array = np.asarray(array)

@@ -100,6 +100,9 @@ def is_constant(v: Value) -> bool:
 _constant: WeakKeyDictionary[Node, bool] = WeakKeyDictionary()
 
 
+_varying: WeakKeyDictionary[Node, frozenset[int]] = WeakKeyDictionary()
+
+
 def varying_axes(v: Value) -> frozenset[int] | None:
     """The axes along which a constant can vary, as far as broadcasts in it tell; None when it is not a constant.
 
@@ -113,7 +116,9 @@ def varying_axes(v: Value) -> frozenset[int] | None:
         added = v.rank - inner.rank
         return None if below is None else frozenset(a + added for a in below if inner.shape[a] != 1)
     if v.node.op.kind is Kind.ELEMENTWISE:
-        return frozenset().union(*(varying_axes(u) or () for u in v.node.inputs))
+        if v.node not in _varying:
+            _varying[v.node] = frozenset().union(*(varying_axes(u) or () for u in v.node.inputs))
+        return _varying[v.node]
     return frozenset(a for a, d in enumerate(v.shape) if d != 1)
 
 

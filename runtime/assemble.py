@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphc.codegen.cpu import KernelSource, source
+from graphc.errors import GraphcError
 from graphc.ir.graph import Graph
 from graphc.kernels.build import build
 from graphc.kernels.ir import Kernel, Launch, Operand
@@ -154,7 +155,9 @@ class CompiledGraph:
         results = [np.empty(shape, dtype) for dtype, shape in self._outputs]
         with self._lock:
             words, (inputs, outputs) = self._words, self._patches
-            for sites, array, (dtype, _) in zip(inputs, arguments, self._inputs, strict=True):
+            for sites, array, (dtype, shape) in zip(inputs, arguments, self._inputs, strict=True):
+                if array.shape != shape:
+                    raise GraphcError(f"native code for an input of shape {shape} was given {array.shape}")
                 if sites is not None:
                     if not (array.flags.c_contiguous and array.flags.aligned) or array.dtype != dtype:
                         array = np.ascontiguousarray(array, dtype)

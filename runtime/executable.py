@@ -11,12 +11,13 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from graphc.errors import InputError, NeedsValue
+from graphc.errors import GraphcError, InputError, NeedsValue
 from graphc.ir.dtypes import DType
 from graphc.ir.graph import Graph, Node
 from graphc.ir.interpret import bind_symbols, run_node
@@ -225,7 +226,7 @@ class Executable:
                     self._static = tuple(sorted({*self._static, *request.names}))
 
     def _key(self, arrays: Mapping[str, Any]) -> object:
-        shapes = tuple(a.shape if isinstance(a, np.ndarray) else None for a in arrays.values())
+        shapes = tuple(map(_signature, arrays.values()))
         return shapes if not self._static else (shapes, tuple(_value_key(arrays[n]) for n in self._static))
 
     def _compile(self, key: object, arrays: Mapping[str, Any]) -> Specialisation:
@@ -275,7 +276,9 @@ class Specialisation:
         for stage, compiled in zip(self.parts.stages, self._compiled, strict=True):
             results = compiled.run([values[i] for i in stage.reads], symbols)
             values.update(zip(stage.writes, results, strict=True))
-        return [values[i] for i in self.parts.results]
+        # a result that is a constant, or the caller's own array, is handed out as a copy
+        shared = {*range(len(arguments)), *self.parts.constants}
+        return [copy(values[i]) if i in shared else values[i] for i in self.parts.results]
 
 
 def _compile_stage(stage: Stage, options: Options) -> _NativeStage | _HostStage:
@@ -331,8 +334,9 @@ class _HostStage:
         operands = [given.get(v, v.literal) for v in node.inputs]
         if node.bodies:
             results = run_control(node, operands, self._run_body)
-            for v, result in zip(node.outputs, results, strict=True):
-                bind_symbols(v.type, result, symbols)
+            for k, (v, result) in enumerate(zip(node.outputs, results, strict=True)):
+                if not bind_symbols(v.type, result, symbols):
+                    raise GraphcError(f"result {k} of {node.op.name} is not the {v.type} that it should be")
             return list(results)
         return list(run_node(node, operands, symbols))
 
@@ -346,15 +350,24 @@ def _describe(value: Any) -> str:
     return f"{value.dtype}{list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
+def _signature(value: Any) -> object:
+    """What a specialisation is chosen by: the shape of an array, those of a sequence's elements."""
+    if isinstance(value, np.ndarray):
+        return value.shape
+    return tuple(map(_signature, value)) if isinstance(value, list) else None
+
+
 def _value_key(value: Any) -> object:
-    return (value.shape, value.tobytes()) if isinstance(value, np.ndarray) else repr(value)
+    if not isinstance(value, np.ndarray):
+        return repr(value)
+    return (value.shape, repr(value.tolist()) if value.dtype == object else value.tobytes())
 
 
 def _as_input(port: Port, value: Any, symbols: dict[str, tuple[int, str]]) -> Any:
     """`value` as what `port` declares; checks sizes that share a symbol against each other."""
     expected: Type = port.type
     if isinstance(expected, SequenceType | OptionalType):
-        return value
+        return _as_container(port.name, expected, value)
     array = _to_array(port.name, value, expected.dtype)
     dtype = array.dtype
     if dtype != expected.dtype.numpy and not (expected.dtype.kind == "string" and dtype.kind in "USO"):
@@ -378,6 +391,20 @@ def _as_input(port: Port, value: Any, symbols: dict[str, tuple[int, str]]) -> An
             first, where = symbols.setdefault(d.name, (n, f"axis {axis} of input {port.name!r}"))
             if first != n:
                 raise InputError(f"input {port.name!r}: axis {axis} is {n}, but {d.name} is {first} at {where}")
+    return array
+
+
+def _as_container(name: str, expected: Type, value: Any) -> Any:
+    """A sequence as a list, an optional as its value or None; element types are checked, shapes are free."""
+    if isinstance(expected, OptionalType):
+        return None if value is None else _as_container(name, expected.element, value)
+    if isinstance(expected, SequenceType):
+        if not isinstance(value, list | tuple):
+            raise InputError(f"input {name!r}: expected a list of {expected.element} but got {type(value).__name__}")
+        return [_as_container(f"{name}[{k}]", expected.element, item) for k, item in enumerate(value)]
+    array = _to_array(name, value, expected.dtype)
+    if array.dtype != expected.dtype.numpy and not (expected.dtype.kind == "string" and array.dtype.kind in "USO"):
+        raise InputError(f"input {name!r}: expected {expected.dtype} but got {array.dtype}")
     return array
 
 

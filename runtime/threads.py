@@ -17,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.errors import OptionError
+from graphc.options import MOST_THREADS
 from graphc.runtime import driver as block
 from graphc.runtime.plan import Plan
 
-__all__ = ["Team", "default_threads", "run", "team"]
+__all__ = ["Team", "run", "team"]
 
 _ALIGNMENT = 128  # bytes: a cache line pair
 _SPIN_US = 200
 _JOIN_S = 5.0
-_MOST_THREADS = 1024
 _FUTEX_NUMBERS = {"x86_64": 202, "aarch64": 98, "riscv64": 98}  # Linux's futex system call
 
 
@@ -68,8 +68,8 @@ class Team:
                 own.grow(plan.scratch_bytes)
             block.driver().walk(0, plan.address, 1, own.address)
             return
-        if not 1 < threads <= _MOST_THREADS:
-            raise OptionError(f"threads is {threads}; it takes 1 to {_MOST_THREADS}")
+        if not 1 < threads <= MOST_THREADS:
+            raise OptionError(f"threads is {threads}; it takes 1 to {MOST_THREADS}")
         with self._turn:
             address = self._prepare(threads, plan.scratch_bytes)
             block.driver().walk(address, plan.address, threads, self._first_scratch)
@@ -146,16 +146,6 @@ def team() -> Team:
 def run(plan: Plan, threads: int = 1) -> None:
     """Run a plan with the process's team; see `Team.run`."""
     _team.run(plan, threads)
-
-
-def default_threads() -> int:
-    """Threads to use when nobody says: $GRAPHC_THREADS, else the cores this process may run on."""
-    chosen = os.environ.get("GRAPHC_THREADS")
-    if chosen is not None:
-        if not chosen.isdigit() or not 1 <= int(chosen) <= _MOST_THREADS:
-            raise OptionError(f"GRAPHC_THREADS is {chosen!r}; it takes a number from 1 to {_MOST_THREADS}")
-        return int(chosen)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _aligned(size: int) -> NDArray[np.uint8]:

@@ -12,9 +12,10 @@ from small_models import chooser, classifier, convolutions, save
 import graphc
 from graphc import ops
 from graphc.errors import InputError, ModelError, OptionError, UnsupportedError
+from graphc.ir.dims import Dim
 from graphc.ir.dtypes import dtype_of
-from graphc.ir.graph import Graph, input_value
-from graphc.ir.types import tensor
+from graphc.ir.graph import Graph, constant, input_value
+from graphc.ir.types import SequenceType, tensor
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +172,32 @@ def test_sizes_that_the_data_decides_start_a_new_stretch() -> None:
         found, shifted = exe(a)
         np.testing.assert_allclose(found, np.exp(np.nonzero(a > 0)[0][None].astype(np.float32)), rtol=1e-6)
         np.testing.assert_array_equal(shifted, a + 1)
+
+
+def test_sequences_of_other_shapes_are_another_signature() -> None:
+    sequence = input_value("s", SequenceType(tensor("float32", Dim("n"), Dim("m"))))
+    exe = graphc.compile(Graph([sequence], [ops.neg(ops.sequence_at(sequence, constant(np.int64(1))))]))
+    for shape in ((2, 3), (4, 5)):
+        items = [np.full(shape, k, np.float32) for k in range(3)]
+        np.testing.assert_array_equal(exe(items), -items[1])
+    with pytest.raises(InputError, match=r"s\[1\].*float64"):
+        exe([np.zeros((2, 3), np.float32), np.zeros((2, 3))])
+    with pytest.raises(InputError, match="expected a list"):
+        exe(3)
+
+
+def test_results_belong_to_the_caller() -> None:
+    x = input_value("x", tensor("float32", 3))
+    words = constant(np.array(["a", "b"], object))
+    exe = graphc.compile(Graph([x], [x, words, ops.neg(x)]))
+    a = np.ones(3, np.float32)
+    same, text, _ = exe(a)
+    same[:], text[:] = 5, "changed"
+    assert a.tolist() == [1, 1, 1]
+    assert exe(a)[1].tolist() == ["a", "b"]
+
+
+def test_a_constant_index_out_of_range_is_an_error_of_graphc() -> None:
+    table = constant(np.arange(6, dtype=np.float32).reshape(3, 2))
+    with pytest.raises(ModelError, match="extent 3"):
+        graphc.compile(Graph([], [ops.gather(table, constant(np.array([5])), axis=0)]))

@@ -127,7 +127,8 @@ class Literal:
         self.dtype = dtype or dtype_of(array)
         if array.dtype != self.dtype.numpy:
             array = array.astype(self.dtype.numpy)
-        view = array.view()
+        # small arrays are equal by content, so the content must not change with the caller's array
+        view = array.copy() if array.size <= self.BY_CONTENT else array.view()
         view.flags.writeable = False
         self.array, self.name = view, name
         self._key: object = id(self)
@@ -195,6 +196,14 @@ def freeze(value: Any) -> Any:
     return value
 
 
+def _identity(attr: Any) -> object:
+    """What tells attributes apart: 1 == 1.0 == True and 0.0 == -0.0 in Python, but not in a program."""
+    kind = type(attr)
+    if kind is tuple:
+        return tuple(attr) if all(type(a) is int for a in attr) else (kind, *map(_identity, attr))
+    return (kind, attr.hex() if kind is float else attr)
+
+
 def make(op: OpSpec, *inputs: Value, **attrs: Any) -> tuple[Value, ...]:
     """The node for `op` on `inputs`, new or already known, as its output values.
 
@@ -207,8 +216,7 @@ def _intern(
     op: OpSpec, inputs: tuple[Value, ...], attrs: Mapping[str, Any], types: tuple[Type, ...] | None
 ) -> tuple[Value, ...]:
     """The node with these frozen attributes; its types are inferred unless they are known already."""
-    # 1 == 1.0 == True in Python, but not in a program: the attribute's class is part of the identity
-    key = (op.name, inputs, tuple((k, type(v), v) for k, v in attrs.items()))
+    key = (op.name, inputs, tuple((k, _identity(v)) for k, v in attrs.items()))
     node = _interned.get(key)
     if node is None:
         if types is None:

@@ -113,7 +113,8 @@ def fused_epilogue(
     placed = dict(zip(inputs, operands, strict=True)) if inputs else {}
     used: list[Value] = []
     try:
-        values = [_element(v, index, placed, result_value, used) for v in outputs]
+        known: dict[tuple[Value, tuple[Scalar, ...]], Scalar] = {}
+        values = [_element(v, index, placed, result_value, used, known) for v in outputs]
     except NotImplementedError:
         return None
     where: list[Placed] = [placed[v] for v in used] + list(results)
@@ -185,9 +186,27 @@ class _Reader:
 
 
 def _element(
-    v: Value, index: tuple[Scalar, ...], placed: Mapping[Value, Placed], anchor: Value, used: list[Value]
+    v: Value,
+    index: tuple[Scalar, ...],
+    placed: Mapping[Value, Placed],
+    anchor: Value,
+    used: list[Value],
+    known: dict[tuple[Value, tuple[Scalar, ...]], Scalar],
 ) -> Scalar:
-    """The element of a body value at `index`, in terms of the anchor's result and loads."""
+    """The element of a body value at `index`, in terms of the anchor's result and loads; `known` is a memo."""
+    if (v, index) not in known:
+        known[v, index] = _computed(v, index, placed, anchor, used, known)
+    return known[v, index]
+
+
+def _computed(
+    v: Value,
+    index: tuple[Scalar, ...],
+    placed: Mapping[Value, Placed],
+    anchor: Value,
+    used: list[Value],
+    known: dict[tuple[Value, tuple[Scalar, ...]], Scalar],
+) -> Scalar:
     if v == anchor:
         if any(i.op != "index" or i.attr != axis for axis, i in enumerate(index) if v.shape[axis] != 1):
             raise NotImplementedError("the anchor's result is read at another element than the one computed")
@@ -202,8 +221,10 @@ def _element(
     if v.literal is not None and v.literal.size == 1:
         return s.const(v.literal.item(), v.dtype)
     if node.op.kind is Kind.ELEMENTWISE and node.op.scalar is not None:
-        return node.op.scalar(*(_element(x, index, placed, anchor, used) for x in node.inputs), **node.attrs)
+        return node.op.scalar(*(_element(x, index, placed, anchor, used, known) for x in node.inputs), **node.attrs)
     if node.op.kind is Kind.INJECTIVE and node.op.compute is not None:
-        readers = [_Reader(x.tensor, lambda at, x=x: _element(x, tuple(at), placed, anchor, used)) for x in node.inputs]
+        readers = [
+            _Reader(x.tensor, lambda at, x=x: _element(x, tuple(at), placed, anchor, used, known)) for x in node.inputs
+        ]
         return node.op.compute(v.tensor, readers, index, **node.attrs)
     raise NotImplementedError(f"{node.op.name} in an epilogue")

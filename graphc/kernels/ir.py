@@ -14,7 +14,7 @@ Every kernel of every kind has one native signature,
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from graphc.ir.dtypes import DType
@@ -116,4 +116,3 @@ class Launch:
     scratch_bytes: int = 0
     nodes: tuple[str, ...] = ()
     work: int = 0
-    flags: frozenset[str] = field(default=frozenset())

@@ -31,8 +31,9 @@ from graphc.kernels.index import (
 from graphc.kernels.ir import LoopNest, Map, Reduce, Stage, Store
 
 __all__ = [
-    "PANEL", "collapse", "drop_unit_loops", "expressions", "inner_extents", "order", "panel_loop", "parallel_first", "parametrise",
-    "scratch_bytes", "split_divided", "split_domain", "tile_loops",
+    "PANEL", "collapse", "drop_unit_loops", "expressions", "inner_extents", "is_turned_copy", "keep_costly", "order", "panel_loop",
+    "parallel_first", "parametrise", "rewritten", "scratch_bytes", "split_divided", "split_domain", "step_of", "tile_loops",
+    "unit_step", "unroll_lanes", "vector_loop",
 ]  # fmt: skip
 
 INT64 = dtype_of("int64")

@@ -272,7 +272,7 @@ def _names(body: Graph) -> tuple[str, ...]:
 
 
 def lower_copy(source: Placed, target: Placed, threads: int = 1) -> list[Launch]:
-    """The launch that copies a value from one layout to another; any element type. None when it is empty."""
+    """The launches that copy a value from one layout to another; any element type; none when it is empty."""
     if 0 in target.shape:
         return []
     # bits are bits: what matters is how many

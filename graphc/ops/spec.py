@@ -23,7 +23,7 @@ __all__ = ["REGISTRY", "Kind", "Layout", "OpSpec", "Reader", "Sample", "expect",
 
 
 class Kind(Enum):
-    """How an operation's result elements depend on its operands' elements; fusion asks nothing else."""
+    """How an operation's result elements depend on its operands' elements; fusion asks this first."""
 
     LEAF = "leaf"  # inputs and constants
     ELEMENTWISE = "elementwise"  # result[i] from operand[i]; all shapes equal

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from graphc.errors import OptionError
+from graphc.options import Options, default_threads
 from graphc.runtime import threads as module
 from graphc.runtime.plan import Plan, PlanBuilder
 from graphc.runtime.threads import Team
@@ -243,6 +244,6 @@ def test_options_are_checked(monkeypatch: pytest.MonkeyPatch, team: Team) -> Non
         Team().run(PlanBuilder().build(), 2)
     monkeypatch.setenv("GRAPHC_THREADS", "many")
     with pytest.raises(OptionError, match="GRAPHC_THREADS is 'many'"):
-        module.default_threads()
+        default_threads()
     monkeypatch.setenv("GRAPHC_THREADS", "3")
-    assert module.default_threads() == 3
+    assert Options.of().thread_count == 3

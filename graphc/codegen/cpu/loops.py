@@ -88,7 +88,7 @@ class _Source:
 
     def _summary(self) -> str:
         """One line that says what the kernel computes."""
-        kinds = [f"{s.combine}" if isinstance(s, Reduce) else "map" for s in self.kernel.stages]
+        kinds = [s.combine if isinstance(s, Reduce) else "map" for s in self.kernel.stages]
         names = zip(self.buffers, self.kernel.buffers, strict=True)
         return f"{', '.join(kinds)}: {', '.join(f'{n} {t}' for n, t in names)}."
 
@@ -243,11 +243,10 @@ class _Source:
             self.writer.levels[-1].lines.append(line)
 
     def _reduce(self, stage: Reduce, point: int) -> None:
+        """An accumulator, and the loops that combine into it; in a panel, a row of accumulators."""
         writer, name = self.writer, f"r{stage.result}"
         start = identity_of(stage.combine, stage.value.dtype)
-        if register_type(stage.value.dtype).kind != "bool":
-            self.used.add(start.partition("(")[0]) if "(" in start else None
-        self.used |= {word for word in ("inf", "nan") if word in start}
+        self.used |= {word for word in (register_type(stage.value.dtype).name, "inf") if word in start}
         if self.panel is None:
             writer.levels[point].lines.append(f"{name} = repeat({start})" if self.lanes else f"{name} = {start}")
             result = name
@@ -267,10 +266,9 @@ class _Source:
         if stage.combine in ("maximum", "minimum"):
             self.used.add(stage.combine)
             return f"{stage.combine}({result}, {value})"
-        simple = value.isidentifier() or (
-            value.endswith((")", "]")) and value.count("(") + value.count("[") == 1 and value[0].isalpha()
+        text = _COMBINE[stage.combine].format(
+            result, value if value.isidentifier() or stage.combine == "add" else f"({value})"
         )
-        text = _COMBINE[stage.combine].format(result, value if simple or stage.combine == "add" else f"({value})")
         if t.is_integer and t.name != "int64":
             self.used.add(t.name)
             return f"{t}({text})"

@@ -1,0 +1,38 @@
+"""Interning: what makes two nodes one, and what keeps them apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from graphc import ops
+from graphc.ir.graph import constant, input_value, make
+from graphc.ir.types import tensor
+from graphc.ops.spec import Kind, OpSpec
+
+X = input_value("x", tensor("float32", 2, 3))
+TAGGED = OpSpec(name="tagged", kind=Kind.ELEMENTWISE, infer=lambda x, *, tag: x)
+
+
+def test_equal_nodes_are_one() -> None:
+    assert ops.add(X, X) == ops.add(X, X)
+    assert ops.transpose(X, perm=[1, 0]) == ops.transpose(X, perm=(1, 0))
+    assert ops.add(X, X) != ops.mul(X, X)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), [(1, 1.0), (1, True), ((1,), (1.0,)), ((0, (1,)), (0, (True,))), (0.0, -0.0), ((0.0,), (-0.0,))]
+)
+def test_attributes_that_python_calls_equal_are_told_apart(a: object, b: object) -> None:
+    assert make(TAGGED, X, tag=a) != make(TAGGED, X, tag=b)
+    assert make(TAGGED, X, tag=a) == make(TAGGED, X, tag=a)
+
+
+def test_small_constants_are_equal_by_content_and_keep_it() -> None:
+    array = np.arange(3, dtype=np.float32)
+    first = constant(array)
+    assert first == constant(array.copy())
+    array[0] = 7
+    assert first.literal is not None
+    assert first.literal.tolist() == [0, 1, 2]
+    assert first != constant(array)
