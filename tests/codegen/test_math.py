@@ -92,3 +92,23 @@ def test_limits(name: str, reference: Callable[..., np.ndarray]) -> None:
     with np.errstate(all="ignore"):
         (got,) = run_node(node_of(REGISTRY[name], x), x)
         assert (ulps(got, reference(x.astype(np.float64))) <= 4).all(), (x, got, reference(x.astype(np.float64)))
+
+
+def test_power() -> None:
+    """x**y: a lattice over both, dense where results are neither zero nor infinite, and C's special cases."""
+    random = np.random.default_rng(1)
+    x = np.exp2(random.uniform(-60, 60, 400_000)).astype(np.float32) * random.choice([-1, 1], 400_000).astype(
+        np.float32
+    )
+    y = (random.uniform(-150, 150, x.size) / np.log2(np.abs(x))).astype(np.float32)
+    whole = random.random(x.size) < 0.4
+    y[whole] = np.rint(y[whole])
+    special = np.array([0, -0.0, 1, -1, 0.5, -0.5, 2, 3, -2, -3, 1e-40, 3e38, np.inf, -np.inf, np.nan], np.float32)
+    x = np.concatenate([x, np.repeat(special, special.size)])
+    y = np.concatenate([y, np.tile(special, special.size)])
+    with np.errstate(all="ignore"):
+        (got,) = run_node(node_of(REGISTRY["pow"], x, y), x, y)
+        exact = np.power(x.astype(np.float64), y.astype(np.float64))
+        error = ulps(got, exact)
+    k = int(np.argmax(error))
+    assert error[k] <= 2, f"{x[k]!r}**{y[k]!r} is {got[k]!r}, {error[k]:.2f} units in the last place off"
