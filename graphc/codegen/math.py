@@ -1,12 +1,13 @@
 """Transcendental functions as expressions of plain arithmetic, so that they vectorise on every target.
 
 Numba ships no vector math library, and a call a lane would cost more than the rest of a kernel. Each function here is
-written once, without branches, over scalar expressions; the CPU prints them as LLVM instructions on scalars or vectors,
-CUDA as device functions, and tests evaluate them over arrays.
+written once, without branches, over scalar expressions: for the CPU they become LLVM instructions on scalars or
+vectors, for CUDA lines of the kernel.
 
 Only multiplication followed by addition may be fused on the way, never reordered: range reductions count on it.
-Errors in units in the last place over all float32 values (tests measure them): exp, tanh, sigmoid, log, erf and pow at most 2,
-the others at most 4; sin, cos and tan up to 2**26 in magnitude. NaN gives NaN, infinities their limits.
+Errors in units in the last place of float32 (tests measure them on a sample of every exponent, or on all values): exp,
+tanh, sigmoid, log, erf and pow at most 2, the others at most 4; sin, cos and tan up to 2**26 in magnitude. NaN gives NaN,
+infinities their limits.
 
 Coefficients are those of S. Moshier's Cephes library (single precision, public domain) unless a comment says otherwise.
 """
