@@ -31,7 +31,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Symbol:
-    """A named dimension with inclusive bounds; `upper` None means unbounded. The name is the identity."""
+    """A named dimension with inclusive bounds; `upper` None means unbounded.
+
+    Values are given to names (`substitute`), so one program should not use a name with two bounds.
+    """
 
     name: str
     lower: int = 0
@@ -39,12 +42,6 @@ class Symbol:
 
     def __str__(self) -> str:
         return self.name
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Symbol) and other.name == self.name
-
-    def __hash__(self) -> int:
-        return hash(self.name)
 
 
 @dataclass(frozen=True, slots=True)
