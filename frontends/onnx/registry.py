@@ -46,6 +46,9 @@ def importer(op: str, *since: int, domain: str = "") -> Callable[[ImporterFuncti
     or a sequence with one entry an output.
     """
 
+    if not since:
+        raise ValueError(f"importer({op!r}): the opset versions since which it holds are missing")
+
     def enter(function: ImporterFunction) -> ImporterFunction:
         parameters = list(inspect.signature(function).parameters.values())[1:]
         variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
@@ -57,6 +60,7 @@ def importer(op: str, *since: int, domain: str = "") -> Callable[[ImporterFuncti
                 raise ValueError(f"{domain}.{op} version {version} has two importers")
             entries.append(Importer(version, function, least, None if variadic else len(positional)))
         entries.sort(key=lambda e: -e.since)
+        find.cache_clear()  # a model may have asked for it before
         return function
 
     return enter
