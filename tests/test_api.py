@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 from small_models import chooser, classifier, convolutions, save
 
 import graphc
 from graphc import ops
 from graphc.errors import InputError, ModelError, OptionError, UnsupportedError
-from graphc.ir.dims import Dim
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Graph, constant, input_value
-from graphc.ir.types import SequenceType, tensor
+from graphc.ir.types import tensor
 
 
 @pytest.fixture(scope="module")
@@ -175,8 +175,18 @@ def test_sizes_that_the_data_decides_start_a_new_stretch() -> None:
 
 
 def test_sequences_of_other_shapes_are_another_signature() -> None:
-    sequence = input_value("s", SequenceType(tensor("float32", Dim("n"), Dim("m"))))
-    exe = graphc.compile(Graph([sequence], [ops.neg(ops.sequence_at(sequence, constant(np.int64(1))))]))
+    """An imported model takes the shapes of a sequence's elements into its types."""
+    sequence = helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, None)
+    nodes = [
+        helper.make_node("Constant", [], ["one"], value_int=1),
+        helper.make_node("SequenceAt", ["s", "one"], ["item"]),
+        helper.make_node("Neg", ["item"], ["y"]),
+    ]
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", [sequence], [y]), opset_imports=[helper.make_opsetid("", 17)]
+    )
+    exe = graphc.compile(model)
     for shape in ((2, 3), (4, 5)):
         items = [np.full(shape, k, np.float32) for k in range(3)]
         np.testing.assert_array_equal(exe(items), -items[1])

@@ -25,7 +25,9 @@ from graphc.ops.spec import Kind
 
 __all__ = ["Access", "Axes", "Epilogue", "EpilogueStore", "fused_epilogue"]
 
-VARIABLES = ("b", "g", "m", "q", "c")
+
+class _InexpressibleError(Exception):
+    """Why an operation cannot be part of an epilogue; the anchor then gets a kernel of its own."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def fused_epilogue(
     try:
         known: dict[tuple[Value, tuple[Scalar, ...]], Scalar] = {}
         values = [_element(v, index, placed, result_value, used, known) for v in outputs]
-    except NotImplementedError:
+    except _InexpressibleError:
         return None
     where: list[Placed] = [placed[v] for v in used] + list(results)
     accesses: dict[Scalar, int] = {}
@@ -209,7 +211,7 @@ def _computed(
 ) -> Scalar:
     if v == anchor:
         if any(i.op != "index" or i.attr != axis for axis, i in enumerate(index) if v.shape[axis] != 1):
-            raise NotImplementedError("the anchor's result is read at another element than the one computed")
+            raise _InexpressibleError("the anchor's result is read at another element than the one computed")
         return s.temp(0, v.dtype)
     if v in placed:
         if v not in used:
@@ -227,4 +229,4 @@ def _computed(
             _Reader(x.tensor, lambda at, x=x: _element(x, tuple(at), placed, anchor, used, known)) for x in node.inputs
         ]
         return node.op.compute(v.tensor, readers, index, **node.attrs)
-    raise NotImplementedError(f"{node.op.name} in an epilogue")
+    raise _InexpressibleError(f"{node.op.name} in an epilogue")
