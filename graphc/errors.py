@@ -11,11 +11,15 @@ from collections.abc import Sequence
 __all__ = [
     "CacheError",
     "CompileError",
+    "GradientError",
+    "GradientNotWrittenError",
     "GraphTypeError",
     "GraphcError",
     "InputError",
     "ModelError",
     "NeedsValue",
+    "NotConnectedError",
+    "NotDifferentiableError",
     "OptionError",
     "ParseError",
     "PassError",
@@ -55,6 +59,22 @@ class UnsupportedError(GraphcError, NotImplementedError):
         lines = [f"  {operator}: {reason} (node {node!r})" for operator, node, reason in self.items]
         count = f"{len(lines)} node{'s' if len(lines) != 1 else ''}"
         super().__init__(f"the model needs what graphc does not support, in {count}:\n" + "\n".join(lines))
+
+
+class GradientError(GraphcError):
+    """A derivative that was asked for cannot be given; the classes below say why."""
+
+
+class NotConnectedError(GradientError, ValueError):
+    """No differentiable path leads from what a derivative is asked with respect to, to what is differentiated."""
+
+
+class NotDifferentiableError(GradientError, TypeError):
+    """What stands on the path, or the value itself, has no derivative: an integer, a string, an index."""
+
+
+class GradientNotWrittenError(GradientError, NotImplementedError):
+    """The operation is differentiable, and graphc has no gradient for it."""
 
 
 class GraphTypeError(GraphcError, TypeError):

@@ -86,16 +86,21 @@ class Value(NamedTuple):
 class Node:
     """An operation applied to values. Made by `make`; equality is identity."""
 
-    __slots__ = ("__weakref__", "attrs", "inputs", "op", "types")
+    __slots__ = ("__weakref__", "attrs", "inputs", "level", "op", "types")
     op: OpSpec
     inputs: tuple[Value, ...]
     attrs: Mapping[str, Any]
     types: tuple[Type, ...]
+    #: the deepest `level` of the inputs that it depends on, -1 when it depends on none (see `input_value`)
+    level: int
 
     def __init__(
         self, op: OpSpec, inputs: tuple[Value, ...], attrs: Mapping[str, Any], types: tuple[Type, ...]
     ) -> None:
         self.op, self.inputs, self.attrs, self.types = op, inputs, attrs, types
+        self.level = max([v.node.level for v in inputs], default=-1)
+        if op.name == "input":
+            self.level = attrs.get("level", 0)
 
     @property
     def outputs(self) -> tuple[Value, ...]:
@@ -236,11 +241,15 @@ def _intern(
     return node.outputs
 
 
-def input_value(name: str, type: Type) -> Value:  # noqa: A002
-    """A graph's input, identified by name and type."""
+def input_value(name: str, type: Type, level: int = 0) -> Value:  # noqa: A002
+    """A graph's input, identified by name and type.
+
+    While functions are traced, a body that is not closed yet may read the values around it. `level` then tells its own
+    inputs (how deep it is nested) from those of the traces around it; a closed graph has inputs of level 0 alone.
+    """
     from graphc.ops.leaf import input as op
 
-    return make(op, name=name, type=type)[0]
+    return make(op, name=name, type=type, **({"level": level} if level else {}))[0]
 
 
 def constant(array: Any, dtype: object = None, name: str = "") -> Value:

@@ -31,7 +31,7 @@ from graphc.ir.graph import Graph, Literal, Node, Value, constant, input_value, 
 from graphc.ir.types import OptionalType, SequenceType, TensorType, Type, substitute_type
 from graphc.ir.verify import fresh_renames
 
-__all__ = ["constants_of", "parse_graph", "parse_type", "print_graph", "print_node"]
+__all__ = ["constants_of", "parse_graph", "parse_type", "print_graph", "print_node", "value_names"]
 
 INLINE_ELEMENTS = 8
 _RESERVED = {"True", "False", "None", "inf", "nan", "graph", "literal", "sequence", "optional", "as"}
@@ -57,6 +57,20 @@ def print_node(node: Node) -> str:
 def constants_of(graph: Graph) -> dict[str, Literal]:
     """The data of the constants that the text names with `@`, bodies included."""
     return {name: literal for literal, name in _Printer(graph).names.items()}
+
+
+def value_names(graph: Graph) -> dict[Value, str]:
+    """What the text calls each value: inputs by their names, the others numbered in the order of `Graph.nodes`."""
+    names: dict[Value, str] = {}
+    count = 0
+    for node in graph.nodes:
+        if node.op.name == "input":  # one that is not among the graph's inputs is the verifier's business
+            names[node.outputs[0]] = f"%{_quoted(node.attrs['name'])}"
+            continue
+        for v in node.outputs:
+            names[v] = f"%{count}"
+            count += 1
+    return names
 
 
 def _is_inline(literal: Literal) -> bool:
@@ -106,17 +120,11 @@ class _Printer:
 
     def graph(self, graph: Graph, indent: str) -> list[str]:
         """The lines of a graph; the first one is not indented, so that it can follow `body=`."""
-        names = {v: f"%{_quoted(v.node.attrs['name'])}" for v in graph.inputs}
+        names = value_names(graph)
         lines = [f"graph({', '.join(f'{names[v]}: {self.type(v.type)}' for v in graph.inputs)}) {{"]
-        count = 0
         for node in graph.nodes:
-            if node.op.name == "input":
-                names.setdefault(node.outputs[0], f"%{_quoted(node.attrs['name'])}")  # unbound: the verifier's business
-                continue
-            for v in node.outputs:
-                names[v] = f"%{count}"
-                count += 1
-            lines.append(f"{indent}  {self.node(node, names, indent + '  ')}")
+            if node.op.name != "input":
+                lines.append(f"{indent}  {self.node(node, names, indent + '  ')}")
         results = [f"{names[v]} as {json.dumps(n)}" for v, n in zip(graph.outputs, graph.output_names, strict=True)]
         return [*lines, f"{indent}  return {', '.join(results)}".rstrip(), f"{indent}}}"]
 

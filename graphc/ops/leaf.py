@@ -10,8 +10,8 @@ input = register(
     OpSpec(
         name="input",
         kind=Kind.LEAF,
-        summary="A value that the caller gives; `name` and `type` are its identity.",
-        infer=lambda *, name, type: type,  # noqa: A006
+        summary="A value that the caller gives; `name` and `type` are its identity (for `level` see `input_value`).",
+        infer=lambda *, name, type, level=0: type,  # noqa: A006
     )
 )
 

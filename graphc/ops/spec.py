@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
 from graphc.errors import GraphTypeError
 from graphc.ir.dtypes import DType
-from graphc.ir.graph import Value, constant, make
+from graphc.ir.graph import Node, Value, constant, make
 from graphc.ir.scalar import Scalar
 from graphc.ir.types import TensorType
 
-__all__ = ["REGISTRY", "Kind", "Layout", "OpSpec", "Reader", "Sample", "expect", "has_kernel", "register"]
+__all__ = ["REGISTRY", "Gradient", "Kind", "Layout", "OpSpec", "Reader", "Sample", "expect", "has_kernel", "register"]
 
 
 class Kind(Enum):
@@ -66,6 +66,10 @@ class Sample(NamedTuple):
     attrs: dict[str, Any] = {}  # noqa: RUF012  (a NamedTuple's default; nobody mutates it)
 
 
+#: (node, cotangents of its results, which operands' cotangents are wanted) -> cotangents of its operands
+Gradient: TypeAlias = Callable[[Node, tuple[Value | None, ...], tuple[bool, ...]], Sequence[Value | None]]
+
+
 class Reader(Protocol):
     """What `compute` is given for an operand: its static type, and the element at an index (one Scalar a dimension)."""
 
@@ -91,7 +95,9 @@ class OpSpec:
     template                                 ANCHOR: the name of the kernel template in graphc.kernels
     decompose(node)                          values of smaller operations that compute the same
     body_types(operand types, **attrs)       CONTROL: the input types of each body, in the order of `Node.bodies`
-    gradient(node, cotangents)               cotangents of the operands, as graph; or `no_gradient`, the reason for none
+    gradient(node, cotangents, wanted)       the cotangents of the operands, as graph, from those of the results (None:
+                                             zero); None for an operand that is not `wanted` or that has none. See
+                                             `graphc.ops.gradient`. Without it, `no_gradient` says why there is none
     promote                                  called with Python numbers or shapes that differ, operands are broadcast
     samples()                                cases for the generated tests
     """
@@ -108,7 +114,7 @@ class OpSpec:
     template: str | None = None
     decompose: Callable[..., tuple[Value, ...]] | None = None
     body_types: Callable[..., Sequence[tuple[Any, ...]]] | None = None
-    gradient: Callable[..., Sequence[Value | None]] | None = None
+    gradient: Gradient | None = None
     no_gradient: str = ""
     promote: bool = False
     samples: Callable[[], Iterable[Sample]] = field(default=lambda: ())

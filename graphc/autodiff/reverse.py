@@ -1,0 +1,85 @@
+"""Reverse mode: the cotangents of some values of a graph from those of others, as more graph.
+
+One walk from the results back to what is asked for, by the rules that stand in the operations' entries
+(`OpSpec.gradient`). What comes out is ordinary graph: it can be differentiated again, and every pass applies to it.
+
+The walk is pruned twice: only values that depend on what is asked for are visited, and only cotangents that lead there
+are computed. A zero is never built: where nothing arrives the cotangent is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from graphc.autodiff.accumulate import total
+from graphc.errors import GradientNotWrittenError, NotDifferentiableError
+from graphc.ir.graph import Node, Value, describe_location, location, location_of, toposort
+from graphc.ir.types import TensorType, Type
+
+__all__ = ["active_nodes", "carries_gradient", "pullback"]
+
+
+def carries_gradient(t: Type) -> bool:
+    """Whether values of this type have derivatives: floating point tensors."""
+    return isinstance(t, TensorType) and t.dtype.is_float
+
+
+def active_nodes(outputs: Iterable[Value], wrt: Iterable[Value]) -> list[Node]:
+    """The nodes between `wrt` and `outputs`, producers first: those that depend on a value of `wrt` through floats."""
+    found: dict[Node, None] = {}
+    sources = set(wrt)
+    for node in toposort(outputs):
+        if any((v in sources or v.node in found) and carries_gradient(v.type) for v in node.inputs):
+            found[node] = None
+    return list(found)
+
+
+def pullback(
+    outputs: Sequence[Value], cotangents: Sequence[Value | None], wrt: Sequence[Value]
+) -> tuple[Value | None, ...]:
+    """The cotangents of the values in `wrt`: the derivatives of sum(outputs * cotangents) with respect to them.
+
+    None where no differentiable path leads from a value to an output whose cotangent is not None.
+    Raises NotDifferentiableError, or GradientNotWrittenError, naming the operation on the path that has no gradient.
+    """
+    sources = set(wrt)
+    active = active_nodes(outputs, wrt)
+    known = set(active)
+    arriving: dict[Value, list[Value]] = {}
+    for v, g in zip(outputs, cotangents, strict=True):
+        if g is not None:
+            arriving.setdefault(v, []).append(g)
+    done: dict[Value, Value] = {}
+    for node in reversed(active):
+        results = tuple(_arrived(arriving, done, v) for v in node.outputs)
+        if all(g is None for g in results):
+            continue
+        wanted = tuple((v in sources or v.node in known) and carries_gradient(v.type) for v in node.inputs)
+        with location(*(f"gradient of {where}" for where in location_of(node))):
+            for v, g, want in zip(node.inputs, _rule(node, results, wanted), wanted, strict=True):
+                if want and g is not None:
+                    arriving.setdefault(v, []).append(g)
+    return tuple(_arrived(arriving, done, v) for v in wrt)
+
+
+def _arrived(arriving: dict[Value, list[Value]], done: dict[Value, Value], value: Value) -> Value | None:
+    """The sum of all cotangents that have arrived at a value; nothing more may arrive afterwards."""
+    parts = arriving.pop(value, None)
+    if parts:
+        done[value] = total(parts)
+    return done.get(value)
+
+
+def _rule(node: Node, cotangents: tuple[Value | None, ...], wanted: tuple[bool, ...]) -> Sequence[Value | None]:
+    """What the operation's own rule gives, checked."""
+    op = node.op
+    if op.gradient is None:
+        where = describe_location(node)
+        if op.no_gradient:
+            raise NotDifferentiableError(f"{op.name} has no derivative{where}: {op.no_gradient}")
+        raise GradientNotWrittenError(f"the gradient of {op.name} is not written{where}; see OpSpec.gradient")
+    found = op.gradient(node, cotangents, wanted)
+    for k, (v, g) in enumerate(zip(node.inputs, found, strict=True)):
+        if g is not None and (g.dtype != v.dtype or g.rank != v.rank):
+            raise AssertionError(f"{op.name}: the cotangent of operand {k} is {g.type}, the operand is {v.type}")
+    return found

@@ -1,0 +1,187 @@
+"""Derivatives of whole graphs: `vjp`, `jvp`, `grad`, `value_and_grad` and `hessian_vector_product` as Graph to Graph.
+
+What to differentiate and with respect to what is said by name: of inputs, of outputs, or of values in between as the
+text form numbers them (`"%7"`); a `Value` will do as well. By default it is the only output, and every floating point
+input. The results are graphs over the same inputs, so transformations can be applied to transformations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from graphc import ops
+from graphc.autodiff.reverse import carries_gradient, pullback
+from graphc.errors import GradientError, NotConnectedError, NotDifferentiableError
+from graphc.ir.graph import Graph, Value, constant, describe_location, input_value, toposort
+from graphc.ir.text import value_names
+from graphc.ops.functions import full
+
+__all__ = ["Names", "grad", "hessian_vector_product", "jvp", "pushforward", "value_and_grad", "vjp", "zeros_like"]
+
+#: one value or several, each by name or itself
+Names: TypeAlias = "str | Value | Sequence[str | Value]"
+
+
+def vjp(graph: Graph, wrt: Names | None = None, of: Names | None = None) -> Graph:
+    """The vector-Jacobian product: cotangents of `wrt` from cotangents of `of` (default: all floating outputs).
+
+    Inputs: those of `graph`, then a cotangent `ct_NAME` for every value of `of`. Outputs: those of `graph`, then
+    `grad_NAME` for every value of `wrt`; zeros where nothing arrives.
+    """
+    chosen = _outputs(graph, of)
+    sources = _sources(graph, wrt)
+    cotangents = [input_value(f"ct_{name}", v.type) for name, v in chosen.items()]
+    found = pullback(list(chosen.values()), cotangents, list(sources.values()))
+    results = [zeros_like(v) if g is None else g for g, v in zip(found, sources.values(), strict=True)]
+    return Graph(
+        (*graph.inputs, *cotangents),
+        (*graph.outputs, *results),
+        (*graph.output_names, *(f"grad_{name}" for name in sources)),
+    )
+
+
+def jvp(graph: Graph, wrt: Names | None = None, of: Names | None = None) -> Graph:
+    """The Jacobian-vector product: tangents of `of` from tangents of `wrt`.
+
+    Inputs: those of `graph`, then a tangent `t_NAME` for every value of `wrt`. Outputs: those of `graph`, then
+    `t_NAME` for every value of `of`; zeros where nothing arrives.
+    """
+    chosen = _outputs(graph, of)
+    sources = _sources(graph, wrt)
+    tangents = [input_value(f"t_{name}", v.type) for name, v in sources.items()]
+    found = pushforward(list(chosen.values()), list(sources.values()), tangents)
+    results = [zeros_like(v) if t is None else t for t, v in zip(found, chosen.values(), strict=True)]
+    return Graph(
+        (*graph.inputs, *tangents), (*graph.outputs, *results), (*graph.output_names, *(f"t_{name}" for name in chosen))
+    )
+
+
+def pushforward(
+    outputs: Sequence[Value], wrt: Sequence[Value], tangents: Sequence[Value | None]
+) -> tuple[Value | None, ...]:
+    """Forward mode: the tangents of `outputs` from those of `wrt`; None where none arrives.
+
+    The pullback is linear in the cotangents u, and the derivative of that linear map is its transpose, the
+    pushforward: so forward mode is reverse mode applied to reverse mode with respect to u. u itself drops out.
+    (J. Townsend, "A new trick for calculating Jacobian vector products", 2017.)
+    """
+    probes = [input_value(f"probe{k}", v.type, level=_PROBE) for k, v in enumerate(outputs)]
+    pulled = pullback(outputs, [p if carries_gradient(p.type) else None for p in probes], wrt)
+    pairs = [(g, t) for g, t in zip(pulled, tangents, strict=True) if g is not None and t is not None]
+    return pullback([g for g, _ in pairs], [t for _, t in pairs], probes)
+
+
+#: the level of inputs that stand for something no result depends on
+_PROBE = 1 << 30
+
+
+def value_and_grad(graph: Graph, wrt: Names | None = None, of: str | Value | None = None) -> Graph:
+    """`graph` with the gradients of the scalar `of` with respect to `wrt` as further outputs, `grad_NAME`.
+
+    Raises NotDifferentiableError when `of` is not a floating point scalar or a value of `wrt` not a floating point
+    tensor, and NotConnectedError when a value of `wrt` does not influence `of`.
+    """
+    sources = _sources(graph, wrt)
+    ((name, loss),) = _outputs(graph, of if of is not None else _only(graph)).items()
+    if loss.rank:
+        raise NotDifferentiableError(
+            f"the gradient of {name!r} was asked for, which is {loss.type}: only a scalar has a gradient; reduce it to "
+            "one (a sum, a mean), or use vjp or jvp"
+        )
+    found = pullback([loss], [full(1.0, (), loss.dtype)], list(sources.values()))
+    for (label, v), g in zip(sources.items(), found, strict=True):
+        if g is None:
+            raise NotConnectedError(_why_not_connected(label, v, name, loss))
+    grads = [g for g in found if g is not None]
+    return Graph(graph.inputs, (*graph.outputs, *grads), (*graph.output_names, *(f"grad_{n}" for n in sources)))
+
+
+def grad(graph: Graph, wrt: Names | None = None, of: str | Value | None = None) -> Graph:
+    """The gradients of the scalar `of` with respect to `wrt`, called `grad_NAME`. See `value_and_grad`."""
+    both = value_and_grad(graph, wrt, of)
+    n = len(graph.outputs)
+    return Graph(both.inputs, both.outputs[n:], both.output_names[n:])
+
+
+def hessian_vector_product(graph: Graph, wrt: Names | None = None, of: str | Value | None = None) -> Graph:
+    """The second derivative of the scalar `of` in a direction: d/de grad(x + e t), for `wrt` = x.
+
+    Inputs: those of `graph`, then `t_NAME` for every value of `wrt`. Outputs: `hvp_NAME` for every value of `wrt`.
+    """
+    sources = _sources(graph, wrt)
+    first = grad(graph, wrt, of)
+    tangents = [input_value(f"t_{name}", v.type) for name, v in sources.items()]
+    found = pushforward(first.outputs, list(sources.values()), tangents)
+    results = [zeros_like(v) if t is None else t for t, v in zip(found, sources.values(), strict=True)]
+    return Graph((*graph.inputs, *tangents), results, [f"hvp_{name}" for name in sources])
+
+
+def zeros_like(v: Value) -> Value:
+    """Zeros of a value's type; a broadcast, nothing is stored."""
+    if not all(isinstance(d, int) for d in v.shape):  # a size that only the run can tell comes from the value itself
+        return ops.mul(ops.stop_gradient(v), 0.0)
+    return full(0.0, v.shape, v.dtype)
+
+
+# ------------------------------------------------------------------------------------------------------ what is meant
+
+
+def _only(graph: Graph) -> str:
+    floats = [n for n, v in zip(graph.output_names, graph.outputs, strict=True) if carries_gradient(v.type)]
+    if len(floats) != 1:
+        raise GradientError(f"say what to differentiate: the graph has {len(floats)} floating point outputs, {floats}")
+    return floats[0]
+
+
+def _outputs(graph: Graph, of: Names | None) -> dict[str, Value]:
+    if of is None:
+        return {n: v for n, v in zip(graph.output_names, graph.outputs, strict=True) if carries_gradient(v.type)}
+    return _named(graph, of, "differentiate", dict(zip(graph.output_names, graph.outputs, strict=True)))
+
+
+def _sources(graph: Graph, wrt: Names | None) -> dict[str, Value]:
+    inputs = dict(zip(graph.input_names, graph.inputs, strict=True))
+    if wrt is None:
+        return {n: v for n, v in inputs.items() if carries_gradient(v.type)}
+    return _named(graph, wrt, "differentiate with respect to", inputs)
+
+
+def _named(graph: Graph, names: Names, purpose: str, first: dict[str, Value]) -> dict[str, Value]:
+    """The values that are meant; a name is looked up in `first`, then among all of the graph."""
+    result: dict[str, Value] = {}
+    everything: dict[str, Value] = {}
+    for k, name in enumerate([names] if isinstance(names, str | Value) else names):
+        if isinstance(name, Value):
+            label, v = f"value{k}", name
+        else:
+            if name not in first and not everything:
+                everything = {n: v for v, n in value_names(graph).items()}
+                everything |= dict(zip(graph.output_names, graph.outputs, strict=True))
+                everything |= dict(zip(graph.input_names, graph.inputs, strict=True))
+            v = first[name] if name in first else everything.get(name)  # type: ignore[assignment]
+            label = name.removeprefix("%")
+            if v is None:
+                raise GradientError(
+                    f"no value {name!r} to {purpose}: the inputs are {', '.join(graph.input_names)}, the outputs "
+                    f"{', '.join(graph.output_names)}; print the graph to see the values between them"
+                )
+        if not carries_gradient(v.type):
+            raise NotDifferentiableError(
+                f"cannot {purpose} {label!r}: it is {v.type}, and only floating point tensors have derivatives"
+            )
+        result[label] = v
+    return result
+
+
+def _why_not_connected(label: str, v: Value, name: str, loss: Value) -> str:
+    """What stands between a value and the loss: nothing, or operations that let no derivative through."""
+    message = f"{name!r} does not depend on {label!r}"
+    reached: set[Value] = {v}
+    for node in toposort([loss]):
+        if any(u in reached for u in node.inputs):
+            reached.update(node.outputs)
+            if node.op.no_gradient:
+                reason = f"{node.op.name}{describe_location(node)}: {node.op.no_gradient}"
+                message = f"no derivative leads from {name!r} to {label!r}; on the way stands {reason}"
+    return message
