@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
+from graphc import ops
 from graphc.ir.dims import DimLike
 from graphc.ir.graph import Value
 from graphc.ir.types import TensorType
+from graphc.ops.gradient import by_operand
 from graphc.ops.injective import pad, reshape, slice_, tensor_operand, transpose
 from graphc.ops.linalg import exact
 from graphc.ops.reduce import like, window_extent, windows
@@ -111,9 +114,107 @@ conv = register(
         summary="Cross-correlation of x[N, C, *S] with w[O, C/groups, *K], padded with zeros; no bias.",
         infer=_conv_type,
         reference=_conv_reference,
+        gradient=by_operand(
+            lambda g, x, w, y, **window: _input_cotangent(g, x, w, **window),
+            lambda g, x, w, y, **window: _weight_cotangent(g, x, w, **window),
+        ),
         samples=_conv_samples,
     )
 )
+
+# --------------------------------------------------------------------------------------------------------- gradients
+
+
+def _input_cotangent(
+    g: Value, x: Value, w: Value, *, strides: Ints, padding: Padding, dilation: Ints, groups: int = 1
+) -> Value:
+    """The transposed convolution of g[N, O, *Q] with the same weights, as long as x."""
+    windows = zip(x.shape[2:], g.shape[2:], w.shape[2:], strides, padding, dilation, strict=True)
+    # what the last windows did not reach
+    rest = [d + low + high - ((q - 1) * s + (k - 1) * e + 1) for d, q, k, s, (low, high), e in windows]
+    return conv_transpose(g, w, strides=strides, padding=padding, dilation=dilation, groups=groups, output_padding=rest)
+
+
+def _weight_cotangent(
+    g: Value, x: Value, w: Value, *, strides: Ints, padding: Padding, dilation: Ints, groups: int = 1
+) -> Value:
+    """dw[o, c, k] = sum over n, q of g[n, o, q] x[n, c, q stride + k dilation - low], in the cheapest of three ways."""
+    channels, filters = w.shape[1], w.shape[0]
+    if groups > 1 and channels == 1 and filters == groups:
+        return _tap_by_tap(_sum_of_products, g, x, w, strides, padding, dilation, groups)
+    if math.prod(w.shape[2:]) == 1 or not all(isinstance(q, int) for q in g.shape[2:]):
+        return _tap_by_tap(_matrix_product, g, x, w, strides, padding, dilation, groups)
+    return _as_convolution(g, x, w, strides, padding, dilation, groups)
+
+
+def _as_convolution(
+    g: Value, x: Value, w: Value, strides: Ints, padding: Padding, dilation: Ints, groups: int
+) -> Value:
+    """A convolution of x with the window g whose channels are the batch: batch and channels change places, and so do
+    stride and dilation. The groups of channels become groups of the batch."""
+    batch, spatial = x.shape[0], x.rank - 2
+    channels = w.shape[1]
+    rest = range(3, 3 + spatial)
+    image = reshape(x, shape=(batch, groups, channels, *x.shape[2:]))
+    image = reshape(transpose(image, perm=(2, 1, 0, *rest)), shape=(channels, groups * batch, *x.shape[2:]))
+    window = transpose(g, perm=(1, 0, *range(2, 2 + spatial)))
+    # at the end, what makes exactly K positions; elements that no window of the forward pass reached are cut off
+    ends = [
+        (k - 1) * e + (q - 1) * s + 1 - low - d
+        for d, q, k, s, (low, _), e in zip(
+            x.shape[2:], g.shape[2:], w.shape[2:], strides, padding, dilation, strict=True
+        )
+    ]
+    stops = (channels, groups * batch, *(d + min(end, 0) for d, end in zip(x.shape[2:], ends, strict=True)))
+    if stops != image.shape:
+        image = slice_(image, starts=(0,) * x.rank, stops=stops, steps=(1,) * x.rank)
+    found = conv(
+        image,
+        window,
+        strides=dilation,
+        padding=tuple((low, max(end, 0)) for (low, _), end in zip(padding, ends, strict=True)),
+        dilation=strides,
+        groups=groups,
+    )
+    return transpose(found, perm=(1, 0, *range(2, 2 + spatial)))  # type: ignore[no-any-return]
+
+
+def _tap_by_tap(
+    contract: Callable[[Value, Value, int], Value],
+    g: Value,
+    x: Value,
+    w: Value,
+    strides: Ints,
+    padding: Padding,
+    dilation: Ints,
+    groups: int,
+) -> Value:
+    """For each position of the window a contraction of g with the elements of x under it: [O, C/groups] each."""
+    padded = pad(
+        x, np.zeros((), x.dtype.numpy), low=(0, 0, *(p[0] for p in padding)), high=(0, 0, *(p[1] for p in padding))
+    )
+    parts = []
+    for taps in itertools.product(*(range(k) for k in w.shape[2:])):
+        starts = [tap * e for tap, e in zip(taps, dilation, strict=True)]
+        stops = [a + (q - 1) * s + 1 for a, q, s in zip(starts, g.shape[2:], strides, strict=True)]
+        under = slice_(padded, starts=(0, 0, *starts), stops=(*x.shape[:2], *stops), steps=(1, 1, *strides))
+        parts.append(reshape(contract(g, under, groups), shape=(*w.shape[:2], 1)))
+    return reshape(ops.concat(*parts, axis=2), shape=w.shape)  # type: ignore[no-any-return]
+
+
+def _matrix_product(g: Value, x: Value, groups: int) -> Value:
+    """[O, C/groups] of g[N, O, *Q] and x[N, C, *Q]: for each group [O/groups, N Q] [N Q, C/groups]."""
+    (batch, filters), channels, pixels = g.shape[:2], x.shape[1], math.prod(g.shape[2:])
+    rows = reshape(g, shape=(batch, groups, filters // groups, pixels))
+    rows = reshape(transpose(rows, perm=(1, 2, 0, 3)), shape=(groups, filters // groups, batch * pixels))
+    columns = reshape(x, shape=(batch, groups, channels // groups, pixels))
+    columns = reshape(transpose(columns, perm=(1, 0, 3, 2)), shape=(groups, batch * pixels, channels // groups))
+    return ops.dot(rows, columns)  # type: ignore[no-any-return]
+
+
+def _sum_of_products(g: Value, x: Value, groups: int) -> Value:
+    """[C] of g[N, C, *Q] and x[N, C, *Q], for a convolution of each channel with its own filter."""
+    return ops.reduce_sum(ops.mul(g, x), axes=(0, *range(2, g.rank)))  # type: ignore[no-any-return]
 
 
 def conv_transpose(
@@ -132,7 +233,8 @@ def conv_transpose(
 
     With stride s, output element q*s + r sums x[q - j] * w[j*s + r] over j: every phase r is a convolution of x with
     every s-th tap. All phases become output channels of one convolution with ceil(K/s) taps, which are then woven
-    together by a transpose; no zeros are inserted between the elements of x, and none multiplied.
+    together by a transpose; no zeros are inserted between the elements of x, and none multiplied. Phases that no tap
+    belongs to (K < s) are zeros laid between the others.
     """
     spatial = x.rank - 2
     extra = tuple(output_padding) if output_padding is not None else (0,) * spatial
@@ -144,15 +246,16 @@ def conv_transpose(
         taps = [int(k) for k in w.shape[2:]]
         steps = (1,) * spatial
     reach = [-(-k // s) for k, s in zip(taps, strides, strict=True)]  # taps of a phase
+    phases = [min(s, k) for k, s in zip(taps, strides, strict=True)]
     channels, per_group = int(w.shape[0]), int(w.shape[1])
 
     # weights [C, O/g, K] -> [g * phases * O/g, C/g, reach], taps in reverse; phases before filters, so that blocks of
     # filters stay whole when the phases are woven together
-    w = _pad_high(w, [0, 0, *(j * s - k for j, s, k in zip(reach, strides, taps, strict=True))])
-    split = [groups, channels // groups, per_group, *(n for j, s in zip(reach, strides, strict=True) for n in (j, s))]
+    w = _pad_high(w, [0, 0, *(j * r - k for j, r, k in zip(reach, phases, taps, strict=True))])
+    split = [groups, channels // groups, per_group, *(n for j, r in zip(reach, phases, strict=True) for n in (j, r))]
     js, rs = [3 + 2 * k for k in range(spatial)], [4 + 2 * k for k in range(spatial)]
     w = transpose(reshape(w, shape=tuple(split)), perm=(0, *rs, 2, 1, *js))
-    w = reshape(w, shape=(groups * per_group * math.prod(strides), channels // groups, *reach))
+    w = reshape(w, shape=(groups * per_group * math.prod(phases), channels // groups, *reach))
     if spatial and any(j > 1 for j in reach):
         ends = tuple(int(d) for d in w.shape[:2])
         w = slice_(
@@ -179,9 +282,10 @@ def conv_transpose(
 
     outs = groups * per_group
     if any(s > 1 for s in strides):
-        y = reshape(y, shape=(y.shape[0], groups, *strides, per_group, *y.shape[2:]))
+        y = reshape(y, shape=(y.shape[0], groups, *phases, per_group, *y.shape[2:]))
         weave = [n for k in range(spatial) for n in (3 + spatial + k, 2 + k)]
         y = transpose(y, perm=(0, 1, 2 + spatial, *weave))
+        y = _pad_high(y, [0, 0, 0, *(n for s, r in zip(strides, phases, strict=True) for n in (0, s - r))])
         y = reshape(y, shape=(y.shape[0], outs, *(q * s for q, s in zip(y.shape[3::2], strides, strict=True))))
     # output padding may reach past the last element that any tap touches
     missing = [

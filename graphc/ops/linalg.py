@@ -8,8 +8,10 @@ import ml_dtypes
 import numpy as np
 
 from graphc.ir.dtypes import dtype_of
+from graphc.ir.graph import Value
 from graphc.ir.types import TensorType
-from graphc.ops.injective import tensor_operand
+from graphc.ops.gradient import by_operand
+from graphc.ops.injective import tensor_operand, transpose
 from graphc.ops.reduce import accumulator, like
 from graphc.ops.spec import Kind, OpSpec, Sample, expect, register
 
@@ -55,6 +57,11 @@ def _dot_samples() -> Iterable[Sample]:
     yield Sample((np.ones((0, 4), np.float32), np.ones((4, 2), np.float32)))
 
 
+def _transposed(x: Value) -> Value:
+    """Each matrix transposed."""
+    return transpose(x, perm=(*range(x.rank - 2), x.rank - 1, x.rank - 2))  # type: ignore[no-any-return]
+
+
 dot = register(
     OpSpec(
         name="dot",
@@ -63,6 +70,10 @@ dot = register(
         summary="The matrix product a[..., M, K] b[..., K, N] of each pair of matrices; leading dimensions are equal.",
         infer=_dot_type,
         reference=_dot_reference,
+        gradient=by_operand(
+            lambda g, a, b, y: dot(g, _transposed(b)),
+            lambda g, a, b, y: dot(_transposed(a), g),
+        ),
         samples=_dot_samples,
     )
 )
