@@ -1,6 +1,6 @@
 """Decomposition: operations without a kernel of their own become smaller ones that have.
 
-- what an operation's entry says it decomposes into;
+- what an operation's entry says it decomposes into (recurrent layers: a scan over time);
 - half precision contractions compute in float32 and round once, as their references do;
 - integer matrix products become products and a sum, which is one loop nest;
 - a convolution of one channel along a line (a filter bank, a spectrogram) becomes a matrix product;
@@ -22,7 +22,6 @@ from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.rewrite import Rule, Uses, rewrite, rule
 from graphc.ops.frames import frames
 from graphc.passes.match import needs
-from graphc.passes.recurrence import RECURRENCE
 
 __all__ = ["DECOMPOSITIONS", "decompose"]
 
@@ -36,7 +35,7 @@ def decompose(graph: Graph) -> Graph:
     """The graph with every operation that no kernel computes taken apart."""
     own = tuple(name for name, op in ops.REGISTRY.items() if op.decompose is not None)
     by_entry = Rule("by_entry", own, lambda node, uses: None, _by_entry, "what the operation's entry says")
-    return rewrite(graph, (by_entry, *RECURRENCE, *DECOMPOSITIONS))
+    return rewrite(graph, (by_entry, *DECOMPOSITIONS))
 
 
 def _by_entry(node: Node) -> Sequence[Value]:

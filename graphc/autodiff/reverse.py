@@ -13,7 +13,18 @@ from collections.abc import Iterable, Sequence
 
 from graphc.autodiff.accumulate import total
 from graphc.errors import GradientNotWrittenError, NotDifferentiableError
-from graphc.ir.graph import Node, Value, describe_location, location, location_of, toposort
+from graphc.ir.graph import (
+    Graph,
+    Node,
+    Value,
+    describe_location,
+    inline,
+    input_value,
+    location,
+    location_of,
+    remake,
+    toposort,
+)
 from graphc.ir.types import TensorType, Type
 
 __all__ = ["active_nodes", "carries_gradient", "pullback"]
@@ -28,7 +39,9 @@ def active_nodes(outputs: Iterable[Value], wrt: Iterable[Value]) -> list[Node]:
     """The nodes between `wrt` and `outputs`, producers first: those that depend on a value of `wrt` through floats."""
     found: dict[Node, None] = {}
     sources = set(wrt)
-    for node in toposort(outputs):
+    # what belongs to traces further out cannot depend on a source (see input_value): the walk does not go there
+    level = min((v.node.level for v in sources), default=0)
+    for node in toposort(outputs, level):
         if any((v in sources or v.node in found) and carries_gradient(v.type) for v in node.inputs):
             found[node] = None
     return list(found)
@@ -71,15 +84,46 @@ def _arrived(arriving: dict[Value, list[Value]], done: dict[Value, Value], value
 
 
 def _rule(node: Node, cotangents: tuple[Value | None, ...], wanted: tuple[bool, ...]) -> Sequence[Value | None]:
-    """What the operation's own rule gives, checked."""
+    """What the operation's own rule gives, or else its decomposition's; checked."""
     op = node.op
-    if op.gradient is None:
+    gradient = op.gradient or (through_decomposition if op.decompose is not None else None)
+    if gradient is None:
         where = describe_location(node)
         if op.no_gradient:
             raise NotDifferentiableError(f"{op.name} has no derivative{where}: {op.no_gradient}")
         raise GradientNotWrittenError(f"the gradient of {op.name} is not written{where}; see OpSpec.gradient")
-    found = op.gradient(node, cotangents, wanted)
+    found = gradient(node, cotangents, wanted)
     for k, (v, g) in enumerate(zip(node.inputs, found, strict=True)):
         if g is not None and (g.dtype != v.dtype or g.rank != v.rank):
             raise AssertionError(f"{op.name}: the cotangent of operand {k} is {g.type}, the operand is {v.type}")
     return found
+
+
+def through_decomposition(
+    node: Node, cotangents: tuple[Value | None, ...], wanted: tuple[bool, ...]
+) -> Sequence[Value | None]:
+    """The gradient of an operation that is made of others: the pullback of what it decomposes into.
+
+    It is taken between stand-ins for the operands, which do not depend on one another as the operands may, and then
+    put in the place of the node.
+    """
+    operands = [
+        input_value(f"operand{k}", v.type) if want or v.literal is None else v
+        for k, (v, want) in enumerate(zip(node.inputs, wanted, strict=True))
+    ]
+    arriving = [None if g is None else input_value(f"cotangent{k}", g.type) for k, g in enumerate(cotangents)]
+    alike = remake(node, tuple(operands))[0].node
+    assert alike.op.decompose is not None
+    sources = [k for k, want in enumerate(wanted) if want]
+    pulled = pullback(alike.op.decompose(alike), arriving, [operands[k] for k in sources])
+    stand_ins = {
+        stand_in: v
+        for stand_in, v in zip((*operands, *arriving), (*node.inputs, *cotangents), strict=True)
+        if stand_in is not None and v is not None and stand_in != v
+    }
+    there = [k for k, g in zip(sources, pulled, strict=True) if g is not None]
+    graph = Graph(stand_ins, [g for g in pulled if g is not None])
+    result: list[Value | None] = [None] * len(node.inputs)
+    for k, g in zip(there, inline(graph, list(stand_ins.values())), strict=True):
+        result[k] = g
+    return result

@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 Pairs = tuple[tuple[int, int], ...]
+LATER = "layouts are chosen after differentiation"
 
 
 def _ceil(a: DimLike, b: DimLike) -> DimLike:
@@ -108,6 +109,7 @@ block = register(
             channels=readers[0].type.static_shape[1],
         ),
         view=_block_view,
+        no_gradient=LATER,
         samples=lambda: [
             Sample((_X,), {"size": 2}),
             Sample((_X,), {"size": 4}),
@@ -162,6 +164,7 @@ unblock = register(
         reference=_unblock_reference,
         compute=_unblock_compute,
         view=_unblock_view,
+        no_gradient=LATER,
         samples=lambda: [
             Sample((_block_reference(_X, size=2),), {"channels": 6}),
             Sample((_block_reference(_X, size=4),), {"channels": 6}),
@@ -216,6 +219,7 @@ pack_conv_weights = register(
         infer=_pack_conv_type,
         reference=_pack_conv_reference,
         compute=_pack_conv_compute,
+        no_gradient=LATER,
         samples=lambda: [
             Sample((_W,), {"block": 2, "columns": 4}),
             Sample((_W,), {"block": 3, "columns": 2, "groups": 2}),
@@ -258,6 +262,7 @@ pack_matrix = register(
         infer=_pack_matrix_type,
         reference=_pack_matrix_reference,
         compute=_pack_matrix_compute,
+        no_gradient=LATER,
         samples=lambda: [
             Sample((np.arange(30, dtype=np.float32).reshape(3, 10),), {"columns": 4}),
             Sample((np.arange(48, dtype=np.float64).reshape(2, 3, 8),), {"columns": 4}),
@@ -289,6 +294,7 @@ pack_depthwise_weights = register(
             size=size,
             channels=readers[0].type.static_shape[0],
         ),
+        no_gradient=LATER,
         samples=lambda: [
             Sample((np.arange(5 * 9, dtype=np.float32).reshape(5, 1, 3, 3),), {"size": 4}),
             Sample((np.arange(4 * 2, dtype=np.float32).reshape(4, 1, 1, 2),), {"size": 2}),
@@ -391,6 +397,7 @@ conv_blocked = register(
         infer=_conv_blocked_type,
         reference=_conv_blocked_reference,
         template="contraction",
+        no_gradient=LATER,
         samples=_conv_samples,
     )
 )
@@ -420,6 +427,7 @@ dot_packed = register(
         infer=_dot_packed_type,
         reference=_dot_packed_reference,
         template="contraction",
+        no_gradient=LATER,
         samples=lambda: [
             Sample(
                 (
@@ -471,6 +479,7 @@ depthwise_blocked = register(
         infer=_depthwise_type,
         reference=_depthwise_reference,
         template="depthwise",
+        no_gradient=LATER,
         samples=lambda: [
             Sample(
                 (

@@ -18,6 +18,7 @@ from graphc.ir import scalar as s
 from graphc.ir.scalar import Scalar
 from graphc.ir.types import TensorType
 from graphc.ops.injective import tensor_operand
+from graphc.ops.recurrent_steps import gru_steps, lstm_steps, rnn_steps
 from graphc.ops.reduce import accumulator, like
 from graphc.ops.spec import Kind, OpSpec, Sample, expect, register
 
@@ -253,7 +254,6 @@ lstm = register(
     OpSpec(
         name="lstm",
         kind=Kind.ANCHOR,
-        template="recurrent",
         summary=(
             "LSTM. Operands: projected gates xp[T, B, 4H] (input, output, forget, cell), r[4H, H], h[B, H], "
             "c[B, H], then peepholes[3H] "
@@ -264,6 +264,7 @@ lstm = register(
         ),
         infer=_lstm_type,
         reference=_lstm_reference,
+        decompose=lstm_steps,
         samples=_lstm_samples,
     )
 )
@@ -327,7 +328,6 @@ gru = register(
     OpSpec(
         name="gru",
         kind=Kind.ANCHOR,
-        template="recurrent",
         summary=(
             "GRU. Operands: projected gates xp[T, B, 3H] (update, reset, new), r[3H, H], h[B, H], then the "
             "recurrent bias[H] of the new "
@@ -337,6 +337,7 @@ gru = register(
         ),
         infer=_gru_type,
         reference=_gru_reference,
+        decompose=gru_steps,
         samples=_gru_samples,
     )
 )
@@ -386,13 +387,13 @@ rnn = register(
     OpSpec(
         name="rnn",
         kind=Kind.ANCHOR,
-        template="recurrent",
         summary=(
             "Plain recurrence h' = f(xp + h r^T). Operands: xp[T, B, H], r[H, H], h[B, H], lengths[B] if "
             "`lengths`. Results y[T, B, H], last h."
         ),
         infer=_rnn_type,
         reference=_rnn_reference,
+        decompose=rnn_steps,
         samples=_rnn_samples,
     )
 )

@@ -1,32 +1,30 @@
-"""Recurrent layers become scans: one step as a body graph, walked over time.
+"""Recurrent layers as scans: one step as a body graph, walked over time.
 
-The body is ordinary graph, so its gate arithmetic fuses behind its matrix product. A layer of one step needs no scan.
+This is how they are compiled and how they are differentiated. The body is ordinary graph, so its gate arithmetic fuses
+behind its matrix product. A layer of one step needs no scan.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from graphc import ops
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Graph, Node, Value, input_value
-from graphc.ir.rewrite import Rule, Uses, rule
 from graphc.ops.functions import clip as clip_to
-from graphc.ops.recurrent import Activation
 
-__all__ = ["RECURRENCE"]
+if TYPE_CHECKING:
+    from graphc.ops.recurrent import Activation
+
+__all__ = ["gru_steps", "lstm_steps", "rnn_steps"]
 
 _INT64 = dtype_of("int64")
 #: (projected input of this step, states, recurrent weights transposed, optional vector) -> new states
 Step = Callable[[Value, Sequence[Value], Value, Value | None], Sequence[Value]]
 
 
-def _static(node: Node, uses: Uses) -> str | None:
-    return None if isinstance(node.inputs[0].shape[0], int) else "the number of steps is not known"
-
-
-@rule("lstm", check=_static)
-def lstm_steps(node: Node) -> Sequence[Value]:
+def lstm_steps(node: Node) -> tuple[Value, ...]:
     """LSTM = scan of its step"""
     attrs = node.attrs
     f_gate, f_cell, f_out = attrs.get("activations", (("sigmoid", 0.0, 0.0), ("tanh", 0.0, 0.0), ("tanh", 0.0, 0.0)))
@@ -45,8 +43,7 @@ def lstm_steps(node: Node) -> Sequence[Value]:
     return _over_time(node, step, 2, attrs.get("peephole", False))
 
 
-@rule("gru", check=_static)
-def gru_steps(node: Node) -> Sequence[Value]:
+def gru_steps(node: Node) -> tuple[Value, ...]:
     """GRU = scan of its step"""
     attrs = node.attrs
     f_gate, f_new = attrs.get("activations", (("sigmoid", 0.0, 0.0), ("tanh", 0.0, 0.0)))
@@ -72,8 +69,7 @@ def gru_steps(node: Node) -> Sequence[Value]:
     return _over_time(node, step, 1, before)
 
 
-@rule("rnn", check=_static)
-def rnn_steps(node: Node) -> Sequence[Value]:
+def rnn_steps(node: Node) -> tuple[Value, ...]:
     """RNN = scan of its step"""
     (how,) = node.attrs.get("activations", (("tanh", 0.0, 0.0),))
     cut = node.attrs.get("clip", 0.0)
@@ -84,10 +80,7 @@ def rnn_steps(node: Node) -> Sequence[Value]:
     return _over_time(node, step, 1, False)
 
 
-RECURRENCE: tuple[Rule, ...] = (lstm_steps, gru_steps, rnn_steps)
-
-
-def _over_time(node: Node, step: Step, states: int, vector: bool) -> Sequence[Value]:
+def _over_time(node: Node, step: Step, states: int, vector: bool) -> tuple[Value, ...]:
     """Results (y, last states) of a recurrent node whose step is given; `vector`: an optional vector follows the states."""
     attrs = node.attrs
     xp, r, *rest = node.inputs
