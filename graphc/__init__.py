@@ -14,9 +14,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graphc import backend
-    from graphc.api import compile, load
-    from graphc.ir.graph import Graph
-    from graphc.runtime.executable import Executable
+    from graphc.api import compile as compile
+    from graphc.api import load as load
+    from graphc.frontends.python.control import checkpoint as checkpoint
+    from graphc.frontends.python.control import cond as cond
+    from graphc.frontends.python.control import custom_vjp as custom_vjp
+    from graphc.frontends.python.control import fori_loop as fori_loop
+    from graphc.frontends.python.control import scan as scan
+    from graphc.frontends.python.control import while_loop as while_loop
+    from graphc.frontends.python.differentiate import grad as grad
+    from graphc.frontends.python.differentiate import hessian_vector_product as hessian_vector_product
+    from graphc.frontends.python.differentiate import jvp as jvp
+    from graphc.frontends.python.differentiate import value_and_grad as value_and_grad
+    from graphc.frontends.python.differentiate import vjp as vjp
+    from graphc.frontends.python.tensor import Tensor as Tensor
+    from graphc.frontends.python.trace import spec as spec
+    from graphc.frontends.python.trace import trace as trace
+    from graphc.ir.graph import Graph as Graph
+    from graphc.runtime.executable import Executable as Executable
 
 __version__ = "0.1.0"
 
@@ -25,14 +40,30 @@ __version__ = "0.1.0"
 if not os.path.isdir(os.path.join(__path__[0], "runtime")):
     __path__.append(os.path.dirname(__path__[0]))
 
+_PYTHON = "graphc.frontends.python"
+#: where a public name lives; the array functions are listed by `graphc.frontends.python.api`
 _HOME = {
     "compile": "graphc.api",
     "load": "graphc.api",
     "Graph": "graphc.ir.graph",
     "Executable": "graphc.runtime.executable",
+    "Tensor": f"{_PYTHON}.tensor",
+    "spec": f"{_PYTHON}.trace",
+    "trace": f"{_PYTHON}.trace",
+    "grad": f"{_PYTHON}.differentiate",
+    "value_and_grad": f"{_PYTHON}.differentiate",
+    "vjp": f"{_PYTHON}.differentiate",
+    "jvp": f"{_PYTHON}.differentiate",
+    "hessian_vector_product": f"{_PYTHON}.differentiate",
+    "checkpoint": f"{_PYTHON}.control",
+    "cond": f"{_PYTHON}.control",
+    "custom_vjp": f"{_PYTHON}.control",
+    "fori_loop": f"{_PYTHON}.control",
+    "scan": f"{_PYTHON}.control",
+    "while_loop": f"{_PYTHON}.control",
 }
 
-__all__ = ["Executable", "Graph", "backend", "compile", "load"]
+__all__ = [*_HOME, "backend"]
 
 
 def __getattr__(name: str) -> Any:

@@ -19,10 +19,12 @@ __all__ = [
     "ModelError",
     "NeedsValue",
     "NotConnectedError",
+    "NonFiniteError",
     "NotDifferentiableError",
     "OptionError",
     "ParseError",
     "PassError",
+    "TraceError",
     "UnsafeModelError",
     "UnsupportedError",
     "UnsupportedItem",
@@ -79,6 +81,14 @@ class GradientNotWrittenError(GradientError, NotImplementedError):
 
 class GraphTypeError(GraphcError, TypeError):
     """An operation was given operands whose types do not fit: says which operand, what was expected and what came."""
+
+
+class TraceError(GraphcError, TypeError):
+    """A Python function does with traced tensors what cannot be written down as a graph; says what to do instead."""
+
+
+class NonFiniteError(GraphcError, FloatingPointError):
+    """A debugging run met a NaN; names the first operation that made one, and its line."""
 
 
 class VerifyError(GraphcError):

@@ -327,8 +327,11 @@ class Graph:
         return f"<Graph ({ins}) -> ({', '.join(str(v.type) for v in self.outputs)}), {len(self.nodes)} nodes>"
 
 
-def toposort(roots: Iterable[Value]) -> list[Node]:
-    """Nodes that `roots` depend on, producers first. Iterative: a deep chain must not overflow the stack."""
+def toposort(roots: Iterable[Value], level: int = -1) -> list[Node]:
+    """Nodes that `roots` depend on, producers first, without those below `level` (see `input_value`).
+
+    Iterative: a deep chain must not overflow the stack.
+    """
     seen: dict[Node, None] = {}
     stack: list[tuple[Node, bool]] = [(v.node, False) for v in reversed(list(roots))]
     while stack:
@@ -339,7 +342,7 @@ def toposort(roots: Iterable[Value]) -> list[Node]:
             seen[node] = None
         else:
             stack.append((node, True))
-            stack += [(v.node, False) for v in reversed(node.inputs)]
+            stack += [(v.node, False) for v in reversed(node.inputs) if v.node.level >= level]
     return list(seen)
 
 

@@ -1,0 +1,158 @@
+"""What makes a Python function a function of graphc: arrays in, graph or arrays out.
+
+The public functions are written once, over the graph's values. `array_function` makes them work everywhere: while
+something is traced they write graph and return tensors; outside they compute at once, through the operations'
+references, and return NumPy arrays.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+
+from graphc import ops
+from graphc.errors import GraphTypeError
+from graphc.frontends.python.promotion import DEFAULTS, is_number, kind_of, result_dtype
+from graphc.frontends.python.tensor import Tensor
+from graphc.frontends.python.tracing import current
+from graphc.frontends.python.where import here
+from graphc.ir.dtypes import dtype_of
+from graphc.ir.graph import Graph, Value, constant
+from graphc.ir.interpret import run
+
+__all__ = ["Array", "array_function", "evaluate", "promote", "promoted", "value_of"]
+
+#: what functions take as an array: a traced tensor, a NumPy array or scalar, a Python number, anything with DLPack
+Array: TypeAlias = Any
+F = TypeVar("F", bound=Callable[..., Any])
+
+_inside: ContextVar[bool] = ContextVar("graphc_inside", default=False)
+
+
+def array_function(function: F) -> F:
+    """Make a function that returns values (or a tuple, list or named tuple of them) a public one.
+
+    While it runs, nodes are said to come from the caller's line. A result is a tensor when something is being traced,
+    else an array. Inside another public function nothing is wrapped: it goes on with the values.
+    """
+
+    @functools.wraps(function)
+    def public(*args: Any, **kwargs: Any) -> Any:
+        if _inside.get():
+            return function(*args, **kwargs)
+        token = _inside.set(True)
+        try:
+            with here():
+                result = function(*args, **kwargs)
+                return _deliver(result, weak=_only_weak((*args, *kwargs.values())))
+        finally:
+            _inside.reset(token)
+
+    return public  # type: ignore[return-value]
+
+
+def _only_weak(arguments: Sequence[Any]) -> bool:
+    """Whether every array among the arguments is a Python number or a tensor made of such, and one is a tensor."""
+    tensors = [a for a in arguments if isinstance(a, Tensor)]
+    return (
+        bool(tensors)
+        and all(t.weak for t in tensors)
+        and not any(hasattr(a, "dtype") for a in arguments if a is not None and not isinstance(a, Tensor))
+    )
+
+
+def _deliver(result: Any, weak: bool = False) -> Any:
+    if isinstance(result, Value):
+        if current() is None:
+            return evaluate([result])[0]
+        return Tensor(result, weak=weak and result.dtype.name in ("float64", "int64"))
+    if isinstance(result, tuple) and hasattr(result, "_fields"):
+        return type(result)(*_deliver_all(result, weak))
+    if isinstance(result, list | tuple):
+        return type(result)(_deliver_all(result, weak))
+    return result
+
+
+def _deliver_all(results: Sequence[Any], weak: bool) -> list[Any]:
+    if current() is None and all(isinstance(r, Value) for r in results):
+        return list(evaluate(results))
+    return [_deliver(r, weak) for r in results]
+
+
+def evaluate(values: Sequence[Value]) -> tuple[Any, ...]:
+    """The arrays for values that depend on constants alone."""
+    found = run(Graph((), values))
+    # a constant's own array is read-only and shared: the caller gets one of his own
+    return tuple(np.array(x) if isinstance(x, np.generic | np.ndarray) and not _own(x) else x for x in found)
+
+
+def _own(x: Any) -> bool:
+    return isinstance(x, np.ndarray) and x.flags.writeable and x.flags.owndata
+
+
+def value_of(x: Array, dtype: Any = None, what: str = "an operand") -> Value:
+    """An array or number as a value; a number becomes `dtype`, by default the type of its kind (see promotion).
+
+    Raises GraphTypeError for what is no array of numbers.
+    """
+    if isinstance(x, Value):
+        return x
+    if isinstance(x, Tensor):
+        return _cast(x.value, np.dtype(dtype or DEFAULTS[kind_of(x.dtype)])) if x.weak else x.value
+    if is_number(x):
+        kind = type(x).__name__
+        try:
+            return constant(np.asarray(x, dtype or DEFAULTS[kind]))
+        except OverflowError:
+            raise GraphTypeError(f"{what}: {x} does not fit {dtype or DEFAULTS[kind]}") from None
+    if isinstance(x, list | tuple) and any(isinstance(e, Tensor) for e in x):
+        raise GraphTypeError(f"{what}: a {type(x).__name__} of tensors is no array; join them with graphc.stack")
+    return constant(as_array(x, what))
+
+
+def as_array(x: Any, what: str = "an operand") -> np.ndarray:
+    """Anything that holds an array as a NumPy array, without a copy where possible."""
+    if isinstance(x, np.ndarray | np.generic):
+        return np.asarray(x)
+    try:
+        array = np.from_dlpack(x) if hasattr(x, "__dlpack__") else np.asarray(x)
+    except Exception as e:
+        raise GraphTypeError(f"{what}: cannot make an array of {type(x).__name__}: {e}") from None
+    if array.dtype == object:
+        raise GraphTypeError(f"{what}: {type(x).__name__} is no array of numbers")
+    return array
+
+
+def promote(name: str, *xs: Array) -> tuple[Value, ...]:
+    """The operands as values of their common element type; shapes stay as they are."""
+    types: list[Any] = [_type_for_promotion(x, name) for x in xs]
+    wanted = result_dtype(*types, what=name)
+    return tuple(_cast(value_of(x, wanted, name), wanted) for x in xs)
+
+
+def promoted(name: str, *xs: Array) -> tuple[Value, ...]:
+    """`promote`, and integers and bools become floats: for functions whose results are never integers."""
+    types: list[Any] = [_type_for_promotion(x, name) for x in xs]
+    wanted = result_dtype(*types, what=name)
+    if kind_of(wanted) in ("bool", "int"):
+        wanted = DEFAULTS["float"]
+    return tuple(_cast(value_of(x, wanted, name), wanted) for x in xs)
+
+
+def _type_for_promotion(x: Array, name: str) -> Any:
+    if isinstance(x, Tensor):
+        return {"bool": bool, "int": int, "float": float, "complex": complex}[kind_of(x.dtype)] if x.weak else x.dtype
+    if isinstance(x, Value):
+        return np.dtype(x.dtype.numpy)
+    if is_number(x):
+        return type(x)
+    return as_array(x, name).dtype
+
+
+def _cast(v: Value, dtype: np.dtype) -> Value:
+    wanted = dtype_of(dtype)
+    return v if v.dtype == wanted else ops.cast(v, dtype=wanted)
