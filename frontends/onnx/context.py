@@ -143,6 +143,10 @@ class Context:
         """The names of the outputs; "" where nobody wants one."""
         return tuple(self._node.output)
 
+    def named(self, name: str) -> Value:
+        """The value that has this name here. Raises ModelError when nothing before the node makes it."""
+        return self._run.named(name, self._frame)
+
     def wants(self, index: builtins.int) -> bool:
         return index < len(self._node.output) and bool(self._node.output[index])
 

@@ -7,13 +7,13 @@ reported at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto
+from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto
 
 from graphc.errors import GraphcError, InputError, ModelError, NeedsValue, UnsupportedError, UnsupportedItem
 from graphc.frontends.onnx.context import Context, Unsupported
@@ -30,7 +30,7 @@ from graphc.frontends.onnx.loader import (
 )
 from graphc.frontends.onnx.registry import Importer, domains, find, load_importers, schema_of, versions
 from graphc.frontends.onnx.static import Static
-from graphc.ir.graph import Graph, Literal, Value, constant, input_value, location
+from graphc.ir.graph import Graph, Literal, Value, constant, inline, input_value, location
 from graphc.ir.types import TensorType, Type
 from graphc.ops.spec import Kind
 
@@ -106,6 +106,9 @@ class Import:
         self.static = Static()
         self.items: list[UnsupportedItem] = []
         self.inputs: dict[Value, str] = {}
+        # initializers that Gradient nodes name: equal constants are one value, but they are different variables
+        self.variables = {n for node in _all_nodes(model) if node.op_type == "Gradient" for n in _strings(node, "xs")}
+        self.stand_ins: dict[Value, Value] = {}
         self.values = values
         self.types = input_types(model, shapes)
         self.nodes, self.most_nodes = 0, max(_MAX_NODES, _MAX_GROWTH * len(model.proto.graph.node))
@@ -125,6 +128,8 @@ class Import:
         outputs = [frame.scope.find(v.name) for v in proto.output]
         if self.items:
             raise UnsupportedError(self.items)
+        if self.stand_ins:
+            outputs = inline(Graph(self.stand_ins, outputs), list(self.stand_ins.values()))  # type: ignore[arg-type]
         return Graph(inputs, outputs, [v.name for v in proto.output])  # type: ignore[arg-type]
 
     def _value(self, name: str, t: Type) -> Value:
@@ -142,10 +147,18 @@ class Import:
     def _initializers(self, graph: GraphProto, scope: _Scope) -> None:
         for t in graph.initializer:
             if t.name not in scope.names:  # an input that the caller named takes its place
-                scope.names[t.name] = constant(self.model.literal(t))
+                scope.names[t.name] = self._initializer(t)
         for s in graph.sparse_initializer:
             if s.values.name not in scope.names:
                 scope.names[s.values.name] = constant(self.model.literal(s))
+
+    def _initializer(self, t: TensorProto) -> Value:
+        v = constant(self.model.literal(t))
+        if t.name not in self.variables:
+            return v
+        stand_in = input_value(f"variable{len(self.stand_ins)}.{t.name}", v.type)
+        self.stand_ins[stand_in] = self.static.alias[stand_in] = v
+        return stand_in
 
     def _nodes(self, nodes: Sequence[NodeProto], frame: Frame) -> None:
         self.nodes += len(nodes)
@@ -334,6 +347,12 @@ class Import:
         outputs = self._subgraph(graph, arguments, frame.inside(scope, f"{name}/"))
         return Graph([*inputs, *scope.captured.values()], outputs), list(scope.captured)
 
+    def named(self, name: str, frame: Frame) -> Value:
+        entry = frame.scope.find(name)
+        if not isinstance(entry, Value):
+            raise Unsupported("")  # what is missing is listed already
+        return entry
+
     def list_unknown(self, nodes: Sequence[NodeProto], frame: Frame) -> None:
         """Note the unknown operators among nodes, in their bodies and in the functions they call.
 
@@ -377,6 +396,19 @@ class Import:
         if names:
             raise NeedsValue(names, f"{what} of {where}")
         raise Unsupported(f"{what} depends on data that the model computes")
+
+
+def _all_nodes(model: OnnxModel) -> Iterator[NodeProto]:
+    """The model's nodes, those of functions and bodies too."""
+    pending = [*model.proto.graph.node, *(n for f in model.functions.values() for n in f.node)]
+    while pending:
+        node = pending.pop()
+        yield node
+        pending += [n for g in subgraphs_of(node) for n in g.node]
+
+
+def _strings(node: NodeProto, name: str) -> list[str]:
+    return [s.decode(errors="replace") for a in node.attribute if a.name == name for s in a.strings]
 
 
 def _shown(domain: str, op: str) -> str:

@@ -15,7 +15,6 @@ EXCEPTIONS = {
     "test_training_dropout*": "random numbers of another generator",
     "test_bitcast*": "there is no operation that reinterprets bits",
     "test_image_decoder*": "needs an image library",
-    "test_gradient_of*": "the Gradient operator needs gradients of graphs",
     "test_dft_inverse*": "cancellation: the results are 1e-7 next to 0",
     "test_squeezenet*": "made-up weights: differences between huge equal numbers decide its softmax",
     "test_loop16_seq_none*": "an empty optional sequence of scalars to which vectors are added",

@@ -6,6 +6,7 @@ from graphc.frontends.onnx.operators import (  # noqa: F401
     convolution,
     elementwise,
     generate,
+    gradient,
     indexing,
     linear,
     ml,
