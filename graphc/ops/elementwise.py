@@ -19,10 +19,12 @@ import numpy as np
 from graphc.ir import scalar as s
 from graphc.ir.dims import dim_max, dim_min
 from graphc.ir.dtypes import DType, dtype_of
+from graphc.ir.graph import Value
 from graphc.ir.scalar import Scalar
 from graphc.ir.types import TensorType
 from graphc.ops.casting import ROUNDINGS, convert, keep_dtype
-from graphc.ops.spec import Kind, OpSpec, Sample, expect, register
+from graphc.ops.gradient import by_operand, zero
+from graphc.ops.spec import Gradient, Kind, OpSpec, Sample, expect, register
 
 BOOL = dtype_of("bool")
 INTEGER = "int uint"
@@ -116,6 +118,7 @@ def unary(
     scalar: Callable[..., Scalar] | None = None,
     grid: np.ndarray = _GRID,
     predicate: bool = False,
+    gradient: Gradient | None = None,
     no_gradient: str = "",
 ) -> OpSpec:
     """Register an operation of one operand; the scalar operation has the same name unless given."""
@@ -128,6 +131,7 @@ def unary(
             reference=reference if predicate else keep_dtype(reference),
             scalar=scalar or (lambda x: s.scalar(name, x)),
             promote=True,
+            gradient=gradient,
             no_gradient=no_gradient,
             samples=_samples(accepts, (grid,), (_INTS,)),
         )
@@ -144,6 +148,7 @@ def binary(
     grids: tuple[np.ndarray, np.ndarray] = (_GRID, _GRID[::-1]),
     ints: tuple[np.ndarray, np.ndarray] = (_INTS, _INTS_RIGHT),
     predicate: bool = False,
+    gradient: Gradient | None = None,
     no_gradient: str = "",
 ) -> OpSpec:
     """Register an operation of two operands of one type."""
@@ -156,6 +161,7 @@ def binary(
             reference=reference if predicate else keep_dtype(reference),
             scalar=scalar or (lambda x, y: s.scalar(name, x, y)),
             promote=True,
+            gradient=gradient,
             no_gradient=no_gradient,
             samples=_samples(accepts, grids, ints),
         )
@@ -197,42 +203,142 @@ def _extreme(numpy: Callable[..., Any], symbolic: Callable[..., Any]) -> Callabl
     return lambda x, y: on_objects(x, y) if "O" in (x.dtype.kind, y.dtype.kind) else numpy(x, y)
 
 
-add = binary("add", np.add, summary="x + y.")
-sub = binary("sub", np.subtract, summary="x - y.")
-mul = binary("mul", np.multiply, summary="x * y.")
-div = binary("div", _divide, summary="x / y; integers round towards zero.")
-floordiv = binary(
-    "floordiv", _floor_divide, accepts=REAL, scalar=_floor_divide_scalar, no_gradient=DISCRETE, summary="floor(x / y)."
+def _constant_number(v: Value) -> float | None:
+    """The number that every element of `v` is, where the graph says so."""
+    while v.node.op.name == "broadcast_to":
+        v = v.node.inputs[0]
+    return float(v.literal[()]) if v.literal is not None and v.literal.ndim == 0 else None
+
+
+def _pow_base_gradient(g: Value, x: Value, y: Value, result: Value) -> Value:
+    """y * x**(y - 1), and 0 for y = 0 whatever x is."""
+    n = _constant_number(y)
+    if n is not None:
+        return mul(g, mul(x if n == 2 else pow(x, n - 1), n)) if n else mul(g, 0.0)
+    flat = eq(y, 0.0)
+    return mul(g, select(flat, 0.0, mul(y, pow(x, select(flat, 1.0, sub(y, 1.0))))))
+
+
+def _pow_exponent_gradient(g: Value, x: Value, y: Value, result: Value) -> Value:
+    """log(x) * x**y, with 0 instead of log(0); NaN below 0, where x**y is defined for integer y only."""
+    return mul(g, mul(result, log(select(eq(x, 0.0), 1.0, x))))
+
+
+def _extreme_gradient(wins: Callable[[Value, Value], Value]) -> Gradient:
+    """The operand that wins takes the cotangent; at a tie each takes half."""
+
+    def share(g: Value, mine: Value, other: Value) -> Value:
+        return select(eq(mine, other), mul(g, 0.5), select(wins(mine, other), g, 0.0))
+
+    return by_operand(lambda g, x, y, _: share(g, x, y), lambda g, x, y, _: share(g, y, x))
+
+
+def _atan2_gradient(g: Value, y: Value, x: Value) -> Value:
+    return div(g, add(mul(x, x), mul(y, y)))
+
+
+add = binary("add", np.add, summary="x + y.", gradient=by_operand(lambda g, x, y, _: g, lambda g, x, y, _: g))
+sub = binary("sub", np.subtract, summary="x - y.", gradient=by_operand(lambda g, x, y, _: g, lambda g, x, y, _: neg(g)))
+mul = binary(
+    "mul",
+    np.multiply,
+    summary="x * y.",
+    gradient=by_operand(lambda g, x, y, _: mul(g, y), lambda g, x, y, _: mul(g, x)),
 )
-mod = binary("mod", np.mod, accepts=REAL, summary="Remainder with the sign of the divisor (Python, NumPy).")
-fmod = binary("fmod", np.fmod, accepts=REAL, summary="Remainder with the sign of the dividend (C).")
-pow = binary("pow", _power, accepts=REAL, grids=(_POSITIVE, _GRID), summary="x to the power y.")
+div = binary(
+    "div",
+    _divide,
+    summary="x / y; integers round towards zero.",
+    gradient=by_operand(lambda g, x, y, _: div(g, y), lambda g, x, y, result: neg(mul(div(g, y), result))),
+)
+floordiv = binary(
+    "floordiv",
+    _floor_divide,
+    accepts=REAL,
+    scalar=_floor_divide_scalar,
+    gradient=zero,
+    no_gradient=DISCRETE,
+    summary="floor(x / y).",
+)
+mod = binary(
+    "mod",
+    np.mod,
+    accepts=REAL,
+    summary="Remainder with the sign of the divisor (Python, NumPy).",
+    gradient=by_operand(lambda g, x, y, _: g, lambda g, x, y, _: neg(mul(g, floor(div(x, y))))),
+)
+fmod = binary(
+    "fmod",
+    np.fmod,
+    accepts=REAL,
+    summary="Remainder with the sign of the dividend (C).",
+    gradient=by_operand(lambda g, x, y, _: g, lambda g, x, y, _: neg(mul(g, trunc(div(x, y))))),
+)
+pow = binary(
+    "pow",
+    _power,
+    accepts=REAL,
+    grids=(_POSITIVE, _GRID),
+    summary="x to the power y.",
+    gradient=by_operand(_pow_base_gradient, _pow_exponent_gradient),
+)
 maximum = binary(
-    "maximum", _extreme(np.maximum, dim_max), accepts=REAL, summary="The larger of two; NaN when either is NaN."
+    "maximum",
+    _extreme(np.maximum, dim_max),
+    accepts=REAL,
+    summary="The larger of two; NaN when either is NaN.",
+    gradient=_extreme_gradient(lambda x, y: gt(x, y)),
 )
 minimum = binary(
-    "minimum", _extreme(np.minimum, dim_min), accepts=REAL, summary="The smaller of two; NaN when either is NaN."
+    "minimum",
+    _extreme(np.minimum, dim_min),
+    accepts=REAL,
+    summary="The smaller of two; NaN when either is NaN.",
+    gradient=_extreme_gradient(lambda x, y: lt(x, y)),
 )
 atan2 = binary(
-    "atan2", np.arctan2, accepts="float", summary="The angle of the point (y, x): atan2(y, x), in (-pi, pi]."
+    "atan2",
+    np.arctan2,
+    accepts="float",
+    summary="The angle of the point (y, x): atan2(y, x), in (-pi, pi].",
+    gradient=by_operand(
+        lambda g, y, x, _: mul(_atan2_gradient(g, y, x), x), lambda g, y, x, _: neg(mul(_atan2_gradient(g, y, x), y))
+    ),
 )
 
-neg = unary("neg", np.negative, accepts=NUMERIC, summary="-x.")
-abs = unary("abs", np.abs, accepts=REAL, summary="The magnitude of x.")
-sign = unary("sign", np.sign, accepts=REAL, no_gradient=DISCRETE, summary="-1, 0 or 1; NaN for NaN.")
-reciprocal = unary("reciprocal", lambda x: 1 / x, summary="1 / x.")
-sqrt = unary("sqrt", np.sqrt, grid=_POSITIVE, summary="The square root; NaN below zero.")
-rsqrt = unary("rsqrt", lambda x: 1 / np.sqrt(x), grid=_POSITIVE, summary="1 / sqrt(x).")
-floor = unary("floor", np.floor, no_gradient=DISCRETE, summary="The largest integer not above x.")
-ceil = unary("ceil", np.ceil, no_gradient=DISCRETE, summary="The smallest integer not below x.")
-round = unary("round", np.round, no_gradient=DISCRETE, summary="The nearest integer, ties to even.")
-trunc = unary("trunc", np.trunc, no_gradient=DISCRETE, summary="x rounded towards zero.")
+neg = unary("neg", np.negative, accepts=NUMERIC, summary="-x.", gradient=by_operand(lambda g, x, y: neg(g)))
+abs = unary(
+    "abs", np.abs, accepts=REAL, summary="The magnitude of x.", gradient=by_operand(lambda g, x, y: mul(g, sign(x)))
+)
+sign = unary("sign", np.sign, accepts=REAL, gradient=zero, no_gradient=DISCRETE, summary="-1, 0 or 1; NaN for NaN.")
+reciprocal = unary(
+    "reciprocal", lambda x: 1 / x, summary="1 / x.", gradient=by_operand(lambda g, x, y: neg(mul(g, mul(y, y))))
+)
+sqrt = unary(
+    "sqrt",
+    np.sqrt,
+    grid=_POSITIVE,
+    summary="The square root; NaN below zero.",
+    gradient=by_operand(lambda g, x, y: div(mul(g, 0.5), y)),
+)
+rsqrt = unary(
+    "rsqrt",
+    lambda x: 1 / np.sqrt(x),
+    grid=_POSITIVE,
+    summary="1 / sqrt(x).",
+    gradient=by_operand(lambda g, x, y: mul(g, mul(div(y, x), -0.5))),
+)
+floor = unary("floor", np.floor, gradient=zero, no_gradient=DISCRETE, summary="The largest integer not above x.")
+ceil = unary("ceil", np.ceil, gradient=zero, no_gradient=DISCRETE, summary="The smallest integer not below x.")
+round = unary("round", np.round, gradient=zero, no_gradient=DISCRETE, summary="The nearest integer, ties to even.")
+trunc = unary("trunc", np.trunc, gradient=zero, no_gradient=DISCRETE, summary="x rounded towards zero.")
 relu = unary(
     "relu",
     lambda x: np.maximum(x, x.dtype.type(0)),
     accepts=REAL,
     scalar=lambda x: s.scalar("maximum", x, s.const(0, x.dtype)),
     summary="max(x, 0), NaN for NaN; its own operation because its gradient at 0 is 0, not a tie's half.",
+    gradient=by_operand(lambda g, x, y: select(gt(y, 0.0), g, 0.0)),
 )
 
 
@@ -245,6 +351,7 @@ stop_gradient = unary(
     _identity,
     accepts=ANY,
     scalar=lambda x: x,
+    gradient=zero,
     no_gradient="it was asked to stop gradients",
     summary="x itself, seen as a constant by gradients.",
 )
@@ -258,30 +365,99 @@ def _erf(x: np.ndarray) -> np.ndarray:
     return np.asarray(_erf_one_by_one(x.astype(np.float64))).astype(x.dtype)
 
 
-exp = unary("exp", np.exp, summary="e to the power x.")
-expm1 = unary("expm1", np.expm1, summary="exp(x) - 1, accurate near 0.")
-log = unary("log", np.log, grid=_POSITIVE, summary="The natural logarithm.")
-log2 = unary("log2", np.log2, grid=_POSITIVE, summary="The logarithm to base 2.")
-log1p = unary("log1p", np.log1p, grid=_UNIT, summary="log(1 + x), accurate near 0.")
-sin = unary("sin", np.sin, summary="The sine of x radians.")
-cos = unary("cos", np.cos, summary="The cosine of x radians.")
-tan = unary("tan", np.tan, summary="The tangent of x radians.")
-asin = unary("asin", np.arcsin, grid=_UNIT, summary="The angle in [-pi/2, pi/2] whose sine is x.")
-acos = unary("acos", np.arccos, grid=_UNIT, summary="The angle in [0, pi] whose cosine is x.")
-atan = unary("atan", np.arctan, summary="The angle in (-pi/2, pi/2) whose tangent is x.")
-sinh = unary("sinh", np.sinh, summary="The hyperbolic sine.")
-cosh = unary("cosh", np.cosh, summary="The hyperbolic cosine.")
-tanh = unary("tanh", np.tanh, summary="The hyperbolic tangent.")
-asinh = unary("asinh", np.arcsinh, summary="The inverse hyperbolic sine.")
-acosh = unary("acosh", np.arccosh, grid=_POSITIVE + np.float32(1), summary="The inverse hyperbolic cosine.")
-atanh = unary("atanh", np.arctanh, grid=_UNIT, summary="The inverse hyperbolic tangent.")
-sigmoid = unary("sigmoid", lambda x: 1 / (1 + np.exp(-x)), summary="1 / (1 + exp(-x)).")
-erf = unary("erf", _erf, summary="The error function, 2/sqrt(pi) times the integral of exp(-t^2) from 0 to x.")
+def _one_minus_square(x: Value) -> Value:
+    """1 - x*x as a product, accurate near 1."""
+    return mul(sub(1.0, x), add(x, 1.0))
+
+
+exp = unary("exp", np.exp, summary="e to the power x.", gradient=by_operand(lambda g, x, y: mul(g, y)))
+expm1 = unary(
+    "expm1", np.expm1, summary="exp(x) - 1, accurate near 0.", gradient=by_operand(lambda g, x, y: mul(g, add(y, 1.0)))
+)
+log = unary(
+    "log", np.log, grid=_POSITIVE, summary="The natural logarithm.", gradient=by_operand(lambda g, x, y: div(g, x))
+)
+log2 = unary(
+    "log2",
+    np.log2,
+    grid=_POSITIVE,
+    summary="The logarithm to base 2.",
+    gradient=by_operand(lambda g, x, y: div(g, mul(x, math.log(2)))),
+)
+log1p = unary(
+    "log1p",
+    np.log1p,
+    grid=_UNIT,
+    summary="log(1 + x), accurate near 0.",
+    gradient=by_operand(lambda g, x, y: div(g, add(x, 1.0))),
+)
+sin = unary("sin", np.sin, summary="The sine of x radians.", gradient=by_operand(lambda g, x, y: mul(g, cos(x))))
+cos = unary("cos", np.cos, summary="The cosine of x radians.", gradient=by_operand(lambda g, x, y: neg(mul(g, sin(x)))))
+tan = unary(
+    "tan", np.tan, summary="The tangent of x radians.", gradient=by_operand(lambda g, x, y: mul(g, add(mul(y, y), 1.0)))
+)
+asin = unary(
+    "asin",
+    np.arcsin,
+    grid=_UNIT,
+    summary="The angle in [-pi/2, pi/2] whose sine is x.",
+    gradient=by_operand(lambda g, x, y: mul(g, rsqrt(_one_minus_square(x)))),
+)
+acos = unary(
+    "acos",
+    np.arccos,
+    grid=_UNIT,
+    summary="The angle in [0, pi] whose cosine is x.",
+    gradient=by_operand(lambda g, x, y: neg(mul(g, rsqrt(_one_minus_square(x))))),
+)
+atan = unary(
+    "atan",
+    np.arctan,
+    summary="The angle in (-pi/2, pi/2) whose tangent is x.",
+    gradient=by_operand(lambda g, x, y: div(g, add(mul(x, x), 1.0))),
+)
+sinh = unary("sinh", np.sinh, summary="The hyperbolic sine.", gradient=by_operand(lambda g, x, y: mul(g, cosh(x))))
+cosh = unary("cosh", np.cosh, summary="The hyperbolic cosine.", gradient=by_operand(lambda g, x, y: mul(g, sinh(x))))
+tanh = unary(
+    "tanh", np.tanh, summary="The hyperbolic tangent.", gradient=by_operand(lambda g, x, y: mul(g, sub(1.0, mul(y, y))))
+)
+asinh = unary(
+    "asinh",
+    np.arcsinh,
+    summary="The inverse hyperbolic sine.",
+    gradient=by_operand(lambda g, x, y: mul(g, rsqrt(add(mul(x, x), 1.0)))),
+)
+acosh = unary(
+    "acosh",
+    np.arccosh,
+    grid=_POSITIVE + np.float32(1),
+    summary="The inverse hyperbolic cosine.",
+    gradient=by_operand(lambda g, x, y: mul(g, rsqrt(mul(sub(x, 1.0), add(x, 1.0))))),
+)
+atanh = unary(
+    "atanh",
+    np.arctanh,
+    grid=_UNIT,
+    summary="The inverse hyperbolic tangent.",
+    gradient=by_operand(lambda g, x, y: div(g, _one_minus_square(x))),
+)
+sigmoid = unary(
+    "sigmoid",
+    lambda x: 1 / (1 + np.exp(-x)),
+    summary="1 / (1 + exp(-x)).",
+    gradient=by_operand(lambda g, x, y: mul(g, mul(y, sub(1.0, y)))),
+)
+erf = unary(
+    "erf",
+    _erf,
+    summary="The error function, 2/sqrt(pi) times the integral of exp(-t^2) from 0 to x.",
+    gradient=by_operand(lambda g, x, y: mul(g, mul(exp(neg(mul(x, x))), 2 / math.sqrt(math.pi)))),
+)
 
 # ---------------------------------------------------------------------------------------- comparisons and logic
 
 
-isnan = unary("isnan", np.isnan, predicate=True, no_gradient=DISCRETE, summary="Whether x is NaN.")
+isnan = unary("isnan", np.isnan, predicate=True, gradient=zero, no_gradient=DISCRETE, summary="Whether x is NaN.")
 
 
 def _isinf_type(x: TensorType, *, positive: bool = True, negative: bool = True) -> TensorType:
@@ -307,6 +483,7 @@ isinf = register(
         reference=_isinf,
         scalar=_isinf_scalar,
         promote=True,
+        gradient=zero,
         no_gradient=DISCRETE,
         samples=lambda: [
             Sample((_SPECIAL,)),
@@ -319,7 +496,7 @@ isinf = register(
 
 
 def _comparison(name: str, numpy: Callable[..., Any], accepts: str, summary: str) -> OpSpec:
-    return binary(name, numpy, accepts=accepts, predicate=True, no_gradient=DISCRETE, summary=summary)
+    return binary(name, numpy, accepts=accepts, predicate=True, gradient=zero, no_gradient=DISCRETE, summary=summary)
 
 
 eq = _comparison("eq", np.equal, ANY, "x == y.")
@@ -336,6 +513,7 @@ def _bits(name: str, scalar_name: str, numpy: Callable[..., Any], accepts: str, 
         numpy,
         accepts=accepts,
         scalar=lambda x, y: s.scalar(scalar_name, x, y),
+        gradient=zero,
         no_gradient=DISCRETE,
         summary=summary,
     )
@@ -348,12 +526,20 @@ def _not(x: Scalar) -> Scalar:
 logical_and = _bits("logical_and", "and", np.logical_and, "bool", "Both.")
 logical_or = _bits("logical_or", "or", np.logical_or, "bool", "Either or both.")
 logical_xor = _bits("logical_xor", "xor", np.logical_xor, "bool", "Exactly one.")
-logical_not = unary("logical_not", np.logical_not, accepts="bool", scalar=_not, no_gradient=DISCRETE, summary="Not x.")
+logical_not = unary(
+    "logical_not", np.logical_not, accepts="bool", scalar=_not, gradient=zero, no_gradient=DISCRETE, summary="Not x."
+)
 bitwise_and = _bits("bitwise_and", "and", np.bitwise_and, INTEGER, "The bits set in both.")
 bitwise_or = _bits("bitwise_or", "or", np.bitwise_or, INTEGER, "The bits set in either.")
 bitwise_xor = _bits("bitwise_xor", "xor", np.bitwise_xor, INTEGER, "The bits set in exactly one.")
 bitwise_not = unary(
-    "bitwise_not", np.invert, accepts=INTEGER, scalar=_not, no_gradient=DISCRETE, summary="All bits flipped."
+    "bitwise_not",
+    np.invert,
+    accepts=INTEGER,
+    scalar=_not,
+    gradient=zero,
+    no_gradient=DISCRETE,
+    summary="All bits flipped.",
 )
 
 
@@ -369,7 +555,7 @@ def _shift(name: str, scalar_name: str, numpy: Callable[..., Any], summary: str)
 
     distances = np.array([0, 1, 2, 3, 7, 8, 63, 64], np.int64)
     return binary(
-        name, numpy, accepts=INTEGER, scalar=scalar, ints=(_INTS, distances), no_gradient=DISCRETE, summary=summary
+        name, numpy, accepts=INTEGER, scalar=scalar, ints=(_INTS, distances), gradient=zero, no_gradient=DISCRETE, summary=summary
     )  # fmt: skip
 
 
@@ -410,6 +596,11 @@ select = register(
         reference=lambda condition, a, b: np.where(condition, a, b),
         scalar=s.select,
         promote=True,
+        gradient=by_operand(
+            None,
+            lambda g, condition, a, b, _: select(condition, g, 0.0),
+            lambda g, condition, a, b, _: select(condition, 0.0, g),
+        ),
         samples=_select_samples,
     )
 )
@@ -461,6 +652,7 @@ cast = register(
         reference=convert,
         scalar=_cast_scalar,
         promote=True,
+        gradient=by_operand(lambda g, x, y, **_: cast(g, dtype=x.dtype)),
         samples=_cast_samples,
     )
 )

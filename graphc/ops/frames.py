@@ -6,9 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from graphc.ir.dtypes import dtype_of
+from graphc.ir.graph import Value
 from graphc.ir.scalar import Scalar
 from graphc.ir.types import TensorType
-from graphc.ops.injective import tensor_operand
+from graphc.ops.elementwise import add, mul
+from graphc.ops.gradient import by_operand, put
+from graphc.ops.injective import iota, tensor_operand
 from graphc.ops.spec import Kind, Layout, OpSpec, Reader, Sample, expect, register
 
 __all__ = ["frames"]
@@ -42,6 +46,13 @@ def _frames_view(layout: Layout, result: TensorType, *, size: int, step: int) ->
     return Layout(layout.offset, result.static_shape, (*layout.strides[:-1], step * stride, stride))
 
 
+def _frames_gradient(g: Value, x: Value, y: Value, *, size: int, step: int) -> Value:
+    """Each frame added where it was taken from."""
+    count = g.shape[-2]
+    starts, places = (iota(shape=(count, size), axis=k, dtype=dtype_of("int64")) for k in (0, 1))
+    return put(g, x.shape, add(mul(starts, step), places), x.rank - 1)
+
+
 frames = register(
     OpSpec(
         name="frames",
@@ -54,6 +65,7 @@ frames = register(
         ],
         compute=_frames_compute,
         view=_frames_view,
+        gradient=by_operand(_frames_gradient),
         samples=lambda: [
             Sample((np.arange(22, dtype=np.float32).reshape(2, 11),), {"size": 4, "step": 2}),
             Sample((np.arange(7, dtype=np.int64),), {"size": 7, "step": 3}),

@@ -6,17 +6,23 @@ cotangent of one operand, by ordinary operations:
     tanh = unary("tanh", ..., gradient=by_operand(lambda g, x, y: mul(g, sub(1.0, mul(y, y)))))
 
 Rules must be linear in g. That is all that is needed for derivatives of any order and for forward mode, which is the
-reverse mode of the reverse mode (see `graphc.autodiff.forward`).
+reverse mode of the reverse mode (see `graphc.autodiff.transforms.pushforward`).
+
+Where an operation has a kink or a tie, its rule chooses what JAX and torch choose; docs/gradients.md lists the choices.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from graphc.ir.graph import Node, Value
+import numpy as np
+
+from graphc import ops
+from graphc.ir.dims import DimLike, product
+from graphc.ir.graph import Node, Value, constant
 from graphc.ops.spec import Gradient
 
-__all__ = ["Rule", "by_operand", "zero"]
+__all__ = ["Rule", "by_operand", "flip", "put", "restore", "spread", "zero", "zeros"]
 
 #: rule(g, *operands, result, **attributes) -> the operand's cotangent
 Rule = Callable[..., Value | None]
@@ -38,3 +44,57 @@ def by_operand(*rules: Rule | None) -> Gradient:
 def zero(node: Node, cotangents: tuple[Value | None, ...], wanted: tuple[bool, ...]) -> Sequence[Value | None]:
     """The gradient of what is constant almost everywhere; the entry's `no_gradient` says why it is."""
     return [None] * len(node.inputs)
+
+
+# ------------------------------------------------------------------------- what the rules of several operations need
+
+
+def zeros(shape: Sequence[DimLike], like: Value) -> Value:
+    """Zeros of a shape, of the element type of `like`; a broadcast, nothing is stored."""
+    return ops.broadcast_to(constant(np.zeros((), like.dtype.numpy), like.dtype), shape=tuple(shape))  # type: ignore[no-any-return]
+
+
+def restore(reduced: Value, x: Value, axes: Sequence[int]) -> Value:
+    """What a reduction of `x` over `axes` gave, repeated to the shape of `x`: the transpose of a sum."""
+    kept = ops.reshape(reduced, shape=tuple(1 if k in axes else d for k, d in enumerate(x.shape)))
+    return ops.broadcast_to(kept, shape=x.shape)  # type: ignore[no-any-return]
+
+
+def put(g: Value, shape: Sequence[DimLike], indices: Value, axis: int) -> Value:
+    """Zeros of a shape with the slices of `g` added at `indices` along `axis`: the transpose of gather.
+
+    `g` has the axes of `indices` in the place of `axis`. A slice that is chosen several times gets the sum.
+    """
+    if axis == 0:
+        coordinates = ops.reshape(indices, shape=(*indices.shape, 1))
+        return ops.scatter_nd(zeros(shape, g), coordinates, g, reduction="add")  # type: ignore[no-any-return]
+    before, after = tuple(shape[:axis]), tuple(shape[axis + 1 :])
+    count = product(indices.shape)
+    line = ops.reshape(indices, shape=(*(1 for _ in before), count, *(1 for _ in after)))
+    flat = (*before, count, *after)
+    places, updates = ops.broadcast_to(line, shape=flat), ops.reshape(g, shape=flat)
+    return ops.scatter_elements(zeros(shape, g), places, updates, axis=axis, reduction="add")  # type: ignore[no-any-return]
+
+
+def flip(x: Value, axes: Sequence[int]) -> Value:
+    """`x` backwards along `axes`."""
+    return ops.slice(  # type: ignore[no-any-return]
+        x,
+        starts=tuple(d - 1 if k in axes else 0 for k, d in enumerate(x.shape)),
+        stops=tuple(-1 if k in axes else d for k, d in enumerate(x.shape)),
+        steps=tuple(-1 if k in axes else 1 for k in range(x.rank)),
+    )
+
+
+def spread(x: Value, steps: Sequence[int]) -> Value:
+    """`x` with steps[k] - 1 zeros after each of its elements along axis k."""
+    if all(step == 1 for step in steps):
+        return x
+    apart = ops.reshape(x, shape=tuple(n for d in x.shape for n in (d, 1)))
+    padded = ops.pad(
+        apart,
+        np.zeros((), x.dtype.numpy),
+        low=(0,) * (2 * x.rank),
+        high=tuple(n for step in steps for n in (0, step - 1)),
+    )
+    return ops.reshape(padded, shape=tuple(d * step for d, step in zip(x.shape, steps, strict=True)))  # type: ignore[no-any-return]

@@ -14,9 +14,11 @@ import numpy as np
 
 from graphc.ir.dims import fresh_symbol, product
 from graphc.ir.dtypes import dtype_of
+from graphc.ir.graph import Node, Value
 from graphc.ir.types import TensorType
-from graphc.ops.injective import tensor_operand
-from graphc.ops.spec import Kind, OpSpec, Sample, expect, register
+from graphc.ops.gradient import by_operand, put
+from graphc.ops.injective import reshape, tensor_operand
+from graphc.ops.spec import Gradient, Kind, OpSpec, Sample, expect, register
 
 __all__ = [
     "compress", "non_max_suppression", "nonzero", "regex_full_match", "string_concat", "string_normalizer",
@@ -35,7 +37,8 @@ def host_op(
     reference: Callable[..., Any],
     samples: Callable[[], Iterable[Sample]],
     *,
-    no_gradient: str,
+    gradient: Gradient | None = None,
+    no_gradient: str = "",
     promote: bool = False,
 ) -> OpSpec:
     return register(
@@ -45,6 +48,7 @@ def host_op(
             summary=summary,
             infer=infer,
             reference=reference,
+            gradient=gradient,
             no_gradient=no_gradient,
             promote=promote,
             samples=samples,
@@ -107,6 +111,12 @@ def _compress_type(x: TensorType, condition: TensorType, *, axis: int) -> Tensor
     return x.with_shape(tuple(fresh_symbol() if k == axis else d for k, d in enumerate(x.shape)))
 
 
+def _compress_gradient(g: Value, x: Value, condition: Value, y: Value, *, axis: int) -> Value:
+    """Each slice back to where the condition held."""
+    places = nonzero(condition)
+    return put(g, x.shape, reshape(places, shape=(places.shape[1],)), axis)
+
+
 compress = host_op(
     "compress",
     "The slices of x along `axis` at which the condition holds; a short condition is false for the rest.",
@@ -115,8 +125,9 @@ compress = host_op(
     lambda: [
         Sample((np.arange(6).reshape(3, 2), np.array([False, True, True])), {"axis": 0}),
         Sample((np.arange(6, dtype=np.float32).reshape(3, 2), np.array([False])), {"axis": 1}),
+        Sample((np.arange(6, dtype=np.float32).reshape(2, 3), np.array([True, False, True])), {"axis": 1}),
     ],
-    no_gradient=COUNTS,
+    gradient=by_operand(_compress_gradient, None),
 )
 
 
@@ -140,6 +151,19 @@ def _unique_reference(x: np.ndarray, *, axis: int | None = None, sorted: bool = 
     return values, first.astype(np.int64), inverse.astype(np.int64), counts.astype(np.int64)
 
 
+def _unique_gradient(
+    node: Node, cotangents: tuple[Value | None, ...], wanted: tuple[bool, ...]
+) -> Sequence[Value | None]:
+    """Each value was taken from where it is first."""
+    (x,), (_, first, _, _), g = node.inputs, node.outputs, cotangents[0]
+    if g is None:
+        return [None]
+    axis = node.attrs.get("axis")
+    if axis is not None:
+        return [put(g, x.shape, first, axis)]
+    return [reshape(put(g, (product(x.shape),), first, 0), shape=x.shape)]
+
+
 unique = host_op(
     "unique",
     (
@@ -154,7 +178,7 @@ unique = host_op(
         Sample((np.array([[1, 0], [1, 0], [2, 3]], np.int32),), {"axis": 0}),
         Sample((np.array([[1, 0], [1, 0], [0, 3]], np.int32),), {"axis": 0, "sorted": False}),
     ],
-    no_gradient=COUNTS,
+    gradient=_unique_gradient,
 )
 
 

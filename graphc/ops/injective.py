@@ -13,11 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from graphc import ops
 from graphc.ir import scalar as s
 from graphc.ir.dims import DimLike, product
 from graphc.ir.dtypes import DType, dtype_of
+from graphc.ir.graph import Node, Value
 from graphc.ir.scalar import Scalar
 from graphc.ir.types import TensorType
+from graphc.ops.gradient import by_operand, flip, put, spread, zeros
 from graphc.ops.shapes import broadcast_shapes, factor_groups, reshaped_layout, slice_extent
 from graphc.ops.spec import Kind, Layout, OpSpec, Reader, Sample, expect, register
 
@@ -86,6 +89,7 @@ reshape = register(
         reference=lambda x, *, shape: np.reshape(x, shape),
         compute=_reshape_compute,
         view=lambda layout, result, *, shape: reshaped_layout(layout, result.static_shape),
+        gradient=by_operand(lambda g, x, y, *, shape: reshape(g, shape=x.shape)),
         samples=lambda: [
             Sample((_CUBE,), {"shape": (6, 4)}),
             Sample((_CUBE,), {"shape": (2, 12)}),
@@ -128,6 +132,7 @@ transpose = register(
         reference=lambda x, *, perm: np.transpose(x, perm),
         compute=_transpose_compute,
         view=_transpose_view,
+        gradient=by_operand(lambda g, x, y, *, perm: transpose(g, perm=tuple(map(perm.index, range(len(perm)))))),
         samples=lambda: [
             Sample((_CUBE,), {"perm": (2, 0, 1)}),
             Sample((_CUBE,), {"perm": (0, 2, 1)}),
@@ -168,6 +173,21 @@ def _broadcast_view(layout: Layout, result: TensorType, *, shape: tuple[int, ...
     return Layout(layout.offset, result.static_shape, (0,) * added + tuple(kept))
 
 
+def _broadcast_gradient(g: Value, x: Value, y: Value, *, shape: tuple[DimLike, ...]) -> Value:
+    """The sum over the axes that were repeated."""
+    added = len(shape) - x.rank
+    extents = list(zip(x.shape, shape[added:], strict=True))
+    repeated = (*range(added), *(added + k for k, (d, n) in enumerate(extents) if d == 1 and n != 1))
+    if repeated:
+        g = reshape(ops.reduce_sum(g, axes=repeated), shape=tuple(1 if d == 1 else n for d, n in extents))
+    for k, (d, n) in enumerate(extents):
+        if d not in (1, n):  # only the run can tell whether d is 1: then all slices are added up in the first one
+            last = ops.sub(gather(shape_of(x), np.int64(k), axis=0), 1)
+            places = ops.minimum(iota(shape=(n,), axis=0, dtype=dtype_of("int64")), last)
+            g = put(g, (*g.shape[:k], d, *g.shape[k + 1 :]), places, k)
+    return g
+
+
 broadcast_to = register(
     OpSpec(
         name="broadcast_to",
@@ -177,6 +197,7 @@ broadcast_to = register(
         reference=lambda x, *, shape: np.broadcast_to(x, shape),
         compute=_broadcast_compute,
         view=_broadcast_view,
+        gradient=by_operand(_broadcast_gradient),
         samples=lambda: [
             Sample((_CUBE[:, :1],), {"shape": (2, 3, 4)}),
             Sample((np.arange(4, dtype=np.int32),), {"shape": (2, 3, 4)}),
@@ -247,6 +268,27 @@ def _slice_view(
     )
 
 
+def _slice_gradient(
+    g: Value,
+    x: Value,
+    y: Value,
+    *,
+    starts: tuple[DimLike, ...],
+    stops: tuple[DimLike, ...],
+    steps: tuple[int, ...],
+) -> Value:
+    """Zeros around the cotangent, and between its elements for a step; turned round for a negative one."""
+    backwards = tuple(k for k, step in enumerate(steps) if step < 0)
+    if backwards:
+        g = flip(g, backwards)
+    first = [a + (n - 1) * c if c < 0 else a for a, c, n in zip(starts, steps, g.shape, strict=True)]
+    spaced = spread(g, [operator.abs(c) for c in steps])
+    high = tuple(d - a - n for d, a, n in zip(x.shape, first, spaced.shape, strict=True))
+    if not any((*first, *high)):
+        return spaced
+    return pad(spaced, np.zeros((), g.dtype.numpy), low=tuple(first), high=high)  # type: ignore[no-any-return]
+
+
 slice_ = register(
     OpSpec(
         name="slice",
@@ -258,6 +300,7 @@ slice_ = register(
         reference=_slice_reference,
         compute=_slice_compute,
         view=_slice_view,
+        gradient=by_operand(_slice_gradient),
         samples=lambda: [
             Sample((_CUBE,), {"starts": (0, 1, 0), "stops": (2, 3, 4), "steps": (1, 1, 1)}),
             Sample((_CUBE,), {"starts": (1, 0, 3), "stops": (-1, 3, -1), "steps": (-1, 2, -2)}),
@@ -312,6 +355,22 @@ def _pad_compute(
     return s.select(functools.reduce(operator.and_, inside), x(*source), value()) if inside else x(*source)
 
 
+def _pad_gradient(
+    g: Value, x: Value, value: Value, y: Value, *, low: tuple[DimLike, ...], high: tuple[DimLike, ...]
+) -> Value:
+    """Cut off what was put around, and zeros where something was cut off."""
+    return pad(g, np.zeros((), g.dtype.numpy), low=tuple(-n for n in low), high=tuple(-n for n in high))  # type: ignore[no-any-return]
+
+
+def _pad_value_gradient(
+    g: Value, x: Value, value: Value, y: Value, *, low: tuple[DimLike, ...], high: tuple[DimLike, ...]
+) -> Value:
+    """The sum of the border."""
+    inside = ops.broadcast_to(np.False_, shape=x.shape)
+    border = pad(inside, np.True_, low=low, high=high)
+    return ops.reduce_sum(ops.select(border, g, 0.0), axes=tuple(range(x.rank)))  # type: ignore[no-any-return]
+
+
 pad = register(
     OpSpec(
         name="pad",
@@ -320,6 +379,7 @@ pad = register(
         infer=_pad_type,
         reference=_pad_reference,
         compute=_pad_compute,
+        gradient=by_operand(_pad_gradient, _pad_value_gradient),
         samples=lambda: [
             Sample((_CUBE, np.float32(7)), {"low": (0, 1, 2), "high": (0, 0, 1)}),
             Sample((_CUBE, np.float32(0)), {"low": (0, -1, 2), "high": (1, 0, -3)}),
@@ -370,6 +430,22 @@ def _concat_reference(*xs: np.ndarray, axis: int) -> np.ndarray:
     return np.concatenate(xs, axis)
 
 
+def _concat_gradient(
+    node: Node, cotangents: tuple[Value | None, ...], wanted: tuple[bool, ...]
+) -> Sequence[Value | None]:
+    """A piece of the cotangent each."""
+    (g,), axis = cotangents, node.attrs["axis"]
+    assert g is not None
+    result: list[Value | None] = []
+    end: DimLike = 0
+    for x, want in zip(node.inputs, wanted, strict=True):
+        start, end = end, end + x.shape[axis]
+        starts = tuple(start if k == axis else 0 for k in range(g.rank))
+        stops = tuple(end if k == axis else d for k, d in enumerate(g.shape))
+        result.append(slice_(g, starts=starts, stops=stops, steps=(1,) * g.rank) if want else None)
+    return result
+
+
 concat = register(
     OpSpec(
         name="concat",
@@ -378,6 +454,7 @@ concat = register(
         infer=_concat_type,
         reference=_concat_reference,
         compute=_concat_compute,
+        gradient=_concat_gradient,
         samples=lambda: [
             Sample((_CUBE, _CUBE[:, :1], _CUBE[:, :2]), {"axis": 1}),
             Sample((np.arange(3), np.arange(0), np.arange(4)), {"axis": 0}),
@@ -443,6 +520,7 @@ gather = register(
         infer=_gather_type,
         reference=_gather_reference,
         compute=_gather_compute,
+        gradient=by_operand(lambda g, x, indices, y, *, axis: put(g, x.shape, indices, axis), None),
         samples=lambda: [
             Sample((_CUBE, np.array([[0, -1], [1, 1]])), {"axis": 1}),
             Sample((_CUBE, np.array([3, 0, -4], np.int32)), {"axis": 2}),
@@ -484,6 +562,16 @@ def _gather_nd_compute(result: TensorType, readers: Sequence[Reader], index: Ind
     return x(*index[:batch_dims], *chosen, *index[outer:])
 
 
+def _gather_nd_gradient(g: Value, x: Value, indices: Value, y: Value, *, batch_dims: int = 0) -> Value:
+    """Scattered to where it came from; the batch axes' own indices are put before the coordinates."""
+    outer = indices.shape[:-1]
+    if indices.shape[-1] == 0 and not batch_dims:  # all of x each time
+        return ops.reduce_sum(g, axes=tuple(range(len(outer))))  # type: ignore[no-any-return]
+    batch = [iota(shape=(*outer, 1), axis=k, dtype=indices.dtype) for k in range(batch_dims)]
+    where = concat(*batch, indices, axis=len(outer)) if batch else indices
+    return ops.scatter_nd(zeros(x.shape, x), where, g, reduction="add")  # type: ignore[no-any-return]
+
+
 gather_nd = register(
     OpSpec(
         name="gather_nd",
@@ -494,6 +582,7 @@ gather_nd = register(
         infer=_gather_nd_type,
         reference=_gather_nd_reference,
         compute=_gather_nd_compute,
+        gradient=by_operand(_gather_nd_gradient, None),
         samples=lambda: [
             Sample((_CUBE, np.array([[0, 1], [1, -1]])), {"batch_dims": 0}),
             Sample((_CUBE, np.array([[1], [0]])), {"batch_dims": 1}),
@@ -539,6 +628,12 @@ gather_elements = register(
         infer=_gather_elements_type,
         reference=_gather_elements_reference,
         compute=_gather_elements_compute,
+        gradient=by_operand(
+            lambda g, x, indices, y, *, axis: ops.scatter_elements(
+                zeros(x.shape, x), indices, g, axis=axis, reduction="add"
+            ),
+            None,
+        ),
         samples=lambda: [
             Sample((_CUBE, np.array([[[0, -1, 2, 1]]])), {"axis": 1}),
             Sample((_CUBE, np.array([[[3, 0, 1, 1, -2]], [[0, 0, 0, 1, 2]]], np.int32)), {"axis": 2}),

@@ -13,13 +13,17 @@ from typing import Any, TypeVar
 import ml_dtypes
 import numpy as np
 
-from graphc.ir.dims import DimLike
+from graphc import ops
+from graphc.errors import GradientNotWrittenError
+from graphc.ir.dims import DimLike, product
 from graphc.ir.dtypes import DType, dtype_of
+from graphc.ir.graph import Value
 from graphc.ir.types import TensorType
 from graphc.ops.casting import convert
-from graphc.ops.elementwise import DISCRETE
-from graphc.ops.injective import tensor_operand
-from graphc.ops.spec import Kind, OpSpec, Sample, expect, register
+from graphc.ops.elementwise import DISCRETE, add, cast, div, eq, ge, mul, neg, select
+from graphc.ops.gradient import Rule, by_operand, flip, restore, spread, zero, zeros
+from graphc.ops.injective import pad, reshape, tensor_operand, transpose
+from graphc.ops.spec import Gradient, Kind, OpSpec, Sample, expect, register
 
 __all__ = [
     "accumulator", "argmax", "argmin", "combine_identity", "cumprod", "cumsum", "like", "reduce_and", "reduce_max",
@@ -28,6 +32,7 @@ __all__ = [
 ]  # fmt: skip
 
 INT64 = dtype_of("int64")
+Ints = tuple[int, ...]
 
 _UFUNCS: dict[str, np.ufunc] = {
     "add": np.add,
@@ -77,7 +82,7 @@ def like(result: Any, x: np.ndarray) -> np.ndarray:
 # --------------------------------------------------------------------------------------------------- reductions
 
 
-def _reduction(name: str, combine: str, kinds: str, summary: str) -> OpSpec:
+def _reduction(name: str, combine: str, kinds: str, summary: str, gradient: Gradient) -> OpSpec:
     """Register the reduction of the axes in the attribute `axes`, which are dropped from the shape."""
 
     def infer(x: TensorType, *, axes: tuple[int, ...]) -> TensorType:
@@ -127,22 +132,58 @@ def _reduction(name: str, combine: str, kinds: str, summary: str) -> OpSpec:
             infer=infer,
             reference=reference,
             combine=combine,
+            gradient=gradient,
             no_gradient=DISCRETE if kinds == "bool" else "",
             samples=samples,
         )
     )
 
 
-reduce_sum = _reduction("reduce_sum", "add", "float int uint complex", "The sum over `axes`.")
-reduce_prod = _reduction("reduce_prod", "mul", "float int uint complex", "The product over `axes`.")
+def _product_gradient(g: Value, x: Value, y: Value, *, axes: Ints) -> Value:
+    """The product of the other elements, without a division, for one of them may be 0: of those before and after."""
+    kept = tuple(k for k in range(x.rank) if k not in axes)
+    order = (*kept, *axes)
+    line = product(tuple(x.shape[k] for k in axes))
+    rows = reshape(transpose(x, perm=order), shape=(*(x.shape[k] for k in kept), line))
+    before = cumprod(rows, axis=len(kept), exclusive=True)
+    after = cumprod(rows, axis=len(kept), exclusive=True, reverse=True)
+    others = reshape(mul(before, after), shape=tuple(x.shape[k] for k in order))
+    return mul(restore(g, x, axes), transpose(others, perm=tuple(map(order.index, range(x.rank)))))
+
+
+def _shared_gradient(g: Value, x: Value, y: Value, *, axes: Ints) -> Value:
+    """Of several largest (or smallest) elements each takes an equal part."""
+    extreme = eq(x, restore(y, x, axes))
+    count = reduce_sum(cast(extreme, dtype=x.dtype), axes=axes)
+    return select(extreme, restore(div(g, count), x, axes), 0.0)
+
+
+reduce_sum = _reduction(
+    "reduce_sum",
+    "add",
+    "float int uint complex",
+    "The sum over `axes`.",
+    by_operand(lambda g, x, y, *, axes: restore(g, x, axes)),
+)
+reduce_prod = _reduction(
+    "reduce_prod", "mul", "float int uint complex", "The product over `axes`.", by_operand(_product_gradient)
+)
 reduce_max = _reduction(
-    "reduce_max", "maximum", "float int uint", "The largest element over `axes`; NaN when one is NaN."
+    "reduce_max",
+    "maximum",
+    "float int uint",
+    "The largest element over `axes`; NaN when one is NaN.",
+    by_operand(_shared_gradient),
 )
 reduce_min = _reduction(
-    "reduce_min", "minimum", "float int uint", "The smallest element over `axes`; NaN when one is NaN."
+    "reduce_min",
+    "minimum",
+    "float int uint",
+    "The smallest element over `axes`; NaN when one is NaN.",
+    by_operand(_shared_gradient),
 )
-reduce_and = _reduction("reduce_and", "and", "bool", "Whether all elements over `axes` hold.")
-reduce_or = _reduction("reduce_or", "or", "bool", "Whether any element over `axes` holds.")
+reduce_and = _reduction("reduce_and", "and", "bool", "Whether all elements over `axes` hold.", zero)
+reduce_or = _reduction("reduce_or", "or", "bool", "Whether any element over `axes` holds.", zero)
 
 # -------------------------------------------------------------------------------------- positions of the extremes
 
@@ -200,7 +241,7 @@ argmin = _position(
 # ------------------------------------------------------------------------------------------------- running totals
 
 
-def _running(name: str, ufunc: np.ufunc, template: str, summary: str) -> OpSpec:
+def _running(name: str, ufunc: np.ufunc, template: str, summary: str, rule: Rule) -> OpSpec:
     def infer(x: TensorType, *, axis: int, exclusive: bool = False, reverse: bool = False) -> TensorType:
         tensor_operand(name, 0, x)
         expect(
@@ -235,24 +276,66 @@ def _running(name: str, ufunc: np.ufunc, template: str, summary: str) -> OpSpec:
             summary=summary,
             infer=infer,
             reference=reference,
+            gradient=by_operand(rule),
             samples=samples,
         )
     )
 
 
+def _cumsum_gradient(
+    g: Value, x: Value, y: Value, *, axis: int, exclusive: bool = False, reverse: bool = False
+) -> Value:
+    return cumsum(g, axis=axis, exclusive=exclusive, reverse=not reverse)  # type: ignore[no-any-return]
+
+
+def _cumprod_gradient(
+    g: Value, x: Value, y: Value, *, axis: int, exclusive: bool = False, reverse: bool = False
+) -> Value:
+    """d y[i] / d x[j] is the product of the elements up to i without j. No division: an element may be 0.
+
+    So x[j] gets (product before j) * s[j] with s[j] = g[j] + x[j + 1] * s[j + 1], a linear recurrence. It is solved by
+    doubling: after a step of length d, s[j] holds what comes from the next 2 * d places.
+    """
+    if reverse:
+        backwards = _cumprod_gradient(flip(g, (axis,)), flip(x, (axis,)), y, axis=axis, exclusive=exclusive)
+        return flip(backwards, (axis,))
+    extent = x.shape[axis]
+    if not isinstance(extent, int):
+        raise GradientNotWrittenError(
+            f"the gradient of cumprod along axis {axis} of {x.type} needs to know how long the axis is; "
+            "specialise the graph to a shape first"
+        )
+
+    def later(v: Value, distance: int) -> Value:
+        """v[j + distance] at j, 0 beyond the end."""
+        shift = tuple(distance if k == axis else 0 for k in range(v.rank))
+        return pad(v, np.zeros((), v.dtype.numpy), low=tuple(-n for n in shift), high=shift)  # type: ignore[no-any-return]
+
+    total, factor, distance = later(g, 1) if exclusive else g, later(x, 1), 1
+    while distance < extent:
+        total = add(total, mul(factor, later(total, distance)))
+        factor = mul(factor, later(factor, distance))
+        distance *= 2
+    return mul(cumprod(x, axis=axis, exclusive=True), total)  # type: ignore[no-any-return]
+
+
 cumsum = _running(
-    "cumsum", np.add, "scan_sum", "Sums of the elements up to each one along `axis`, without it when `exclusive`."
+    "cumsum",
+    np.add,
+    "scan_sum",
+    "Sums of the elements up to each one along `axis`, without it when `exclusive`.",
+    _cumsum_gradient,
 )
 cumprod = _running(
     "cumprod",
     np.multiply,
     "scan_prod",
     "Products of the elements up to each one along `axis`, without it when `exclusive`.",
+    _cumprod_gradient,
 )
 
 # ------------------------------------------------------------------------------------------------ sliding windows
 
-Ints = tuple[int, ...]
 Padding = tuple[tuple[int, int], ...]
 
 
@@ -283,8 +366,8 @@ def _window_type(
         f"{name}: padding {list(padding)} is negative; slice the operand instead",
     )
     shape = list(x.shape)
-    for axis, w, stride, pad, step in zip(axes, window, strides, padding, dilation, strict=True):
-        shape[axis] = window_extent(shape[axis], w, stride, pad, step)
+    for axis, w, stride, ends, step in zip(axes, window, strides, padding, dilation, strict=True):
+        shape[axis] = window_extent(shape[axis], w, stride, ends, step)
     return x.with_shape(tuple(shape))
 
 
@@ -345,6 +428,54 @@ def _window_cases() -> Iterable[tuple[np.ndarray, dict[str, Any]]]:
     yield image, _attributes((), ())
 
 
+def _window_gradient(
+    g: Value,
+    x: Value,
+    y: Value,
+    *,
+    combine: str,
+    axes: Ints,
+    window: Ints,
+    strides: Ints,
+    padding: Padding,
+    dilation: Ints,
+) -> Value:
+    where: dict[str, Any] = {"axes": axes, "window": window, "dilation": dilation}
+    if not axes:
+        return g
+    if combine == "add":
+        return _window_sum_gradient(g, x, strides=strides, padding=padding, **where)
+    places = window_argmax(x if combine == "maximum" else neg(x), strides=strides, padding=padding, **where)
+    if any(
+        low > (w - 1) * step or high > (w - 1) * step or not isinstance(x.shape[a], int) or step > x.shape[a]
+        for a, w, (low, high), step in zip(axes, window, padding, dilation, strict=True)
+    ):  # then a window may hold nothing but padding: its place is -1
+        g = select(ge(places, 0), g, 0.0)
+    # places are counted with the window's axes innermost
+    order = (*(k for k in range(x.rank) if k not in axes), *axes)
+    count, found = product(x.shape), product(places.shape)
+    flat = ops.scatter_elements(
+        zeros((count,), x), reshape(places, shape=(found,)), reshape(g, shape=(found,)), axis=0, reduction="add"
+    )
+    ordered = reshape(flat, shape=tuple(x.shape[k] for k in order))
+    return transpose(ordered, perm=tuple(map(order.index, range(x.rank))))  # type: ignore[no-any-return]
+
+
+def _window_sum_gradient(
+    g: Value, x: Value, *, axes: Ints, window: Ints, strides: Ints, padding: Padding, dilation: Ints
+) -> Value:
+    """A sum over windows of the cotangent, with zeros between its elements for a stride and at its ends."""
+    apart = [1] * x.rank
+    low, high = [0] * x.rank, list[DimLike]([0] * x.rank)
+    for axis, w, stride, (before, _), step in zip(axes, window, strides, padding, dilation, strict=True):
+        apart[axis] = stride
+        low[axis] = (w - 1) * step - before
+        high[axis] = x.shape[axis] + before - g.shape[axis] * stride
+    spaced = pad(spread(g, apart), np.zeros((), g.dtype.numpy), low=tuple(low), high=tuple(high))
+    once = {"strides": (1,) * len(axes), "padding": ((0, 0),) * len(axes)}
+    return reduce_window(spaced, combine="add", axes=axes, window=window, dilation=dilation, **once)  # type: ignore[no-any-return]
+
+
 reduce_window = register(
     OpSpec(
         name="reduce_window",
@@ -353,6 +484,7 @@ reduce_window = register(
         summary="`combine` (add, maximum, minimum) over a window that slides along `axes`; padding holds the identity.",
         infer=_reduce_window_type,
         reference=_reduce_window_reference,
+        gradient=by_operand(_window_gradient),
         samples=lambda: [
             Sample((x,), {"combine": c, **attrs}) for x, attrs in _window_cases() for c in ("add", "maximum", "minimum")
         ],

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from graphc import ops
+from graphc.ir.dims import product
+from graphc.ir.dtypes import dtype_of
+from graphc.ir.graph import Node, Value, make
 from graphc.ir.types import TensorType
-from graphc.ops.injective import tensor_operand, wrapped_indices
+from graphc.ops.elementwise import cast, div, eq, mul, select, sub
+from graphc.ops.gradient import zeros
+from graphc.ops.injective import iota, reshape, tensor_operand, wrapped_indices
 from graphc.ops.reduce import accumulator, like
 from graphc.ops.spec import Kind, OpSpec, Sample, expect, register
 
 __all__ = ["scatter_elements", "scatter_nd"]
 
+_INT64 = dtype_of("int64")
 _AT = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
 
 
@@ -45,6 +52,74 @@ def _write(x: np.ndarray, where: tuple[Any, ...], updates: np.ndarray, reduction
     result = accumulator(x).copy()
     _AT[reduction].at(result, where, accumulator(np.asarray(updates)))
     return like(result, x)
+
+
+# ------------------------------------------------------------------------------------------------------ gradients
+
+
+def _gradient(node: Node, cotangents: tuple[Value | None, ...], wanted: tuple[bool, ...]) -> Sequence[Value | None]:
+    """Both operands read the result's cotangent where the result shows them; `reduction` says how much of it."""
+    (x, indices, updates), (y,), (g,) = node.inputs, node.outputs, cotangents
+    assert g is not None
+
+    def write(data: Value, values: Value, how: str) -> Value:
+        return make(node.op, data, indices, values, **{**node.attrs, "reduction": how})[0]
+
+    def read(data: Value) -> Value:
+        """What stands where each update went."""
+        if node.op.name == "scatter_nd":
+            return ops.gather_nd(data, indices)  # type: ignore[no-any-return]
+        return ops.gather_elements(data, indices, axis=node.attrs["axis"])  # type: ignore[no-any-return]
+
+    for_x: Value | None = None
+    for_updates: Value | None = None
+    match node.attrs.get("reduction", "none"):
+        case "add":
+            for_x, for_updates = g, read(g) if wanted[2] else None
+        case "none":
+            for_x = write(g, zeros(updates.shape, g), "none") if wanted[0] else None
+            for_updates = ops.select(_remains(node), read(g), 0.0) if wanted[2] else None
+        case "mul":
+            for_x = write(g, updates, "mul") if wanted[0] else None
+            for_updates = _factor_gradient(mul(g, x), updates, read, write) if wanted[2] else None
+        case _:  # max, min: all that are equal to the result take the same part
+            shown_x, shown_updates = eq(x, y), eq(updates, read(y))
+            count = write(cast(shown_x, dtype=x.dtype), cast(shown_updates, dtype=x.dtype), "add")
+            part = div(g, count)
+            for_x = select(shown_x, part, 0.0) if wanted[0] else None
+            for_updates = select(shown_updates, read(part), 0.0) if wanted[2] else None
+    return [for_x, None, for_updates]
+
+
+def _remains(node: Node) -> Value:
+    """Whether each update is still to be seen at the end: of several at one place the last one is."""
+    x, indices, updates = node.inputs
+    if node.op.name == "scatter_elements":
+        number = reshape(iota(shape=(product(indices.shape),), axis=0, dtype=_INT64), shape=indices.shape)
+        board = make(node.op, zeros(x.shape, number), indices, number, axis=node.attrs["axis"])[0]
+        return eq(ops.gather_elements(board, indices, axis=node.attrs["axis"]), number)  # type: ignore[no-any-return]
+    outer, depth = indices.shape[:-1], indices.shape[-1]
+    number = reshape(iota(shape=(product(outer),), axis=0, dtype=_INT64), shape=outer)
+    board = make(node.op, zeros(x.shape[:depth], number), indices, number)[0]
+    last = reshape(eq(ops.gather_nd(board, indices), number), shape=(*outer, *(1 for _ in updates.shape[len(outer) :])))
+    return ops.broadcast_to(last, shape=updates.shape)  # type: ignore[no-any-return]
+
+
+def _factor_gradient(
+    scaled: Value, updates: Value, read: Callable[[Value], Value], write: Callable[[Value, Value, str], Value]
+) -> Value:
+    """`scaled` times the other updates at each update's place, right where some of them are 0 too.
+
+    Division takes an update out of the product of all that are not 0. The zeros are counted, and added up: the sum of
+    one zero is that very factor, which has its derivative.
+    """
+    is_zero = eq(updates, 0.0)
+    nonzero = select(is_zero, 1.0, updates)
+    others = div(read(write(scaled, nonzero, "mul")), nonzero)
+    nothing = zeros(scaled.shape, scaled)
+    count, factor = cast(is_zero, dtype=updates.dtype), select(is_zero, updates, 0.0)
+    count, factor = (sub(read(write(nothing, v, "add")), v) for v in (count, factor))
+    return mul(others, select(eq(count, 0.0), 1.0, select(eq(count, 1.0), factor, 0.0)))  # type: ignore[no-any-return]
 
 
 def _scatter_elements_type(
@@ -92,6 +167,7 @@ scatter_elements = register(
         summary="x with x[i with i[axis] = indices[i]] set to, or combined with, updates[i], in order.",
         infer=_scatter_elements_type,
         reference=_scatter_elements_reference,
+        gradient=_gradient,
         samples=_scatter_elements_samples,
     )
 )
@@ -140,6 +216,7 @@ scatter_nd = register(
         ),
         infer=_scatter_nd_type,
         reference=_scatter_nd_reference,
+        gradient=_gradient,
         samples=_scatter_nd_samples,
     )
 )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import ml_dtypes
 import numpy as np
 
 from graphc.ir.dims import DimLike
 from graphc.ir.dtypes import dtype_of
+from graphc.ir.graph import Node, Value
 from graphc.ir.types import TensorType
+from graphc.ops.gradient import zeros
 from graphc.ops.injective import tensor_operand
 from graphc.ops.reduce import accumulator
+from graphc.ops.scatter import scatter_elements
 from graphc.ops.spec import Kind, OpSpec, Sample, expect, register
 
 __all__ = ["sort", "top_k"]
@@ -36,6 +39,14 @@ def _order(x: np.ndarray, axis: int, descending: bool) -> np.ndarray:
         return np.argsort(keys, axis, kind="stable")
     backwards = np.argsort(np.flip(keys, axis), axis, kind="stable")
     return np.flip(keys.shape[axis] - 1 - backwards, axis)
+
+
+def _gradient(node: Node, cotangents: tuple[Value | None, ...], wanted: tuple[bool, ...]) -> Sequence[Value | None]:
+    """Each value's cotangent goes back to the place it came from."""
+    (x,), (_, places), (g, _) = node.inputs, node.outputs, cotangents
+    if g is None:
+        return [None]
+    return [scatter_elements(zeros(x.shape, x), places, g, axis=node.attrs["axis"], reduction="add")]
 
 
 def _sort_type(x: TensorType, *, axis: int, descending: bool = False) -> tuple[TensorType, TensorType]:
@@ -66,6 +77,7 @@ sort = register(
         summary="The elements along `axis` in order, and where each one was; stable.",
         infer=_sort_type,
         reference=_sort_reference,
+        gradient=_gradient,
         samples=_sort_samples,
     )
 )
@@ -106,6 +118,7 @@ top_k = register(
         ),
         infer=_top_k_type,
         reference=_top_k_reference,
+        gradient=_gradient,
         samples=_top_k_samples,
     )
 )
