@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphc.errors import InputError, ModelError, NeedsValue
+from graphc.errors import InputError, ModelError, NeedsValue, OptionError
 from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType
 from graphc.options import Options
@@ -22,8 +22,19 @@ __all__ = ["compile", "load", "resolve", "source_of"]
 _SHIPPED = "backend/test/data/light"
 
 
-def compile(model: Any, **options: Any) -> Executable:
-    """Compile a model: a path, `onnx:NAME`, the bytes of a file, a ModelProto, or a Graph.
+def compile(
+    model: Any = None,
+    *,
+    donate_argnums: int | Sequence[int] = (),
+    static_argnums: int | Sequence[int] = (),
+    static_argnames: str | Sequence[str] = (),
+    **options: Any,
+) -> Any:
+    """Compile a model: a path, `onnx:NAME`, the bytes of a file, a ModelProto, a Graph, or a Python function.
+
+    A model gives an `Executable`. A Python function gives a `CompiledFunction`, which traces and compiles when it is
+    called, once for each signature of arguments; `donate_argnums`, `static_argnums` and `static_argnames` are for it
+    (see there). Without a model this is a decorator: `@graphc.compile(threads=1)`.
 
     Options are those of `graphc.options.Options`: target, threads, precision, level, disable, progress.
     A model whose input shapes are all fixed is compiled at once; otherwise the first call with new shapes compiles
@@ -33,6 +44,20 @@ def compile(model: Any, **options: Any) -> Executable:
     the model needs and graphc lacks, OptionError for a bad option.
     """
     chosen = Options.of(**options)
+    functional = {
+        "donate_argnums": donate_argnums,
+        "static_argnums": static_argnums,
+        "static_argnames": static_argnames,
+    }
+    if model is None:
+        return lambda function: compile(function, **functional, **options)
+    if callable(model) and not isinstance(model, Executable):
+        from graphc.runtime.function import CompiledFunction
+
+        return CompiledFunction(model, chosen, **functional)
+    for name, value in functional.items():
+        if value != ():
+            raise OptionError(f"{name} is for Python functions; {type(model).__name__} has no argument numbers")
     executable = Executable(source_of(model), chosen)
     if all(isinstance(p.type, TensorType) and p.type.is_static for p in executable.inputs):
         try:

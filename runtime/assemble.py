@@ -7,7 +7,7 @@ the addresses of the caller's arrays into the argument blocks and enters the nat
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -149,10 +149,18 @@ class CompiledGraph:
 
     # -- running ------------------------------------------------------------------------------------------------------
 
-    def run(self, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The outputs, new arrays, for inputs of exactly the graph's types."""
+    def run(self, arguments: Sequence[np.ndarray], donated: Mapping[int, int] | None = None) -> list[np.ndarray]:
+        """The outputs, new arrays, for inputs of exactly the graph's types.
+
+        `donated` says for outputs which input's array they may be written into; they must be able to share it
+        (`Program.may_share`). An array that is not laid out as the program needs it is left alone.
+        """
         keep = []
         results = [np.empty(shape, dtype) for dtype, shape in self._outputs]
+        for output, number in (donated or {}).items():
+            array = arguments[number]
+            if array.flags.carray and array.dtype == self._inputs[number][0]:
+                results[output] = array
         with self._lock:
             words, (inputs, outputs) = self._words, self._patches
             for sites, array, (dtype, shape) in zip(inputs, arguments, self._inputs, strict=True):

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -267,14 +267,29 @@ class Specialisation:
         """The native programs compiled so far, in the order they run."""
         return [p for s in self._compiled for p in s.plans]
 
-    def run(self, arguments: list[Any]) -> list[Any]:
-        """The outputs for checked arguments."""
+    def sharing(self, given: Iterable[int]) -> dict[int, int]:
+        """For outputs, the input among `given` whose array they can be written into: of the same type, and not read
+        any more by then. `run` takes it as `donated`."""
+        if self._single is None or not self._single.plans:
+            return {}
+        (plan,) = self._single.plans
+        pairs: dict[int, int] = {}
+        for number in given:
+            for k, v in enumerate(self.graph.outputs):
+                same = k not in pairs and v.type == self.graph.inputs[number].type
+                if same and plan.program.may_share(number, k):
+                    pairs[k] = number
+                    break
+        return pairs
+
+    def run(self, arguments: list[Any], donated: Mapping[int, int] | None = None) -> list[Any]:
+        """The outputs for checked arguments; `donated`: see `sharing`."""
         if self._single is not None:
-            return self._single.run(arguments, {})
+            return self._single.run(arguments, {}, donated)
         symbols: dict[str, int] = {}  # sizes that the host finds out on the way
         values: dict[int, Any] = dict(enumerate(arguments)) | dict(self.parts.constants)
         for stage, compiled in zip(self.parts.stages, self._compiled, strict=True):
-            results = compiled.run([values[i] for i in stage.reads], symbols)
+            results = compiled.run([values[i] for i in stage.reads], symbols, None)
             values.update(zip(stage.writes, results, strict=True))
         # a result that is a constant, or the caller's own array, is handed out as a copy
         shared = {*range(len(arguments)), *self.parts.constants}
@@ -306,7 +321,9 @@ class _NativeStage:
     def _plan(self, graph: Graph) -> CompiledGraph:
         return CompiledGraph(optimise(graph, self._options), self._options)
 
-    def run(self, arguments: list[np.ndarray], symbols: dict[str, int]) -> list[np.ndarray]:
+    def run(
+        self, arguments: list[np.ndarray], symbols: dict[str, int], donated: Mapping[int, int] | None
+    ) -> list[np.ndarray]:
         key = tuple(symbols[name] for name in self._symbols)
         plan = self._plans.get(key)
         if plan is None:
@@ -315,7 +332,7 @@ class _NativeStage:
             plan = self._plans[key] = self._plan(prepare(specialise(self._graph, sizes), self._options))
             while len(self._plans) > Executable.KEEP:
                 self._plans.popitem(last=False)
-        return plan.run(arguments)
+        return plan.run(arguments, donated)
 
 
 class _HostStage:
@@ -328,7 +345,7 @@ class _HostStage:
         self._reads = tuple(dict.fromkeys(v for v in node.inputs if v.node.op.name != "constant"))
         self._bodies = {b: Executable(GraphSource(b, node.op.name), options) for b in node.bodies}
 
-    def run(self, arguments: list[Any], symbols: dict[str, int]) -> list[Any]:
+    def run(self, arguments: list[Any], symbols: dict[str, int], donated: None) -> list[Any]:
         node = self._node
         given = dict(zip(self._reads, arguments, strict=True))
         operands = [given.get(v, v.literal) for v in node.inputs]

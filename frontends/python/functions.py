@@ -16,6 +16,7 @@ import numpy as np
 
 from graphc import ops
 from graphc.errors import GraphTypeError
+from graphc.frontends.python.debug import check_nans, nans_are_errors
 from graphc.frontends.python.promotion import DEFAULTS, is_number, kind_of, result_dtype
 from graphc.frontends.python.tensor import Tensor
 from graphc.frontends.python.tracing import current
@@ -85,7 +86,7 @@ def _deliver_all(results: Sequence[Any], weak: bool) -> list[Any]:
 
 def evaluate(values: Sequence[Value]) -> tuple[Any, ...]:
     """The arrays for values that depend on constants alone."""
-    found = run(Graph((), values))
+    found = run(Graph((), values), on_node=check_nans if nans_are_errors() else None)
     # a constant's own array is read-only and shared: the caller gets one of his own
     return tuple(np.array(x) if isinstance(x, np.generic | np.ndarray) and not _own(x) else x for x in found)
 

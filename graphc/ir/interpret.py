@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ __all__ = ["bind_symbols", "evaluate", "run", "run_node"]
 #: what a value is while it is interpreted: an array, a list (sequence), or None (an empty optional)
 Data = Any
 Hook = Callable[[Node, tuple[Data, ...], tuple[Data, ...]], None]
+#: the hook of the run that is under way; the references of control flow run their bodies under it
+_hook: ContextVar[Hook | None] = ContextVar("graphc_hook", default=None)
 
 
 def run(
@@ -32,10 +35,18 @@ def run(
     """The outputs of `graph` for `arguments`, one for each input.
 
     Symbolic dimensions take their values from the arguments' shapes, and from results whose size only the run can
-    tell; `symbols` gives those that no argument shows. `on_node(node, operands, results)` is called after each node.
+    tell; `symbols` gives those that no argument shows. `on_node(node, operands, results)` is called after each node,
+    inside of bodies as well.
     Raises InputError when an argument does not fit its input, and GraphcError when a reference gives another type
     than the operation's inference promised.
     """
+    if on_node is not None:
+        token = _hook.set(on_node)
+        try:
+            return run(graph, *arguments, symbols=symbols)
+        finally:
+            _hook.reset(token)
+    on_node = _hook.get()
     if len(arguments) != len(graph.inputs):
         raise InputError(
             f"the graph takes {len(graph.inputs)} inputs ({', '.join(graph.input_names)}), {len(arguments)} were given"

@@ -122,9 +122,8 @@ class _Printer:
         """The lines of a graph; the first one is not indented, so that it can follow `body=`."""
         names = value_names(graph)
         lines = [f"graph({', '.join(f'{names[v]}: {self.type(v.type)}' for v in graph.inputs)}) {{"]
-        for node in graph.nodes:
-            if node.op.name != "input":
-                lines.append(f"{indent}  {self.node(node, names, indent + '  ')}")
+        computed = [node for node in graph.nodes if node.op.name != "input"]
+        lines += [f"{indent}  {self.node(node, names, indent + '  ')}" for node in computed]
         results = [f"{names[v]} as {json.dumps(n)}" for v, n in zip(graph.outputs, graph.output_names, strict=True)]
         return [*lines, f"{indent}  return {', '.join(results)}".rstrip(), f"{indent}}}"]
 

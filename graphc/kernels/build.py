@@ -299,8 +299,24 @@ class ProgramBuilder:
             return
         results = self._take_over(node, operands) or [self._result(v) for v in node.outputs]
         self._compute(node, operands, results)
+        self._note_updates(node, operands, results)
         for v, placed in zip(node.outputs, results, strict=True):
             self._place(v, placed)
+
+    def _note_updates(self, node: Node, operands: list[Placed], results: list[Placed]) -> None:
+        """Note which of the caller's arrays a result could overwrite element by element, should he give them away."""
+        buffers = self.program.buffers
+        outputs = [r for r in results if buffers[r.buffer].place is Place.OUTPUT]
+        for k in elementwise_operands(node) if outputs else ():
+            p = operands[k]
+            if buffers[p.buffer].place is Place.INPUT and all(
+                q.buffer != p.buffer or q.layout == p.layout for q in operands
+            ):
+                self.program.updates.update(
+                    (p.buffer, r.buffer)
+                    for r in outputs
+                    if r.layout == p.layout and r.dtype.itemsize == p.dtype.itemsize
+                )
 
     def _view(self, node: Node, operand: Placed) -> bool:
         assert node.op.view is not None

@@ -6,6 +6,7 @@ into the table that the native driver walks. Control flow is jumps.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
@@ -127,24 +128,40 @@ Instruction: TypeAlias = Launch | Label | Jump | Branch | Count | Exhausted | Re
 
 @dataclass
 class Program:
-    """Buffers and instructions; `loops` are the ranges (first, last) of instructions that repeat."""
+    """Buffers and instructions; `loops` are the ranges (first, last) of instructions that repeat.
+
+    `updates` are pairs (input buffer, output buffer) where each element of the output is computed from the element of
+    the input at its place, so that the two may be one array.
+    """
 
     buffers: list[Buffer] = field(default_factory=list)
     instructions: list[Instruction] = field(default_factory=list)
     loops: list[tuple[int, int]] = field(default_factory=list)
+    updates: set[tuple[int, int]] = field(default_factory=set)
 
     @property
     def launches(self) -> list[Launch]:
         return [i for i in self.instructions if isinstance(i, Launch)]
 
-    def lifetimes(self) -> dict[int, tuple[int, int]]:
-        """First and last instruction that touches each arena buffer.
+    def may_share(self, input_number: int, output_number: int) -> bool:
+        """Whether an output may be written into an input's memory: nothing reads the input afterwards."""
+        spans = self.lifetimes((Place.INPUT, Place.OUTPUT))
+        numbers = {(b.place, b.number): k for k, b in enumerate(self.buffers)}
+        source = numbers.get((Place.INPUT, input_number), -1)
+        target = numbers.get((Place.OUTPUT, output_number), -1)
+        if source not in spans or target not in spans:
+            return target in spans
+        last_read, first_write = spans[source][1], spans[target][0]
+        return last_read < first_write or (last_read == first_write and (source, target) in self.updates)
+
+    def lifetimes(self, places: Collection[Place] = (Place.ARENA,)) -> dict[int, tuple[int, int]]:
+        """First and last instruction that touches each buffer of these places.
 
         What enters a loop lives to its end, and what leaves it lives from its beginning."""
         spans: dict[int, list[int]] = {}
 
         def touch(buffer: int, at: int) -> None:
-            if self.buffers[buffer].place is Place.ARENA:
+            if self.buffers[buffer].place in places:
                 spans.setdefault(buffer, []).append(at)
 
         for at, instruction in enumerate(self.instructions):
