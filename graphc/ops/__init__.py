@@ -33,5 +33,4 @@ globals().update(REGISTRY)
 __all__ = ["REGISTRY", "Kind", "Layout", "OpSpec", "Sample", "expect", "has_kernel", "register"]
 
 if TYPE_CHECKING:
-
-    def __getattr__(name: str) -> Any: ...
+    __getattr__: Any

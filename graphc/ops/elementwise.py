@@ -239,13 +239,13 @@ def _atan2_gradient(g: Value, y: Value, x: Value) -> Value:
 
 add = binary("add", np.add, summary="x + y.", gradient=by_operand(lambda g, x, y, _: g, lambda g, x, y, _: g))
 sub = binary("sub", np.subtract, summary="x - y.", gradient=by_operand(lambda g, x, y, _: g, lambda g, x, y, _: neg(g)))
-mul = binary(
+mul: OpSpec = binary(
     "mul",
     np.multiply,
     summary="x * y.",
     gradient=by_operand(lambda g, x, y, _: mul(g, y), lambda g, x, y, _: mul(g, x)),
 )
-div = binary(
+div: OpSpec = binary(
     "div",
     _divide,
     summary="x / y; integers round towards zero.",
@@ -306,11 +306,13 @@ atan2 = binary(
     ),
 )
 
-neg = unary("neg", np.negative, accepts=NUMERIC, summary="-x.", gradient=by_operand(lambda g, x, y: neg(g)))
+neg: OpSpec = unary("neg", np.negative, accepts=NUMERIC, summary="-x.", gradient=by_operand(lambda g, x, y: neg(g)))
 abs = unary(
     "abs", np.abs, accepts=REAL, summary="The magnitude of x.", gradient=by_operand(lambda g, x, y: mul(g, sign(x)))
 )
-sign = unary("sign", np.sign, accepts=REAL, gradient=zero, no_gradient=DISCRETE, summary="-1, 0 or 1; NaN for NaN.")
+sign: OpSpec = unary(
+    "sign", np.sign, accepts=REAL, gradient=zero, no_gradient=DISCRETE, summary="-1, 0 or 1; NaN for NaN."
+)
 reciprocal = unary(
     "reciprocal", lambda x: 1 / x, summary="1 / x.", gradient=by_operand(lambda g, x, y: neg(mul(g, mul(y, y))))
 )
@@ -328,10 +330,12 @@ rsqrt = unary(
     summary="1 / sqrt(x).",
     gradient=by_operand(lambda g, x, y: mul(g, mul(div(y, x), -0.5))),
 )
-floor = unary("floor", np.floor, gradient=zero, no_gradient=DISCRETE, summary="The largest integer not above x.")
+floor: OpSpec = unary(
+    "floor", np.floor, gradient=zero, no_gradient=DISCRETE, summary="The largest integer not above x."
+)
 ceil = unary("ceil", np.ceil, gradient=zero, no_gradient=DISCRETE, summary="The smallest integer not below x.")
 round = unary("round", np.round, gradient=zero, no_gradient=DISCRETE, summary="The nearest integer, ties to even.")
-trunc = unary("trunc", np.trunc, gradient=zero, no_gradient=DISCRETE, summary="x rounded towards zero.")
+trunc: OpSpec = unary("trunc", np.trunc, gradient=zero, no_gradient=DISCRETE, summary="x rounded towards zero.")
 relu = unary(
     "relu",
     lambda x: np.maximum(x, x.dtype.type(0)),
@@ -392,7 +396,9 @@ log1p = unary(
     gradient=by_operand(lambda g, x, y: div(g, add(x, 1.0))),
 )
 sin = unary("sin", np.sin, summary="The sine of x radians.", gradient=by_operand(lambda g, x, y: mul(g, cos(x))))
-cos = unary("cos", np.cos, summary="The cosine of x radians.", gradient=by_operand(lambda g, x, y: neg(mul(g, sin(x)))))
+cos: OpSpec = unary(
+    "cos", np.cos, summary="The cosine of x radians.", gradient=by_operand(lambda g, x, y: neg(mul(g, sin(x))))
+)
 tan = unary(
     "tan", np.tan, summary="The tangent of x radians.", gradient=by_operand(lambda g, x, y: mul(g, add(mul(y, y), 1.0)))
 )
@@ -417,7 +423,9 @@ atan = unary(
     gradient=by_operand(lambda g, x, y: div(g, add(mul(x, x), 1.0))),
 )
 sinh = unary("sinh", np.sinh, summary="The hyperbolic sine.", gradient=by_operand(lambda g, x, y: mul(g, cosh(x))))
-cosh = unary("cosh", np.cosh, summary="The hyperbolic cosine.", gradient=by_operand(lambda g, x, y: mul(g, sinh(x))))
+cosh: OpSpec = unary(
+    "cosh", np.cosh, summary="The hyperbolic cosine.", gradient=by_operand(lambda g, x, y: mul(g, sinh(x)))
+)
 tanh = unary(
     "tanh", np.tanh, summary="The hyperbolic tangent.", gradient=by_operand(lambda g, x, y: mul(g, sub(1.0, mul(y, y))))
 )
@@ -501,9 +509,9 @@ def _comparison(name: str, numpy: Callable[..., Any], accepts: str, summary: str
 
 eq = _comparison("eq", np.equal, ANY, "x == y.")
 ne = _comparison("ne", np.not_equal, ANY, "x != y.")
-lt = _comparison("lt", np.less, REAL, "x < y.")
+lt: OpSpec = _comparison("lt", np.less, REAL, "x < y.")
 le = _comparison("le", np.less_equal, REAL, "x <= y.")
-gt = _comparison("gt", np.greater, REAL, "x > y.")
+gt: OpSpec = _comparison("gt", np.greater, REAL, "x > y.")
 ge = _comparison("ge", np.greater_equal, REAL, "x >= y.")
 
 
@@ -587,7 +595,7 @@ def _select_samples() -> Iterable[Sample]:
     yield Sample((_BOOLS[:2], np.array(["a", "b"], object), np.array(["c", "d"], object)))
 
 
-select = register(
+select: OpSpec = register(
     OpSpec(
         name="select",
         kind=Kind.ELEMENTWISE,
@@ -641,7 +649,7 @@ def _cast_samples() -> Iterable[Sample]:
     yield Sample((np.zeros((0, 3), np.float32),), {"dtype": dtype_of("int32")})
 
 
-cast = register(
+cast: OpSpec = register(
     OpSpec(
         name="cast",
         kind=Kind.ELEMENTWISE,

@@ -51,13 +51,13 @@ def zero(node: Node, cotangents: tuple[Value | None, ...], wanted: tuple[bool, .
 
 def zeros(shape: Sequence[DimLike], like: Value) -> Value:
     """Zeros of a shape, of the element type of `like`; a broadcast, nothing is stored."""
-    return ops.broadcast_to(constant(np.zeros((), like.dtype.numpy), like.dtype), shape=tuple(shape))  # type: ignore[no-any-return]
+    return ops.broadcast_to(constant(np.zeros((), like.dtype.numpy), like.dtype), shape=tuple(shape))
 
 
 def restore(reduced: Value, x: Value, axes: Sequence[int]) -> Value:
     """What a reduction of `x` over `axes` gave, repeated to the shape of `x`: the transpose of a sum."""
     kept = ops.reshape(reduced, shape=tuple(1 if k in axes else d for k, d in enumerate(x.shape)))
-    return ops.broadcast_to(kept, shape=x.shape)  # type: ignore[no-any-return]
+    return ops.broadcast_to(kept, shape=x.shape)
 
 
 def put(g: Value, shape: Sequence[DimLike], indices: Value, axis: int) -> Value:
@@ -67,18 +67,18 @@ def put(g: Value, shape: Sequence[DimLike], indices: Value, axis: int) -> Value:
     """
     if axis == 0:
         coordinates = ops.reshape(indices, shape=(*indices.shape, 1))
-        return ops.scatter_nd(zeros(shape, g), coordinates, g, reduction="add")  # type: ignore[no-any-return]
+        return ops.scatter_nd(zeros(shape, g), coordinates, g, reduction="add")
     before, after = tuple(shape[:axis]), tuple(shape[axis + 1 :])
     count = product(indices.shape)
     line = ops.reshape(indices, shape=(*(1 for _ in before), count, *(1 for _ in after)))
     flat = (*before, count, *after)
     places, updates = ops.broadcast_to(line, shape=flat), ops.reshape(g, shape=flat)
-    return ops.scatter_elements(zeros(shape, g), places, updates, axis=axis, reduction="add")  # type: ignore[no-any-return]
+    return ops.scatter_elements(zeros(shape, g), places, updates, axis=axis, reduction="add")
 
 
 def flip(x: Value, axes: Sequence[int]) -> Value:
     """`x` backwards along `axes`."""
-    return ops.slice(  # type: ignore[no-any-return]
+    return ops.slice(
         x,
         starts=tuple(d - 1 if k in axes else 0 for k, d in enumerate(x.shape)),
         stops=tuple(-1 if k in axes else d for k, d in enumerate(x.shape)),
@@ -97,4 +97,4 @@ def spread(x: Value, steps: Sequence[int]) -> Value:
         low=(0,) * (2 * x.rank),
         high=tuple(n for step in steps for n in (0, step - 1)),
     )
-    return ops.reshape(padded, shape=tuple(d * step for d, step in zip(x.shape, steps, strict=True)))  # type: ignore[no-any-return]
+    return ops.reshape(padded, shape=tuple(d * step for d, step in zip(x.shape, steps, strict=True)))

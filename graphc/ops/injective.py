@@ -80,7 +80,7 @@ def _reshape_compute(result: TensorType, readers: Sequence[Reader], index: Index
     return x(*source)
 
 
-reshape = register(
+reshape: OpSpec = register(
     OpSpec(
         name="reshape",
         kind=Kind.INJECTIVE,
@@ -123,7 +123,7 @@ def _transpose_view(layout: Layout, result: TensorType, *, perm: tuple[int, ...]
     return Layout(layout.offset, tuple(layout.shape[p] for p in perm), tuple(layout.strides[p] for p in perm))
 
 
-transpose = register(
+transpose: OpSpec = register(
     OpSpec(
         name="transpose",
         kind=Kind.INJECTIVE,
@@ -182,7 +182,7 @@ def _broadcast_gradient(g: Value, x: Value, y: Value, *, shape: tuple[DimLike, .
         g = reshape(ops.reduce_sum(g, axes=repeated), shape=tuple(1 if d == 1 else n for d, n in extents))
     for k, (d, n) in enumerate(extents):
         if d not in (1, n):  # only the run can tell whether d is 1: then all slices are added up in the first one
-            last = ops.sub(gather(shape_of(x), np.int64(k), axis=0), 1)
+            last = ops.sub(gather(shape_of(x), np.array(k), axis=0), 1)
             places = ops.minimum(iota(shape=(n,), axis=0, dtype=dtype_of("int64")), last)
             g = put(g, (*g.shape[:k], d, *g.shape[k + 1 :]), places, k)
     return g
@@ -286,7 +286,7 @@ def _slice_gradient(
     high = tuple(d - a - n for d, a, n in zip(x.shape, first, spaced.shape, strict=True))
     if not any((*first, *high)):
         return spaced
-    return pad(spaced, np.zeros((), g.dtype.numpy), low=tuple(first), high=high)  # type: ignore[no-any-return]
+    return pad(spaced, np.zeros((), g.dtype.numpy), low=tuple(first), high=high)
 
 
 slice_ = register(
@@ -359,16 +359,16 @@ def _pad_gradient(
     g: Value, x: Value, value: Value, y: Value, *, low: tuple[DimLike, ...], high: tuple[DimLike, ...]
 ) -> Value:
     """Cut off what was put around, and zeros where something was cut off."""
-    return pad(g, np.zeros((), g.dtype.numpy), low=tuple(-n for n in low), high=tuple(-n for n in high))  # type: ignore[no-any-return]
+    return pad(g, np.zeros((), g.dtype.numpy), low=tuple(-n for n in low), high=tuple(-n for n in high))
 
 
 def _pad_value_gradient(
     g: Value, x: Value, value: Value, y: Value, *, low: tuple[DimLike, ...], high: tuple[DimLike, ...]
 ) -> Value:
     """The sum of the border."""
-    inside = ops.broadcast_to(np.False_, shape=x.shape)
-    border = pad(inside, np.True_, low=low, high=high)
-    return ops.reduce_sum(ops.select(border, g, 0.0), axes=tuple(range(x.rank)))  # type: ignore[no-any-return]
+    inside = ops.broadcast_to(np.array(False), shape=x.shape)
+    border = pad(inside, np.array(True), low=low, high=high)
+    return ops.reduce_sum(ops.select(border, g, 0.0), axes=tuple(range(x.rank)))
 
 
 pad = register(
@@ -566,10 +566,10 @@ def _gather_nd_gradient(g: Value, x: Value, indices: Value, y: Value, *, batch_d
     """Scattered to where it came from; the batch axes' own indices are put before the coordinates."""
     outer = indices.shape[:-1]
     if indices.shape[-1] == 0 and not batch_dims:  # all of x each time
-        return ops.reduce_sum(g, axes=tuple(range(len(outer))))  # type: ignore[no-any-return]
+        return ops.reduce_sum(g, axes=tuple(range(len(outer))))
     batch = [iota(shape=(*outer, 1), axis=k, dtype=indices.dtype) for k in range(batch_dims)]
     where = concat(*batch, indices, axis=len(outer)) if batch else indices
-    return ops.scatter_nd(zeros(x.shape, x), where, g, reduction="add")  # type: ignore[no-any-return]
+    return ops.scatter_nd(zeros(x.shape, x), where, g, reduction="add")
 
 
 gather_nd = register(

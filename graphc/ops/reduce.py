@@ -285,7 +285,7 @@ def _running(name: str, ufunc: np.ufunc, template: str, summary: str, rule: Rule
 def _cumsum_gradient(
     g: Value, x: Value, y: Value, *, axis: int, exclusive: bool = False, reverse: bool = False
 ) -> Value:
-    return cumsum(g, axis=axis, exclusive=exclusive, reverse=not reverse)  # type: ignore[no-any-return]
+    return cumsum(g, axis=axis, exclusive=exclusive, reverse=not reverse)
 
 
 def _cumprod_gradient(
@@ -309,14 +309,14 @@ def _cumprod_gradient(
     def later(v: Value, distance: int) -> Value:
         """v[j + distance] at j, 0 beyond the end."""
         shift = tuple(distance if k == axis else 0 for k in range(v.rank))
-        return pad(v, np.zeros((), v.dtype.numpy), low=tuple(-n for n in shift), high=shift)  # type: ignore[no-any-return]
+        return pad(v, np.zeros((), v.dtype.numpy), low=tuple(-n for n in shift), high=shift)
 
     total, factor, distance = later(g, 1) if exclusive else g, later(x, 1), 1
     while distance < extent:
         total = add(total, mul(factor, later(total, distance)))
         factor = mul(factor, later(factor, distance))
         distance *= 2
-    return mul(cumprod(x, axis=axis, exclusive=True), total)  # type: ignore[no-any-return]
+    return mul(cumprod(x, axis=axis, exclusive=True), total)
 
 
 cumsum = _running(
@@ -458,7 +458,7 @@ def _window_gradient(
         zeros((count,), x), reshape(places, shape=(found,)), reshape(g, shape=(found,)), axis=0, reduction="add"
     )
     ordered = reshape(flat, shape=tuple(x.shape[k] for k in order))
-    return transpose(ordered, perm=tuple(map(order.index, range(x.rank))))  # type: ignore[no-any-return]
+    return transpose(ordered, perm=tuple(map(order.index, range(x.rank))))
 
 
 def _window_sum_gradient(
@@ -473,7 +473,7 @@ def _window_sum_gradient(
         high[axis] = x.shape[axis] + before - g.shape[axis] * stride
     spaced = pad(spread(g, apart), np.zeros((), g.dtype.numpy), low=tuple(low), high=tuple(high))
     once = {"strides": (1,) * len(axes), "padding": ((0, 0),) * len(axes)}
-    return reduce_window(spaced, combine="add", axes=axes, window=window, dilation=dilation, **once)  # type: ignore[no-any-return]
+    return reduce_window(spaced, combine="add", axes=axes, window=window, dilation=dilation, **once)
 
 
 reduce_window = register(

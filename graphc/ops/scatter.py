@@ -68,8 +68,8 @@ def _gradient(node: Node, cotangents: tuple[Value | None, ...], wanted: tuple[bo
     def read(data: Value) -> Value:
         """What stands where each update went."""
         if node.op.name == "scatter_nd":
-            return ops.gather_nd(data, indices)  # type: ignore[no-any-return]
-        return ops.gather_elements(data, indices, axis=node.attrs["axis"])  # type: ignore[no-any-return]
+            return ops.gather_nd(data, indices)
+        return ops.gather_elements(data, indices, axis=node.attrs["axis"])
 
     for_x: Value | None = None
     for_updates: Value | None = None
@@ -97,12 +97,12 @@ def _remains(node: Node) -> Value:
     if node.op.name == "scatter_elements":
         number = reshape(iota(shape=(product(indices.shape),), axis=0, dtype=_INT64), shape=indices.shape)
         board = make(node.op, zeros(x.shape, number), indices, number, axis=node.attrs["axis"])[0]
-        return eq(ops.gather_elements(board, indices, axis=node.attrs["axis"]), number)  # type: ignore[no-any-return]
+        return eq(ops.gather_elements(board, indices, axis=node.attrs["axis"]), number)
     outer, depth = indices.shape[:-1], indices.shape[-1]
     number = reshape(iota(shape=(product(outer),), axis=0, dtype=_INT64), shape=outer)
     board = make(node.op, zeros(x.shape[:depth], number), indices, number)[0]
     last = reshape(eq(ops.gather_nd(board, indices), number), shape=(*outer, *(1 for _ in updates.shape[len(outer) :])))
-    return ops.broadcast_to(last, shape=updates.shape)  # type: ignore[no-any-return]
+    return ops.broadcast_to(last, shape=updates.shape)
 
 
 def _factor_gradient(
@@ -119,7 +119,7 @@ def _factor_gradient(
     nothing = zeros(scaled.shape, scaled)
     count, factor = cast(is_zero, dtype=updates.dtype), select(is_zero, updates, 0.0)
     count, factor = (sub(read(write(nothing, v, "add")), v) for v in (count, factor))
-    return mul(others, select(eq(count, 0.0), 1.0, select(eq(count, 1.0), factor, 0.0)))  # type: ignore[no-any-return]
+    return mul(others, select(eq(count, 0.0), 1.0, select(eq(count, 1.0), factor, 0.0)))
 
 
 def _scatter_elements_type(

@@ -1,0 +1,250 @@
+"""What users test with: `check_grad` holds the derivatives that graphc builds against finite differences.
+
+For a function f, arguments x, a direction v and weights u, the number d/dt <u, f(x + t v)> at t = 0 is found three ways:
+
+    from values of f alone      central differences, extrapolated to step 0
+    forward, jvp                <u, J v>
+    reverse, vjp                <J' u, v>
+
+One random pair (u, v) tells whether all of J is right: an error anywhere changes the number with probability 1. All is
+computed in float64 by the operations' references, so that the tolerance can be tight; a graph over narrower floats is
+widened first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from graphc.autodiff.reverse import carries_gradient
+from graphc.autodiff.transforms import Names, jvp, vjp
+from graphc.errors import GradientError
+from graphc.ir.dtypes import DType, dtype_of
+from graphc.ir.graph import Graph, Literal, Node, Value, make, rebuild
+from graphc.ir.interpret import run
+from graphc.ir.types import OptionalType, SequenceType, TensorType, Type
+
+__all__ = ["Slope", "check_grad", "in_float64", "slope_at_zero"]
+
+FLOAT64 = dtype_of("float64")
+MODES = ("reverse", "forward")
+
+
+def check_grad(
+    f: Callable[..., Any] | Graph,
+    *arguments: Any,
+    wrt: Names | Sequence[int] | int | None = None,
+    order: int = 1,
+    modes: Iterable[str] = MODES,
+    rtol: float = 1e-7,
+    atol: float = 1e-9,
+    key: int = 0,
+) -> None:
+    """Check the derivatives of `f` at `arguments` against finite differences.
+
+    `f` is a graph, or a Python function of arrays, which is traced. `wrt` says with respect to what: names of a
+    graph's inputs, positions of a function's arguments; all that are floating point by default. With `order` n, the
+    derivatives up to the n-th are checked, each as the derivative of the one before. `key` draws another direction.
+
+    The point must not be at a kink or at the border of what `f` is defined on. Raises AssertionError that names the
+    operand, the mode, the order, and both numbers; GradientError when finite differences cannot tell.
+    """
+    modes = tuple(modes)
+    if unknown := [m for m in modes if m not in MODES] or not modes:
+        raise ValueError(f"check_grad: modes are {modes}, {unknown} is unknown; known are {MODES}")
+    if order < 1:
+        raise ValueError(f"check_grad: order is {order}, 1 or more is needed")
+    if isinstance(f, Graph):
+        graph, flat, groups = f, list(arguments), [[name] for name in f.input_names]
+    else:
+        graph, flat, groups = _traced(f, arguments)
+    graph = in_float64(graph)
+    point = [_wide(a, v.type) for a, v in zip(flat, graph.inputs, strict=True)]
+    names = _names(graph, wrt, groups)
+    rng = np.random.default_rng(key)
+    for level in range(1, order + 1):
+        of = [n for n, v in zip(graph.output_names, graph.outputs, strict=True) if carries_gradient(v.type)]
+        _check(_Case(graph, point, names, of, level), modes, rtol, atol, rng)
+        if level < order:
+            pulled = vjp(graph, names, of)
+            weights = [_normal(rng, y) for y, v in zip(run(graph, *point), graph.outputs, strict=True) if _is_float(v)]
+            count = len(graph.outputs)
+            graph = Graph(pulled.inputs, pulled.outputs[count:], pulled.output_names[count:])
+            point = [*point, *weights]
+
+
+class _Case(NamedTuple):
+    graph: Graph
+    point: list[Any]
+    wrt: list[str]
+    of: list[str]
+    order: int
+
+
+def _check(case: _Case, modes: Sequence[str], rtol: float, atol: float, rng: np.random.Generator) -> None:
+    graph, point, wrt, of, _ = case
+    keep = [n in of for n in graph.output_names]
+    weights = [_normal(rng, y) for y, kept in zip(run(graph, *point), keep, strict=True) if kept]
+    at = [graph.input_names.index(name) for name in wrt]
+    directions = [_normal(rng, point[k]) * _size(point[k]) for k in at]
+
+    def along(t: float, moved: Sequence[np.ndarray]) -> float:
+        shifted = list(point)
+        for k, v in zip(at, moved, strict=True):
+            shifted[k] = point[k] + t * v
+        results = [y for y, kept in zip(run(graph, *shifted), keep, strict=True) if kept]
+        return _dot(weights, results)
+
+    slopes: dict[str, list[float]] = {}  # of each mode, by operand
+    total = len(graph.outputs)
+    if "reverse" in modes:
+        cotangents = run(vjp(graph, wrt, of), *point, *weights)[total:]
+        slopes["reverse"] = [_dot([g], [v]) for g, v in zip(cotangents, directions, strict=True)]
+    if "forward" in modes:
+        pushed = jvp(graph, wrt, of)
+        slopes["forward"] = [
+            _dot(weights, run(pushed, *point, *_only(directions, k))[total:]) for k in range(len(directions))
+        ]
+    scale = _dot([np.abs(u) for u in weights], [np.ones_like(u) for u in weights])
+    for k, name in enumerate(wrt):
+        moved = _only(directions, k)
+        expected = slope_at_zero(lambda t, moved=moved: along(t, moved))  # type: ignore[misc]
+        for mode in modes:
+            _compare(case, mode, name, slopes[mode][k], expected, rtol, atol * max(scale, 1.0))
+
+
+def _compare(case: _Case, mode: str, name: str, found: float, expected: Slope, rtol: float, atol: float) -> None:
+    allowed = atol + rtol * max(abs(expected.value), abs(found) if np.isfinite(found) else 0.0)
+    difference = abs(found - expected.value)
+    if difference <= allowed:
+        return
+    what = f"the derivative of {', '.join(case.of)} with respect to {name!r}, in a random direction"
+    if not expected.error <= allowed:
+        raise GradientError(
+            f"check_grad cannot tell {what} (order {case.order}): finite differences do not settle, they give "
+            f"{expected.value:.12g} give or take {expected.error:.2g}; is the point at a kink or at the border of what "
+            "the function is defined on?"
+        )
+    relative = difference / max(abs(expected.value), 1e-300)
+    raise AssertionError(
+        f"{what} (order {case.order}), is {expected.value:.12g} by finite differences (give or take "
+        f"{expected.error:.1g}), but {found:.12g} by {mode} mode: relative error {relative:.2g}, rtol {rtol:.2g}"
+    )
+
+
+def _only(directions: Sequence[np.ndarray], k: int) -> list[np.ndarray]:
+    return [v if j == k else np.zeros_like(v) for j, v in enumerate(directions)]
+
+
+def _dot(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float:
+    return float(sum(np.sum(x * y) for x, y in zip(a, b, strict=True)))
+
+
+def _normal(rng: np.random.Generator, like: np.ndarray) -> np.ndarray:
+    return np.asarray(rng.standard_normal(np.shape(like)))
+
+
+def _size(x: np.ndarray) -> float:
+    """How large the elements of an argument are, so that a step is small for it."""
+    return float(np.sqrt(np.mean(np.square(x)))) or 1.0 if x.size else 1.0
+
+
+# ------------------------------------------------------------------------------------------------ finite differences
+
+
+class Slope(NamedTuple):
+    """A derivative found from values, and how far it may be off."""
+
+    value: float
+    error: float
+
+
+def slope_at_zero(f: Callable[[float], float], step: float = 0.02, shrink: float = 1.6, steps: int = 16) -> Slope:
+    """f'(0) from central differences over ever smaller steps, extrapolated to step 0 (Richardson).
+
+    A central difference is off by a power series in the square of the step; each column of the tableau removes the
+    next term of it. The entry that differs least from those it was made of is taken (C. Ridders, "Accurate computation
+    of F'(x) and F'(x) F''(x)", 1982). Steps at which `f` is not finite are left out; the error is infinite when
+    fewer than two are left.
+    """
+    best, row = Slope(float("nan"), float("inf")), list[float]()
+    for k in range(steps):
+        h = step / shrink**k
+        difference = (f(h) - f(-h)) / (2 * h)
+        if not np.isfinite(difference):
+            row = []
+            continue
+        above, row, factor = row, [difference], shrink**2
+        for j, older in enumerate(above):
+            newer = row[j]
+            row.append((newer * factor - older) / (factor - 1))
+            factor *= shrink**2
+            error = max(abs(row[-1] - newer), abs(row[-1] - older))
+            if error <= best.error:
+                best = Slope(row[-1], error)
+    return best
+
+
+# ------------------------------------------------------------------------------------------- what is being checked
+
+
+def _traced(f: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Graph, list[Any], list[list[str]]]:
+    """The function as a graph, the values of its inputs, and the inputs that each argument is made of."""
+    from graphc.frontends.python.trace import describe, trace
+    from graphc.frontends.python.tree import flatten
+
+    graph = trace(f, *arguments)
+    leaves = [[leaf for leaf in flatten(a)[0] if describe(leaf, "") is not None] for a in arguments]
+    names = iter(graph.input_names)
+    return graph, [leaf for group in leaves for leaf in group], [[next(names) for _ in group] for group in leaves]
+
+
+def _names(graph: Graph, wrt: Names | Sequence[int] | int | None, groups: Sequence[Sequence[str]]) -> list[str]:
+    """The inputs to move: those asked for by name or by the argument they belong to, or all floating point ones."""
+    floats = [n for n, v in zip(graph.input_names, graph.inputs, strict=True) if _is_float(v)]
+    if wrt is None:
+        return floats
+    chosen = [wrt] if isinstance(wrt, str | int | Value) else list(wrt)
+    found: list[str] = []
+    for c in chosen:
+        if isinstance(c, int):
+            found += groups[c]
+        else:
+            found.append(c.node.attrs["name"] if isinstance(c, Value) and c.node.op.name == "input" else c)  # type: ignore[arg-type]
+    for name in found:
+        if name not in floats:
+            raise GradientError(
+                f"check_grad moves floating point inputs only, and {name!r} is none: they are {', '.join(floats)}"
+            )
+    return found
+
+
+def _is_float(v: Value) -> bool:
+    return carries_gradient(v.type)
+
+
+def _wide(argument: Any, t: Type) -> Any:
+    return np.asarray(argument, np.float64) if carries_gradient(t) else argument
+
+
+def in_float64(graph: Graph) -> Graph:
+    """The same program with float64 in the place of every narrower float: inputs, constants, casts and bodies."""
+
+    def widened(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
+        return make(node.op, *inputs, **{name: _wide_attribute(v) for name, v in node.attrs.items()})
+
+    return rebuild(graph, widened)
+
+
+def _wide_attribute(attr: Any) -> Any:
+    if isinstance(attr, DType):
+        return FLOAT64 if attr.is_float else attr
+    if isinstance(attr, TensorType):
+        return attr.with_dtype(FLOAT64) if attr.dtype.is_float else attr
+    if isinstance(attr, Literal):
+        return Literal(attr.array.astype(np.float64), attr.name) if attr.dtype.is_float else attr
+    if isinstance(attr, SequenceType | OptionalType):
+        return type(attr)(_wide_attribute(attr.element))
+    return in_float64(attr) if isinstance(attr, Graph) else attr
