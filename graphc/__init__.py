@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graphc import backend
     from graphc.api import compile as compile
+    from graphc.api import function as function
     from graphc.api import load as load
     from graphc.frontends.python.control import checkpoint as checkpoint
     from graphc.frontends.python.control import cond as cond
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from graphc.frontends.python.control import fori_loop as fori_loop
     from graphc.frontends.python.control import scan as scan
     from graphc.frontends.python.control import while_loop as while_loop
+    from graphc.frontends.python.debug import debug_nans as debug_nans
     from graphc.frontends.python.differentiate import grad as grad
     from graphc.frontends.python.differentiate import hessian_vector_product as hessian_vector_product
     from graphc.frontends.python.differentiate import jvp as jvp
@@ -45,6 +47,7 @@ _PYTHON = "graphc.frontends.python"
 _HOME = {
     "compile": "graphc.api",
     "load": "graphc.api",
+    "function": "graphc.api",
     "Graph": "graphc.ir.graph",
     "Executable": "graphc.runtime.executable",
     "Tensor": f"{_PYTHON}.tensor",
@@ -61,6 +64,7 @@ _HOME = {
     "fori_loop": f"{_PYTHON}.control",
     "scan": f"{_PYTHON}.control",
     "while_loop": f"{_PYTHON}.control",
+    "debug_nans": f"{_PYTHON}.debug",
 }
 
 __all__ = [*_HOME, "backend"]

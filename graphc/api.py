@@ -15,8 +15,9 @@ from graphc.runtime.executable import Executable, GraphSource, Port, Source
 
 if TYPE_CHECKING:
     from graphc.frontends.onnx import OnnxModel
+    from graphc.frontends.python.model import ModelFunction
 
-__all__ = ["compile", "load", "resolve", "source_of"]
+__all__ = ["compile", "function", "load", "resolve", "source_of"]
 
 #: `onnx:NAME` finds a model among these, the topologies that the onnx package ships with generated weights
 _SHIPPED = "backend/test/data/light"
@@ -67,6 +68,16 @@ def compile(
     else:
         executable.source.check()
     return executable
+
+
+def function(model: Any) -> ModelFunction:
+    """A model as a Python function that can be called, composed, traced and differentiated; takes what `load` takes.
+
+    See `graphc.frontends.python.model.ModelFunction`.
+    """
+    from graphc.frontends.python.model import ModelFunction
+
+    return ModelFunction(source_of(model), lambda: load(model))
 
 
 def load(model: Any, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Graph:
