@@ -12,8 +12,9 @@ import numpy as np
 
 from graphc import ops
 from graphc.ir.dims import DimLike
-from graphc.ir.graph import Value
+from graphc.ir.graph import Node, Value, make
 from graphc.ir.types import TensorType
+from graphc.ops.batching import case_by_case, move_axis
 from graphc.ops.gradient import by_operand
 from graphc.ops.injective import pad, reshape, slice_, tensor_operand, transpose
 from graphc.ops.linalg import exact
@@ -106,6 +107,33 @@ def _conv_samples() -> Iterable[Sample]:
     yield case((0, 3, 6, 6), (4, 3, 3, 3))
 
 
+def _conv_batch(node: Node, operands: tuple[Value, ...], batched: tuple[bool, ...], size: DimLike) -> Sequence[Value]:
+    """The cases are more images, more filters of each group, or more groups."""
+    (x, w), groups = operands, node.attrs.get("groups", 1)
+    if not batched[1]:
+        y = make(node.op, reshape(x, shape=(size * x.shape[1], *x.shape[2:])), w, **node.attrs)[0]
+        return [reshape(y, shape=(size, x.shape[1], *y.shape[1:]))]
+    outs = w.shape[1] // groups
+    filters = reshape(w, shape=(size, groups, outs, *w.shape[2:]))
+    if not batched[0]:
+        filters = reshape(move_axis(filters, 0, 1), shape=(size * w.shape[1], *w.shape[2:]))
+        y = make(node.op, x, filters, **node.attrs)[0]
+        return [_unfold(y, (groups, size, outs), 1)]
+    if not isinstance(size, int):  # the number of groups must be known
+        return case_by_case(node, operands, batched, size)
+    images = reshape(move_axis(x, 0, 1), shape=(x.shape[1], size * x.shape[2], *x.shape[3:]))
+    filters = reshape(w, shape=(size * w.shape[1], *w.shape[2:]))
+    y = make(node.op, images, filters, **{**node.attrs, "groups": size * groups})[0]
+    return [_unfold(y, (size, groups, outs), 0)]
+
+
+def _unfold(y: Value, folded: Sequence[DimLike], cases: int) -> Value:
+    """y[N, C, ...] with its channels taken apart into three axes, and that of the cases put in front."""
+    apart = reshape(y, shape=(y.shape[0], *folded, *y.shape[2:]))
+    first = move_axis(apart, 1 + cases, 0)
+    return reshape(first, shape=(*first.shape[:2], first.shape[2] * first.shape[3], *first.shape[4:]))  # type: ignore[no-any-return]
+
+
 conv = register(
     OpSpec(
         name="conv",
@@ -118,6 +146,7 @@ conv = register(
             lambda g, x, w, y, **window: _input_cotangent(g, x, w, **window),
             lambda g, x, w, y, **window: _weight_cotangent(g, x, w, **window),
         ),
+        batch=_conv_batch,
         samples=_conv_samples,
     )
 )
@@ -227,66 +256,65 @@ def conv_transpose(
     groups: int = 1,
     output_padding: Sequence[int] | None = None,
 ) -> Value:
-    """The transposed convolution of x[N, C, *S] with w[C, O/groups, *K], as one ordinary convolution.
+    """The transposed convolution of x[N, C, *S] with w[C, O/groups, *K], as ordinary convolutions.
 
     Result extent: (S - 1) * stride + (K - 1) * dilation + 1 + output_padding - padding at both ends.
 
     With stride s, output element q*s + r sums x[q - j] * w[j*s + r] over j: every phase r is a convolution of x with
-    every s-th tap. All phases become output channels of one convolution with ceil(K/s) taps, which are then woven
-    together by a transpose; no zeros are inserted between the elements of x, and none multiplied. Phases that no tap
-    belongs to (K < s) are zeros laid between the others.
+    every s-th tap. Phases become output channels of one convolution (those with fewer taps of another one, if there
+    are enough filters to fill it); a transpose then weaves them together. No zeros are inserted between the elements of
+    x. Phases that no tap belongs to (K < s) are zeros laid between the others.
     """
     spatial = x.rank - 2
     extra = tuple(output_padding) if output_padding is not None else (0,) * spatial
     if all(s == 1 for s in strides):
-        taps: list[int] = [int(k) for k in w.shape[2:]]
         steps = tuple(dilation)  # the convolution itself can skip
     else:
         w = _dilate(w, dilation)
-        taps = [int(k) for k in w.shape[2:]]
         steps = (1,) * spatial
-    reach = [-(-k // s) for k, s in zip(taps, strides, strict=True)]  # taps of a phase
-    phases = [min(s, k) for k, s in zip(taps, strides, strict=True)]
-    channels, per_group = int(w.shape[0]), int(w.shape[1])
+    taps = [int(k) for k in w.shape[2:]]
+    apart = int(w.shape[1]) >= FEW_FILTERS
+    phases = [_phases(k, s, apart) for k, s in zip(taps, strides, strict=True)]
 
-    # weights [C, O/g, K] -> [g * phases * O/g, C/g, reach], taps in reverse; phases before filters, so that blocks of
-    # filters stay whole when the phases are woven together
-    w = _pad_high(w, [0, 0, *(j * r - k for j, r, k in zip(reach, phases, taps, strict=True))])
-    split = [groups, channels // groups, per_group, *(n for j, r in zip(reach, phases, strict=True) for n in (j, r))]
-    js, rs = [3 + 2 * k for k in range(spatial)], [4 + 2 * k for k in range(spatial)]
-    w = transpose(reshape(w, shape=tuple(split)), perm=(0, *rs, 2, 1, *js))
-    w = reshape(w, shape=(groups * per_group * math.prod(phases), channels // groups, *reach))
-    if spatial and any(j > 1 for j in reach):
-        ends = tuple(int(d) for d in w.shape[:2])
-        w = slice_(
-            w,
-            starts=(0, 0, *(j - 1 for j in reach)),
-            stops=(*ends, *(-1 for _ in reach)),
-            steps=(1, 1, *(-1 for _ in reach)),
-        )
-
-    # the convolution computes only the phases' elements that the result keeps
+    # the convolutions compute only the phases' elements that the result keeps
     wanted: list[DimLike] = []
-    conv_padding: list[tuple[int, int]] = []
+    dropped: list[int] = []
     skip: list[int] = []
-    for d, k, s, j, e, (low, high), more in zip(x.shape[2:], taps, strides, reach, steps, padding, extra, strict=True):
+    after: list[int] = []
+    for d, k, s, e, (low, high), more, alike in zip(
+        x.shape[2:], taps, strides, steps, padding, extra, phases, strict=True
+    ):
         extent = (d - 1) * s + (k - 1) * e + 1 - low - high + more
-        dropped = min(low // s, (j - 1) * e)
-        before = (j - 1) * e - dropped
-        rest = low - dropped * s
-        after = (rest + extent + s - 1) // s - d - before + (j - 1) * e
-        conv_padding.append((before, max(after, 0) if isinstance(after, int) else (j - 1) * e))
+        fewest, most = _reach(k, s, alike[-1]), _reach(k, s, alike[0])
+        dropped.append(min(low // s, (fewest - 1) * e))
+        skip.append(low - dropped[-1] * s)
         wanted.append(extent)
-        skip.append(rest)
-    y = conv(x, w, strides=(1,) * spatial, padding=tuple(conv_padding), dilation=steps, groups=groups)
+        end = (skip[-1] + extent + s - 1) // s - d + dropped[-1]
+        after.append(max(end, 0) if isinstance(end, int) else (most - 1) * e)
 
-    outs = groups * per_group
-    if any(s > 1 for s in strides):
-        y = reshape(y, shape=(y.shape[0], groups, *phases, per_group, *y.shape[2:]))
-        weave = [n for k in range(spatial) for n in (3 + spatial + k, 2 + k)]
-        y = transpose(y, perm=(0, 1, 2 + spatial, *weave))
-        y = _pad_high(y, [0, 0, 0, *(n for s, r in zip(strides, phases, strict=True) for n in (0, s - r))])
-        y = reshape(y, shape=(y.shape[0], outs, *(q * s for q, s in zip(y.shape[3::2], strides, strict=True))))
+    w = _by_phases(w, groups, taps, strides, phases)
+
+    def some_phases(chosen: Sequence[range]) -> Value:
+        """[N, groups, *phases, O/groups, *positions] for some of the phases, by one convolution."""
+        reach = [_reach(k, s, rs) for k, s, rs in zip(taps, strides, chosen, strict=True)]
+        ends = [((j - 1) * e - first, last) for j, e, first, last in zip(reach, steps, dropped, after, strict=True)]
+        filters = _filters(w, reach, chosen)
+        y = conv(x, filters, strides=(1,) * spatial, padding=tuple(ends), dilation=steps, groups=groups)
+        return reshape(y, shape=(x.shape[0], groups, *map(len, chosen), w.shape[2], *y.shape[2:]))  # type: ignore[no-any-return]
+
+    def all_phases(chosen: tuple[range, ...] = ()) -> Value:
+        axis = len(chosen)
+        if axis == spatial:
+            return some_phases(chosen)
+        parts = [all_phases((*chosen, alike)) for alike in phases[axis]]
+        return parts[0] if len(parts) == 1 else ops.concat(*parts, axis=2 + axis)  # type: ignore[no-any-return]
+
+    y = all_phases()
+    weave = [n for k in range(spatial) for n in (3 + spatial + k, 2 + k)]
+    y = transpose(y, perm=(0, 1, 2 + spatial, *weave))
+    y = _pad_high(y, [0, 0, 0, *(n for s, alike in zip(strides, phases, strict=True) for n in (0, s - alike[-1].stop))])
+    positions = (q * s for q, s in zip(y.shape[3::2], strides, strict=True))
+    y = reshape(y, shape=(x.shape[0], groups * w.shape[2], *positions))
     # output padding may reach past the last element that any tap touches
     missing = [
         max(n + r - d, 0) if isinstance(n, int) and isinstance(d, int) else 0
@@ -297,6 +325,53 @@ def conv_transpose(
     if any(skip) or stops != y.shape:
         y = slice_(y, starts=starts, stops=stops, steps=(1,) * y.rank)
     return y
+
+
+#: fewer output channels than this do not fill the vectors of a convolution
+FEW_FILTERS = 16
+
+
+def _phases(taps: int, stride: int, apart: bool) -> list[range]:
+    """The phases 0 to stride - 1 that taps belong to; `apart`: those with one tap less stand for themselves, last."""
+    longer = taps % stride
+    if taps < stride or not longer or not apart:
+        return [range(min(taps, stride))]
+    return [range(longer), range(longer, stride)]
+
+
+def _reach(taps: int, stride: int, phases: range) -> int:
+    """How many taps each of the phases has."""
+    return -(-(taps - phases.start) // stride)
+
+
+def _by_phases(
+    w: Value, groups: int, taps: Sequence[int], strides: Sequence[int], phases: Sequence[Sequence[range]]
+) -> Value:
+    """Weights [C, O/groups, *K] as [groups, C/groups, O/groups, *(reach, phases)]: tap j*s + r at (j, r)."""
+    split = [(_reach(k, s, alike[0]), alike[-1].stop) for k, s, alike in zip(taps, strides, phases, strict=True)]
+    w = _pad_high(w, [0, 0, *(j * r - k for (j, r), k in zip(split, taps, strict=True))])
+    channels, per_group = int(w.shape[0]), int(w.shape[1])
+    shape = (groups, channels // groups, per_group, *(n for pair in split for n in pair))
+    return reshape(w, shape=shape)  # type: ignore[no-any-return]
+
+
+def _filters(w: Value, reach: Sequence[int], phases: Sequence[range]) -> Value:
+    """The weights of some phases for `conv`: [groups * phases * O/groups, C/groups, *reach], taps in reverse.
+
+    Phases stand before filters, so that blocks of filters stay whole when the phases are woven together.
+    """
+    spatial = len(reach)
+    outer = tuple(int(d) for d in w.shape[:3])
+    w = slice_(
+        w,
+        starts=(0, 0, 0, *(n for j, rs in zip(reach, phases, strict=True) for n in (j - 1, rs.start))),
+        stops=(*outer, *(n for rs in phases for n in (-1, rs.stop))),
+        steps=(1, 1, 1, *(n for _ in range(spatial) for n in (-1, 1))),
+    )
+    js, rs = [3 + 2 * k for k in range(spatial)], [4 + 2 * k for k in range(spatial)]
+    w = transpose(w, perm=(0, *rs, 2, 1, *js))
+    filters = math.prod(outer[::2]) * math.prod(map(len, phases))
+    return reshape(w, shape=(filters, outer[1], *reach))  # type: ignore[no-any-return]
 
 
 def _pad_high(x: Value, amounts: Sequence[int]) -> Value:
