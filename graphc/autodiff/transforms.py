@@ -2,18 +2,20 @@
 
 What to differentiate and with respect to what is said by name: of inputs, of outputs, or of values in between as the
 text form numbers them (`"%7"`); a `Value` will do as well. By default it is the only output, and every floating point
-input. The results are graphs over the same inputs, so transformations can be applied to transformations.
+input. The results are graphs over the same inputs, so transformations can be applied to transformations; where a name
+such as `ct_NAME` is taken by an earlier one, a number tells them apart: `ct2_NAME`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from graphc import ops
 from graphc.autodiff.reverse import carries_gradient, pullback
 from graphc.errors import GradientError, NotConnectedError, NotDifferentiableError
-from graphc.ir.graph import Graph, Value, constant, describe_location, input_value, toposort
+from graphc.ir.graph import Graph, Value, describe_location, input_value, toposort
 from graphc.ir.text import value_names
 from graphc.ops.functions import full
 
@@ -31,13 +33,13 @@ def vjp(graph: Graph, wrt: Names | None = None, of: Names | None = None) -> Grap
     """
     chosen = _outputs(graph, of)
     sources = _sources(graph, wrt)
-    cotangents = [input_value(f"ct_{name}", v.type) for name, v in chosen.items()]
+    cotangents = _new_inputs("ct", chosen, graph)
     found = pullback(list(chosen.values()), cotangents, list(sources.values()))
     results = [zeros_like(v) if g is None else g for g, v in zip(found, sources.values(), strict=True)]
     return Graph(
         (*graph.inputs, *cotangents),
         (*graph.outputs, *results),
-        (*graph.output_names, *(f"grad_{name}" for name in sources)),
+        (*graph.output_names, *_new_names("grad", sources, graph.output_names)),
     )
 
 
@@ -49,11 +51,13 @@ def jvp(graph: Graph, wrt: Names | None = None, of: Names | None = None) -> Grap
     """
     chosen = _outputs(graph, of)
     sources = _sources(graph, wrt)
-    tangents = [input_value(f"t_{name}", v.type) for name, v in sources.items()]
+    tangents = _new_inputs("t", sources, graph)
     found = pushforward(list(chosen.values()), list(sources.values()), tangents)
     results = [zeros_like(v) if t is None else t for t, v in zip(found, chosen.values(), strict=True)]
     return Graph(
-        (*graph.inputs, *tangents), (*graph.outputs, *results), (*graph.output_names, *(f"t_{name}" for name in chosen))
+        (*graph.inputs, *tangents),
+        (*graph.outputs, *results),
+        (*graph.output_names, *_new_names("t", chosen, graph.output_names)),
     )
 
 
@@ -94,7 +98,8 @@ def value_and_grad(graph: Graph, wrt: Names | None = None, of: str | Value | Non
         if g is None:
             raise NotConnectedError(_why_not_connected(label, v, name, loss))
     grads = [g for g in found if g is not None]
-    return Graph(graph.inputs, (*graph.outputs, *grads), (*graph.output_names, *(f"grad_{n}" for n in sources)))
+    names = _new_names("grad", sources, graph.output_names)
+    return Graph(graph.inputs, (*graph.outputs, *grads), (*graph.output_names, *names))
 
 
 def grad(graph: Graph, wrt: Names | None = None, of: str | Value | None = None) -> Graph:
@@ -111,7 +116,7 @@ def hessian_vector_product(graph: Graph, wrt: Names | None = None, of: str | Val
     """
     sources = _sources(graph, wrt)
     first = grad(graph, wrt, of)
-    tangents = [input_value(f"t_{name}", v.type) for name, v in sources.items()]
+    tangents = _new_inputs("t", sources, graph)
     found = pushforward(first.outputs, list(sources.values()), tangents)
     results = [zeros_like(v) if t is None else t for t, v in zip(found, sources.values(), strict=True)]
     return Graph((*graph.inputs, *tangents), results, [f"hvp_{name}" for name in sources])
@@ -145,6 +150,22 @@ def _sources(graph: Graph, wrt: Names | None) -> dict[str, Value]:
     if wrt is None:
         return {n: v for n, v in inputs.items() if carries_gradient(v.type)}
     return _named(graph, wrt, "differentiate with respect to", inputs)
+
+
+def _new_names(prefix: str, names: Iterable[str], taken: Iterable[str]) -> list[str]:
+    """`PREFIX_NAME`, or `PREFIX2_NAME` and so on where the graph has that name already: it may be a derivative itself."""
+    used, result = set(taken), list[str]()
+    for name in names:
+        numbered = (f"{prefix}{k if k > 1 else ''}_{name}" for k in itertools.count(1))
+        result.append(next(label for label in numbered if label not in used))
+        used.add(result[-1])
+    return result
+
+
+def _new_inputs(prefix: str, values: Mapping[str, Value], graph: Graph) -> list[Value]:
+    """An input of the type of each value."""
+    names = _new_names(prefix, values, graph.input_names)
+    return [input_value(name, v.type) for name, v in zip(names, values.values(), strict=True)]
 
 
 def _named(graph: Graph, names: Names, purpose: str, first: dict[str, Value]) -> dict[str, Value]:

@@ -284,7 +284,7 @@ def _slice_gradient(
     first = [a + (n - 1) * c if c < 0 else a for a, c, n in zip(starts, steps, g.shape, strict=True)]
     spaced = spread(g, [operator.abs(c) for c in steps])
     high = tuple(d - a - n for d, a, n in zip(x.shape, first, spaced.shape, strict=True))
-    if not any((*first, *high)):
+    if all(n == 0 for n in (*first, *high)):
         return spaced
     return pad(spaced, np.zeros((), g.dtype.numpy), low=tuple(first), high=high)
 

@@ -14,7 +14,6 @@ import ml_dtypes
 import numpy as np
 
 from graphc import ops
-from graphc.errors import GradientNotWrittenError
 from graphc.ir.dims import DimLike, product
 from graphc.ir.dtypes import DType, dtype_of
 from graphc.ir.graph import Value
@@ -293,30 +292,44 @@ def _cumprod_gradient(
 ) -> Value:
     """d y[i] / d x[j] is the product of the elements up to i without j. No division: an element may be 0.
 
-    So x[j] gets (product before j) * s[j] with s[j] = g[j] + x[j + 1] * s[j + 1], a linear recurrence. It is solved by
-    doubling: after a step of length d, s[j] holds what comes from the next 2 * d places.
+    So x[j] gets (product before j) * s[j], where s[j] is the sum over i >= j of g[i] times the product from j + 1 to i.
     """
     if reverse:
         backwards = _cumprod_gradient(flip(g, (axis,)), flip(x, (axis,)), y, axis=axis, exclusive=exclusive)
         return flip(backwards, (axis,))
-    extent = x.shape[axis]
-    if not isinstance(extent, int):
-        raise GradientNotWrittenError(
-            f"the gradient of cumprod along axis {axis} of {x.type} needs to know how long the axis is; "
-            "specialise the graph to a shape first"
-        )
+    if exclusive:
+        g = _later(g, axis, 1)
+    sums = _by_doubling(g, x, axis) if isinstance(x.shape[axis], int) else _by_table(g, x, axis)
+    return mul(cumprod(x, axis=axis, exclusive=True), sums)
 
-    def later(v: Value, distance: int) -> Value:
-        """v[j + distance] at j, 0 beyond the end."""
-        shift = tuple(distance if k == axis else 0 for k in range(v.rank))
-        return pad(v, np.zeros((), v.dtype.numpy), low=tuple(-n for n in shift), high=shift)
 
-    total, factor, distance = later(g, 1) if exclusive else g, later(x, 1), 1
-    while distance < extent:
-        total = add(total, mul(factor, later(total, distance)))
-        factor = mul(factor, later(factor, distance))
+def _later(v: Value, axis: int, distance: int) -> Value:
+    """v[j + distance] at j, 0 beyond the end."""
+    shift = tuple(distance if k == axis else 0 for k in range(v.rank))
+    return pad(v, np.zeros((), v.dtype.numpy), low=tuple(-n for n in shift), high=shift)
+
+
+def _by_doubling(g: Value, x: Value, axis: int) -> Value:
+    """s of `_cumprod_gradient` as the solution of s[j] = g[j] + x[j + 1] * s[j + 1], in log2(extent) steps.
+
+    After a step of length d, s[j] holds what comes from the next 2 * d places.
+    """
+    sums, factor, distance = g, _later(x, axis, 1), 1
+    while distance < x.shape[axis]:
+        sums = add(sums, mul(factor, _later(sums, axis, distance)))
+        factor = mul(factor, _later(factor, axis, distance))
         distance *= 2
-    return mul(cumprod(x, axis=axis, exclusive=True), total)
+    return sums
+
+
+def _by_table(g: Value, x: Value, axis: int) -> Value:
+    """The same for an extent that only the run knows: all products from j + 1 to i stand in a table over j and i."""
+    before, extent, after = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
+    shape = (*before, extent, extent, *after)
+    j, i = (ops.iota(shape=shape, axis=axis + k, dtype=INT64) for k in (0, 1))
+    g_i, x_i = (ops.broadcast_to(reshape(v, shape=(*before, 1, extent, *after)), shape=shape) for v in (g, x))
+    products = cumprod(select(ops.gt(i, j), x_i, 1.0), axis=axis + 1)
+    return reduce_sum(select(ge(i, j), mul(g_i, products), 0.0), axes=(axis + 1,))
 
 
 cumsum = _running(
