@@ -10,6 +10,7 @@ from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Value
 from graphc.ir.scalar import Scalar
 from graphc.ir.types import TensorType
+from graphc.ops.batching import leading
 from graphc.ops.elementwise import add, mul
 from graphc.ops.gradient import by_operand, put
 from graphc.ops.injective import iota, tensor_operand
@@ -66,6 +67,7 @@ frames = register(
         compute=_frames_compute,
         view=_frames_view,
         gradient=by_operand(_frames_gradient),
+        batch=leading(),
         samples=lambda: [
             Sample((np.arange(22, dtype=np.float32).reshape(2, 11),), {"size": 4, "step": 2}),
             Sample((np.arange(7, dtype=np.int64),), {"size": 7, "step": 3}),

@@ -20,6 +20,7 @@ from graphc.ir.dtypes import DType, dtype_of
 from graphc.ir.graph import Node, Value
 from graphc.ir.scalar import Scalar
 from graphc.ir.types import TensorType
+from graphc.ops.batching import lead, leading, move_axis, next_axis
 from graphc.ops.gradient import by_operand, flip, put, spread, zeros
 from graphc.ops.shapes import broadcast_shapes, factor_groups, reshaped_layout, slice_extent
 from graphc.ops.spec import Kind, Layout, OpSpec, Reader, Sample, expect, register
@@ -90,6 +91,7 @@ reshape: OpSpec = register(
         compute=_reshape_compute,
         view=lambda layout, result, *, shape: reshaped_layout(layout, result.static_shape),
         gradient=by_operand(lambda g, x, y, *, shape: reshape(g, shape=x.shape)),
+        batch=leading(lambda *, shape, size: {"shape": (size, *shape)}, takes_size=True),
         samples=lambda: [
             Sample((_CUBE,), {"shape": (6, 4)}),
             Sample((_CUBE,), {"shape": (2, 12)}),
@@ -133,6 +135,7 @@ transpose: OpSpec = register(
         compute=_transpose_compute,
         view=_transpose_view,
         gradient=by_operand(lambda g, x, y, *, perm: transpose(g, perm=tuple(map(perm.index, range(len(perm)))))),
+        batch=leading(lambda *, perm: {"perm": (0, *(p + 1 for p in perm))}),
         samples=lambda: [
             Sample((_CUBE,), {"perm": (2, 0, 1)}),
             Sample((_CUBE,), {"perm": (0, 2, 1)}),
@@ -188,6 +191,16 @@ def _broadcast_gradient(g: Value, x: Value, y: Value, *, shape: tuple[DimLike, .
     return g
 
 
+def _broadcast_batch(
+    node: Node, operands: tuple[Value, ...], batched: tuple[bool, ...], size: DimLike
+) -> Sequence[Value]:
+    """The axes that are missing at the left belong between the cases and the operand's own."""
+    (x,), shape = operands, node.attrs["shape"]
+    missing = (1,) * (len(shape) + 1 - x.rank)
+    apart = reshape(x, shape=(size, *missing, *x.shape[1:])) if missing else x
+    return [broadcast_to(apart, shape=(size, *shape))]
+
+
 broadcast_to = register(
     OpSpec(
         name="broadcast_to",
@@ -198,6 +211,7 @@ broadcast_to = register(
         compute=_broadcast_compute,
         view=_broadcast_view,
         gradient=by_operand(_broadcast_gradient),
+        batch=_broadcast_batch,
         samples=lambda: [
             Sample((_CUBE[:, :1],), {"shape": (2, 3, 4)}),
             Sample((np.arange(4, dtype=np.int32),), {"shape": (2, 3, 4)}),
@@ -289,6 +303,12 @@ def _slice_gradient(
     return pad(spaced, np.zeros((), g.dtype.numpy), low=tuple(first), high=high)
 
 
+def _slice_batch(
+    *, starts: tuple[DimLike, ...], stops: tuple[DimLike, ...], steps: tuple[int, ...], size: DimLike
+) -> dict[str, Any]:
+    return {"starts": (0, *starts), "stops": (size, *stops), "steps": (1, *steps)}
+
+
 slice_ = register(
     OpSpec(
         name="slice",
@@ -301,6 +321,7 @@ slice_ = register(
         compute=_slice_compute,
         view=_slice_view,
         gradient=by_operand(_slice_gradient),
+        batch=leading(_slice_batch, takes_size=True),
         samples=lambda: [
             Sample((_CUBE,), {"starts": (0, 1, 0), "stops": (2, 3, 4), "steps": (1, 1, 1)}),
             Sample((_CUBE,), {"starts": (1, 0, 3), "stops": (-1, 3, -1), "steps": (-1, 2, -2)}),
@@ -371,6 +392,18 @@ def _pad_value_gradient(
     return ops.reduce_sum(ops.select(border, g, 0.0), axes=tuple(range(x.rank)))
 
 
+def _pad_batch(node: Node, operands: tuple[Value, ...], batched: tuple[bool, ...], size: DimLike) -> Sequence[Value]:
+    """Where each case has its own value the border is found and filled by element."""
+    (x, value), low, high = operands, (0, *node.attrs["low"]), (0, *node.attrs["high"])
+    x = lead(x, size, batched[0])
+    if not batched[1]:
+        return [pad(x, value, low=low, high=high)]
+    border = pad(ops.broadcast_to(np.False_, shape=x.shape), np.True_, low=low, high=high)
+    zero = ops.cast(np.False_, dtype=x.dtype)
+    fill = broadcast_to(reshape(value, shape=(size, *(1 for _ in low[1:]))), shape=border.shape)
+    return [ops.select(border, fill, pad(x, zero, low=low, high=high))]
+
+
 pad = register(
     OpSpec(
         name="pad",
@@ -380,6 +413,7 @@ pad = register(
         reference=_pad_reference,
         compute=_pad_compute,
         gradient=by_operand(_pad_gradient, _pad_value_gradient),
+        batch=_pad_batch,
         samples=lambda: [
             Sample((_CUBE, np.float32(7)), {"low": (0, 1, 2), "high": (0, 0, 1)}),
             Sample((_CUBE, np.float32(0)), {"low": (0, -1, 2), "high": (1, 0, -3)}),
@@ -455,6 +489,7 @@ concat = register(
         reference=_concat_reference,
         compute=_concat_compute,
         gradient=_concat_gradient,
+        batch=next_axis,
         samples=lambda: [
             Sample((_CUBE, _CUBE[:, :1], _CUBE[:, :2]), {"axis": 1}),
             Sample((np.arange(3), np.arange(0), np.arange(4)), {"axis": 0}),
@@ -510,6 +545,20 @@ def _gather_compute(result: TensorType, readers: Sequence[Reader], index: Index,
     return x(*index[:axis], chosen, *index[end:])
 
 
+def _gather_batch(node: Node, operands: tuple[Value, ...], batched: tuple[bool, ...], size: DimLike) -> Sequence[Value]:
+    """Indices that each case has its own of are coordinates behind the cases, where x is batched as well."""
+    (x, indices), axis = operands, node.attrs["axis"]
+    if not batched[1]:
+        return [gather(x, indices, axis=axis + 1)]
+    if not batched[0]:
+        return [move_axis(gather(x, indices, axis=axis), axis, 0)]
+    chosen = gather_nd(
+        move_axis(x, axis + 1, 1), reshape(indices, shape=(*indices.shape, 1)), batch_dims=1
+    )  # cases, indices, the axes before, those after
+    of_indices, before = range(1, indices.rank), range(indices.rank, indices.rank + axis)
+    return [transpose(chosen, perm=(0, *before, *of_indices, *range(indices.rank + axis, chosen.rank)))]
+
+
 gather = register(
     OpSpec(
         name="gather",
@@ -521,6 +570,7 @@ gather = register(
         reference=_gather_reference,
         compute=_gather_compute,
         gradient=by_operand(lambda g, x, indices, y, *, axis: put(g, x.shape, indices, axis), None),
+        batch=_gather_batch,
         samples=lambda: [
             Sample((_CUBE, np.array([[0, -1], [1, 1]])), {"axis": 1}),
             Sample((_CUBE, np.array([3, 0, -4], np.int32)), {"axis": 2}),
@@ -572,6 +622,16 @@ def _gather_nd_gradient(g: Value, x: Value, indices: Value, y: Value, *, batch_d
     return ops.scatter_nd(zeros(x.shape, x), where, g, reduction="add")
 
 
+def _gather_nd_batch(
+    node: Node, operands: tuple[Value, ...], batched: tuple[bool, ...], size: DimLike
+) -> Sequence[Value]:
+    (x, indices), batch_dims = operands, node.attrs.get("batch_dims", 0)
+    if not batched[0] and not batch_dims:
+        return [gather_nd(x, indices)]
+    every = [lead(v, size, b) for v, b in zip(operands, batched, strict=True)]
+    return [gather_nd(*every, batch_dims=batch_dims + 1)]
+
+
 gather_nd = register(
     OpSpec(
         name="gather_nd",
@@ -583,6 +643,7 @@ gather_nd = register(
         reference=_gather_nd_reference,
         compute=_gather_nd_compute,
         gradient=by_operand(_gather_nd_gradient, None),
+        batch=_gather_nd_batch,
         samples=lambda: [
             Sample((_CUBE, np.array([[0, 1], [1, -1]])), {"batch_dims": 0}),
             Sample((_CUBE, np.array([[1], [0]])), {"batch_dims": 1}),
@@ -634,6 +695,7 @@ gather_elements = register(
             ),
             None,
         ),
+        batch=next_axis,
         samples=lambda: [
             Sample((_CUBE, np.array([[[0, -1, 2, 1]]])), {"axis": 1}),
             Sample((_CUBE, np.array([[[3, 0, 1, 1, -2]], [[0, 0, 0, 1, 2]]], np.int32)), {"axis": 2}),
@@ -696,6 +758,13 @@ def _shape_of_compute(result: TensorType, readers: Sequence[Reader], index: Inde
     return element
 
 
+def _shape_of_batch(
+    node: Node, operands: tuple[Value, ...], batched: tuple[bool, ...], size: DimLike
+) -> Sequence[Value]:
+    rank = operands[0].rank
+    return [lead(slice_(shape_of(operands[0]), starts=(1,), stops=(rank,), steps=(1,)), size)]
+
+
 shape_of = register(
     OpSpec(
         name="shape_of",
@@ -705,6 +774,7 @@ shape_of = register(
         reference=lambda x: np.array(np.shape(x), np.int64),
         compute=_shape_of_compute,
         no_gradient="its result does not depend on the operand's elements",
+        batch=_shape_of_batch,
         samples=lambda: [Sample((_CUBE,)), Sample((np.float32(1),)), Sample((np.zeros((0, 5), bool),))],
     )
 )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import ml_dtypes
 import numpy as np
 
+from graphc.ir.dims import DimLike
 from graphc.ir.dtypes import dtype_of
-from graphc.ir.graph import Value
+from graphc.ir.graph import Node, Value
 from graphc.ir.types import TensorType
+from graphc.ops.batching import move_axis
 from graphc.ops.gradient import by_operand
-from graphc.ops.injective import tensor_operand, transpose
+from graphc.ops.injective import reshape, tensor_operand, transpose
 from graphc.ops.reduce import accumulator, like
 from graphc.ops.spec import Kind, OpSpec, Sample, expect, register
 
@@ -62,6 +64,24 @@ def _transposed(x: Value) -> Value:
     return transpose(x, perm=(*range(x.rank - 2), x.rank - 1, x.rank - 2))  # type: ignore[no-any-return]
 
 
+def _dot_batch(node: Node, operands: tuple[Value, ...], batched: tuple[bool, ...], size: DimLike) -> Sequence[Value]:
+    """Where one operand is the same in all cases they are rows, or columns, of one larger product."""
+    a, b = operands
+    if all(batched):
+        return [dot(a, b)]
+    if batched[0]:
+        row = b.rank - 2
+        a = move_axis(a, 0, row)
+        folded = reshape(a, shape=(*a.shape[:row], size * a.shape[row + 1], a.shape[-1]))
+        y = dot(folded, b)
+        return [move_axis(reshape(y, shape=(*a.shape[:-1], y.shape[-1])), row, 0)]
+    column = a.rank - 1
+    b = move_axis(b, 0, column)
+    folded = reshape(b, shape=(*b.shape[:column], size * b.shape[-1]))
+    y = dot(a, folded)
+    return [move_axis(reshape(y, shape=(*y.shape[:-1], size, b.shape[-1])), column, 0)]
+
+
 dot = register(
     OpSpec(
         name="dot",
@@ -74,6 +94,7 @@ dot = register(
             lambda g, a, b, y: dot(g, _transposed(b)),
             lambda g, a, b, y: dot(_transposed(a), g),
         ),
+        batch=_dot_batch,
         samples=_dot_samples,
     )
 )

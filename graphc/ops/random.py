@@ -19,9 +19,10 @@ from graphc.ir.dims import DimLike, product
 from graphc.ir.dtypes import DType, dtype_of
 from graphc.ir.graph import Value
 from graphc.ir.scalar import Scalar
-from graphc.ir.types import TensorType, tensor
+from graphc.ir.types import TensorType
+from graphc.ops.batching import leading
 from graphc.ops.elementwise import add, cast, cos, log, lt, mul, shift_right, sqrt, sub
-from graphc.ops.injective import reshape, slice_
+from graphc.ops.injective import reshape, slice_, tensor_operand
 from graphc.ops.spec import Kind, OpSpec, Reader, Sample, expect, register
 
 __all__ = ["bernoulli", "make_key", "normal", "random_bits", "split_key", "threefry2x32", "uniform"]
@@ -49,20 +50,26 @@ def threefry2x32(
 
 
 def _bits_type(key: TensorType, *, shape: tuple[DimLike, ...]) -> TensorType:
-    expect(key == tensor(UINT32, 2), f"random_bits: the key is {key}, uint32[2] is needed")
-    return TensorType(UINT32, shape)
+    tensor_operand("random_bits", 0, key)
+    expect(
+        key.dtype == UINT32 and key.rank >= 1 and key.shape[-1] == 2,
+        f"random_bits: the key is {key}, uint32[2] is needed",
+    )
+    return TensorType(UINT32, (*key.shape[:-1], *shape))
 
 
 def _bits_reference(key: np.ndarray, *, shape: tuple[int, ...]) -> np.ndarray:
     count = np.arange(math.prod(shape), dtype=np.uint64)
-    k0, k1 = np.asarray(key, np.uint32).reshape(2, 1)
+    key = np.asarray(key, np.uint32)
+    k0, k1 = key[..., :1], key[..., 1:]
 
     def rotate(x: np.ndarray, n: int) -> np.ndarray:
         return (x << np.uint32(n)) | (x >> np.uint32(32 - n))
 
     with np.errstate(over="ignore"):
         high, low = (count >> np.uint64(32)).astype(np.uint32), count.astype(np.uint32)
-        return np.asarray(threefry2x32(k0, k1, high, low, rotate, np.uint32)[0].reshape(shape))
+        words = threefry2x32(k0, k1, high, low, rotate, np.uint32)[0]
+    return np.asarray(words.reshape((*key.shape[:-1], *shape)))
 
 
 class _Word:
@@ -81,16 +88,17 @@ class _Word:
 def _bits_compute(
     result: TensorType, readers: Sequence[Reader], index: Sequence[Scalar], *, shape: tuple[int, ...]
 ) -> Scalar:
+    cases = len(index) - len(shape)
     flat: Scalar = s.const(0)
-    for i, extent in zip(index, result.static_shape, strict=True):
+    for i, extent in zip(index[cases:], shape, strict=True):
         flat = flat * extent + i
-    small = product(result.static_shape) <= 2**32  # type: ignore[operator]
+    small = product(shape) <= 2**32  # type: ignore[operator]
     high = s.const(0, UINT32) if small else s.cast(s.scalar("shr", flat, 32), UINT32)
 
     def rotate(x: _Word, n: int) -> _Word:
         return _Word(s.scalar("or", s.scalar("shl", x.e, n), s.scalar("shr", x.e, 32 - n)))
 
-    k0, k1 = (_Word(readers[0](s.const(k))) for k in (0, 1))
+    k0, k1 = (_Word(readers[0](*index[:cases], s.const(k))) for k in (0, 1))
     words = threefry2x32(k0, k1, _Word(high), _Word(s.cast(flat, UINT32)), rotate, lambda n: _Word(s.const(n, UINT32)))
     return words[0].e
 
@@ -99,16 +107,21 @@ random_bits = register(
     OpSpec(
         name="random_bits",
         kind=Kind.INJECTIVE,
-        summary="32 random bits an element from a key (uint32[2]): Threefry-2x32 of the element's position.",
+        summary=(
+            "32 random bits an element from a key (uint32[2]): Threefry-2x32 of the element's position. Of keys "
+            "uint32[..., 2], `shape` bits each."
+        ),
         infer=_bits_type,
         reference=_bits_reference,
         compute=_bits_compute,
         no_gradient="its result is random bits",
+        batch=leading(),
         samples=lambda: [
             Sample((np.array([1, 2], np.uint32),), {"shape": (3, 5)}),
             Sample((np.array([0, 0xFFFFFFFF], np.uint32),), {"shape": (7,)}),
             Sample((np.array([5, 6], np.uint32),), {"shape": ()}),
             Sample((np.array([5, 6], np.uint32),), {"shape": (0, 2)}),
+            Sample((np.arange(12, dtype=np.uint32).reshape(3, 2, 2),), {"shape": (2, 3)}),
         ],
     )
 )

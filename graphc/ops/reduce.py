@@ -16,10 +16,11 @@ import numpy as np
 from graphc import ops
 from graphc.ir.dims import DimLike, product
 from graphc.ir.dtypes import DType, dtype_of
-from graphc.ir.graph import Value
+from graphc.ir.graph import Node, Value
 from graphc.ir.types import TensorType
+from graphc.ops.batching import case_numbers, leading, next_axis
 from graphc.ops.casting import convert
-from graphc.ops.elementwise import DISCRETE, add, cast, div, eq, ge, mul, neg, select
+from graphc.ops.elementwise import DISCRETE, add, cast, div, eq, ge, mul, neg, select, sub
 from graphc.ops.gradient import Rule, by_operand, flip, restore, spread, zero, zeros
 from graphc.ops.injective import pad, reshape, tensor_operand, transpose
 from graphc.ops.spec import Gradient, Kind, OpSpec, Sample, expect, register
@@ -221,6 +222,7 @@ def _position(name: str, numpy: Callable[..., Any], summary: str) -> OpSpec:
             infer=infer,
             reference=reference,
             no_gradient="its result is an index",
+            batch=next_axis,
             samples=samples,
         )
     )
@@ -276,6 +278,7 @@ def _running(name: str, ufunc: np.ufunc, template: str, summary: str, rule: Rule
             infer=infer,
             reference=reference,
             gradient=by_operand(rule),
+            batch=next_axis,
             samples=samples,
         )
     )
@@ -489,6 +492,10 @@ def _window_sum_gradient(
     return reduce_window(spaced, combine="add", axes=axes, window=window, dilation=dilation, **once)
 
 
+def _next_axes(*, axes: Ints, **_: Any) -> dict[str, Any]:
+    return {"axes": tuple(axis + 1 for axis in axes)}
+
+
 reduce_window = register(
     OpSpec(
         name="reduce_window",
@@ -498,6 +505,7 @@ reduce_window = register(
         infer=_reduce_window_type,
         reference=_reduce_window_reference,
         gradient=by_operand(_window_gradient),
+        batch=leading(_next_axes),
         samples=lambda: [
             Sample((x,), {"combine": c, **attrs}) for x, attrs in _window_cases() for c in ("add", "maximum", "minimum")
         ],
@@ -543,6 +551,17 @@ def _window_argmax_reference(
     return np.asarray(np.take_along_axis(places, best, -1)[..., 0], np.int64)
 
 
+def _window_argmax_batch(
+    node: Node, operands: tuple[Value, ...], batched: tuple[bool, ...], size: DimLike
+) -> Sequence[Value]:
+    """Places are counted in all cases together, and the cases' own elements taken off again; -1 stays -1."""
+    found = leading(_next_axes)(node, operands, batched, size)[0]
+    (x,) = operands
+    extents = ops.slice(ops.shape_of(x), starts=(1,), stops=(x.rank,), steps=(1,))
+    before = mul(case_numbers(found.shape), reduce_prod(extents, axes=(0,)))
+    return [select(ge(found, 0), sub(found, before), found)]
+
+
 window_argmax = register(
     OpSpec(
         name="window_argmax",
@@ -552,6 +571,7 @@ window_argmax = register(
         infer=_window_argmax_type,
         reference=_window_argmax_reference,
         no_gradient="its result is an index",
+        batch=_window_argmax_batch,
         samples=lambda: [
             *(Sample((x,), attrs) for x, attrs in _window_cases() if attrs["axes"]),
             *(Sample((x,), {**attrs, "column_major": True}) for x, attrs in itertools.islice(_window_cases(), 2)),

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
-from graphc.ir.dims import product
+from graphc.ir.dims import DimLike, product
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Node, Value, make
 from graphc.ir.types import TensorType
+from graphc.ops.batching import lead, next_axis, with_case
 from graphc.ops.elementwise import cast, div, eq, mul, select, sub
 from graphc.ops.gradient import zeros
 from graphc.ops.injective import iota, reshape, tensor_operand, wrapped_indices
@@ -168,6 +169,7 @@ scatter_elements = register(
         infer=_scatter_elements_type,
         reference=_scatter_elements_reference,
         gradient=_gradient,
+        batch=next_axis,
         samples=_scatter_elements_samples,
     )
 )
@@ -206,6 +208,14 @@ def _scatter_nd_samples() -> Iterable[Sample]:
     yield Sample((np.arange(5), np.array([[1], [1], [3]], np.int32), np.array([10, 20, 30])), {"reduction": "add"})
 
 
+def _scatter_nd_batch(
+    node: Node, operands: tuple[Value, ...], batched: tuple[bool, ...], size: DimLike
+) -> Sequence[Value]:
+    """One scatter into all cases: the case is the first coordinate."""
+    x, indices, updates = (lead(v, size, b) for v, b in zip(operands, batched, strict=True))
+    return make(node.op, x, with_case(indices), updates, **node.attrs)
+
+
 scatter_nd = register(
     OpSpec(
         name="scatter_nd",
@@ -217,6 +227,7 @@ scatter_nd = register(
         infer=_scatter_nd_type,
         reference=_scatter_nd_reference,
         gradient=_gradient,
+        batch=_scatter_nd_batch,
         samples=_scatter_nd_samples,
     )
 )

@@ -11,6 +11,7 @@ from graphc.ir.dims import DimLike
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Node, Value
 from graphc.ir.types import TensorType
+from graphc.ops.batching import next_axis
 from graphc.ops.gradient import zeros
 from graphc.ops.injective import tensor_operand
 from graphc.ops.reduce import accumulator
@@ -78,6 +79,7 @@ sort = register(
         infer=_sort_type,
         reference=_sort_reference,
         gradient=_gradient,
+        batch=next_axis,
         samples=_sort_samples,
     )
 )
@@ -119,6 +121,7 @@ top_k = register(
         infer=_top_k_type,
         reference=_top_k_reference,
         gradient=_gradient,
+        batch=next_axis,
         samples=_top_k_samples,
     )
 )

@@ -14,12 +14,25 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 
 from graphc.errors import GraphTypeError
+from graphc.ir.dims import DimLike
 from graphc.ir.dtypes import DType
 from graphc.ir.graph import Node, Value, constant, make
 from graphc.ir.scalar import Scalar
 from graphc.ir.types import TensorType
 
-__all__ = ["REGISTRY", "Gradient", "Kind", "Layout", "OpSpec", "Reader", "Sample", "expect", "has_kernel", "register"]
+__all__ = [
+    "REGISTRY",
+    "Batch",
+    "Gradient",
+    "Kind",
+    "Layout",
+    "OpSpec",
+    "Reader",
+    "Sample",
+    "expect",
+    "has_kernel",
+    "register",
+]
 
 
 class Kind(Enum):
@@ -69,6 +82,9 @@ class Sample(NamedTuple):
 #: (node, cotangents of its results, which operands' cotangents are wanted) -> cotangents of its operands
 Gradient: TypeAlias = Callable[[Node, tuple[Value | None, ...], tuple[bool, ...]], Sequence[Value | None]]
 
+#: (node, its operands with the batched ones on a new leading axis, which are, that axis's extent) -> results on one
+Batch: TypeAlias = Callable[[Node, tuple[Value, ...], tuple[bool, ...], DimLike], Sequence[Value]]
+
 
 class Reader(Protocol):
     """What `compute` is given for an operand: its static type, and the element at an index (one Scalar a dimension)."""
@@ -98,6 +114,8 @@ class OpSpec:
     gradient(node, cotangents, wanted)       the cotangents of the operands, as graph, from those of the results (None:
                                              zero); None for an operand that is not `wanted` or that has none. See
                                              `graphc.ops.gradient`. Without it, `no_gradient` says why there is none
+    batch(node, operands, batched, size)     the results for `size` cases at once, see `graphc.ops.batching`; without it
+                                             the cases are taken one after the other
     promote                                  called with Python numbers or shapes that differ, operands are broadcast
     samples()                                cases for the generated tests
     """
@@ -116,6 +134,7 @@ class OpSpec:
     body_types: Callable[..., Sequence[tuple[Any, ...]]] | None = None
     gradient: Gradient | None = None
     no_gradient: str = ""
+    batch: Batch | None = None
     promote: bool = False
     samples: Callable[[], Iterable[Sample]] = field(default=lambda: ())
 

@@ -1,0 +1,88 @@
+"""Operations for many cases at once: held against one case after the other, for every sample of the registry."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import assert_close, operands_of, type_of
+
+from graphc.autodiff.batching import batch_graph
+from graphc.errors import GraphTypeError
+from graphc.ir.dtypes import dtype_of
+from graphc.ir.graph import Graph, input_value, make
+from graphc.ir.interpret import run
+from graphc.ir.types import TensorType
+from graphc.ops import REGISTRY, Kind, OpSpec, has_kernel
+
+SIZE = 3
+
+
+def variant(operand: np.ndarray, case: int) -> np.ndarray:
+    """The operand of another case: the same elements in other places; scalars, which have one place, change."""
+    if operand.ndim and operand.size:
+        return np.roll(operand, case, axis=0)
+    if operand.dtype == np.bool_:
+        return np.asarray(bool(operand) ^ bool(case % 2)) if not operand.ndim else operand
+    if operand.ndim or operand.dtype.kind == "O":
+        return operand
+    change = operand.astype(np.float64) - case
+    return np.asarray(change if operand.dtype.kind == "f" else max(change, 0)).astype(operand.dtype)
+
+
+def every_sample() -> Iterator[Any]:
+    for name, spec in REGISTRY.items():
+        if spec.kind is Kind.LEAF:
+            continue
+        for k, sample in enumerate(spec.samples()):
+            operands = operands_of(sample)
+            if operands and not any(isinstance(o, list) or o is None for o in operands):
+                types = make(spec, *(input_value(f"x{i}", type_of(o)) for i, o in enumerate(operands)), **sample.attrs)
+                if all(isinstance(v.type, TensorType) and v.type.is_static for v in types):
+                    yield pytest.param(spec, operands, sample.attrs, id=f"{name}-{k}")
+
+
+def combinations(count: int) -> Iterator[tuple[bool, ...]]:
+    """Which operands are batched: every choice where there are few."""
+    if count <= 3:
+        yield from (flags for flags in itertools.product((False, True), repeat=count) if any(flags))
+    else:
+        yield (True,) * count
+        yield from (tuple(i == k for i in range(count)) for k in range(count))
+
+
+@pytest.mark.parametrize(("spec", "operands", "attrs"), [*every_sample()])
+def test_batched_operations_agree_with_one_case_after_the_other(
+    spec: OpSpec, operands: list[np.ndarray], attrs: dict[str, Any]
+) -> None:
+    inputs = [input_value(f"x{k}", type_of(o)) for k, o in enumerate(operands)]
+    graph = Graph(inputs, make(spec, *inputs, **attrs))
+    for flags in combinations(len(operands)):
+        if spec.name == "loop" and any(flags[:2]) and len(graph.outputs) > attrs["carries"]:
+            with pytest.raises(GraphTypeError, match="number of turns differs from case to case"):
+                batch_graph(graph, flags, SIZE)
+            continue
+        columns = [[variant(o, case) if b else o for case in range(SIZE)] for o, b in zip(operands, flags, strict=True)]
+        try:
+            cases = [run(graph, *row) for row in zip(*columns, strict=True)]
+        except IndexError:  # rearranged indices point outside: then only the other operands differ
+            columns = [[c[0]] * SIZE if c[0].dtype.kind in "iu" else c for c in columns]
+            cases = [run(graph, *row) for row in zip(*columns, strict=True)]
+        if len({r.shape for r in cases[0]} | {r.shape for case in cases[1:] for r in case}) != len(
+            {r.shape for r in cases[0]}
+        ):
+            continue
+        many, _ = batch_graph(graph, flags, SIZE, (True,) * len(graph.outputs))
+        given = [np.stack(c) if b else c[0] for c, b in zip(columns, flags, strict=True)]
+        for k, result in enumerate(run(many, *given)):
+            agree(result, np.stack([case[k] for case in cases]))
+
+
+def agree(actual: np.ndarray, expected: np.ndarray) -> None:
+    if dtype_of(actual).is_float and not has_kernel(dtype_of(actual)):  # 8-bit floats: NumPy does not know their NaN
+        assert actual.dtype == expected.dtype
+        actual, expected = actual.astype(np.float32), expected.astype(np.float32)
+    assert_close(actual, expected)
