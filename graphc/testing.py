@@ -167,23 +167,29 @@ def slope_at_zero(f: Callable[[float], float], step: float = 0.02, shrink: float
     A central difference is off by a power series in the square of the step; each column of the tableau removes the
     next term of it. The entry that differs least from those it was made of is taken (C. Ridders, "Accurate computation
     of F'(x) and F'(x) F''(x)", 1982). Steps at which `f` is not finite are left out; the error is infinite when
-    fewer than two are left.
+    fewer than two are left. At a kink it is the angle between the two sides.
     """
     best, row = Slope(float("nan"), float("inf")), list[float]()
+    middle, bends = f(0.0), list[float]()
     for k in range(steps):
         h = step / shrink**k
-        difference = (f(h) - f(-h)) / (2 * h)
+        above, below = f(h), f(-h)
+        bends.append(abs(above - 2 * middle + below) / h)
+        difference = (above - below) / (2 * h)
         if not np.isfinite(difference):
             row = []
             continue
-        above, row, factor = row, [difference], shrink**2
-        for j, older in enumerate(above):
+        previous, row, factor = row, [difference], shrink**2
+        for j, older in enumerate(previous):
             newer = row[j]
             row.append((newer * factor - older) / (factor - 1))
             factor *= shrink**2
             error = max(abs(row[-1] - newer), abs(row[-1] - older))
             if error <= best.error:
                 best = Slope(row[-1], error)
+    # to both sides of a smooth point the slopes come together with the step; at a kink they stay apart
+    if bends[-1] > bends[-4] / 2 and bends[-1] > 1e-6 * abs(best.value):
+        return Slope(best.value, max(best.error, bends[-1]))
     return best
 
 

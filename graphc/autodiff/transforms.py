@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from graphc import ops
+from graphc.autodiff.merge import merged
 from graphc.autodiff.reverse import carries_gradient, pullback
 from graphc.errors import GradientError, NotConnectedError, NotDifferentiableError
 from graphc.ir.graph import Graph, Value, describe_location, input_value, toposort
@@ -69,14 +70,24 @@ def pushforward(
     The pullback is linear in the cotangents u, and the derivative of that linear map is its transpose, the
     pushforward: so forward mode is reverse mode applied to reverse mode with respect to u. u itself drops out.
     (J. Townsend, "A new trick for calculating Jacobian vector products", 2017.)
+
+    Raises GradientError when u does not drop out: then a gradient on the way is not linear in its cotangent.
     """
-    probes = [input_value(f"probe{k}", v.type, level=_PROBE) for k, v in enumerate(outputs)]
+    level = max([_PROBE, *(v.node.level + 1 for v in (*outputs, *tangents) if v is not None)])
+    probes = [input_value(f"probe{k}", v.type, level=level) for k, v in enumerate(outputs)]
     pulled = pullback(outputs, [p if carries_gradient(p.type) else None for p in probes], wrt)
     pairs = [(g, t) for g, t in zip(pulled, tangents, strict=True) if g is not None and t is not None]
-    return pullback([g for g, _ in pairs], [t for _, t in pairs], probes)
+    found = pullback([g for g, _ in pairs], [t for _, t in pairs], probes)
+    if any(t is not None and t.node.level == level for t in found):
+        raise GradientError(
+            "forward mode needs gradients that are linear in the cotangent, and one between "
+            f"{', '.join(str(v.type) for v in wrt)} and {', '.join(str(v.type) for v in outputs)} is not: "
+            "a rule in an operation's entry, or that of a custom_vjp"
+        )
+    return found
 
 
-#: the level of inputs that stand for something no result depends on
+#: the lowest level of inputs that stand for something no result depends on; above the levels of all traces
 _PROBE = 1 << 30
 
 
@@ -119,7 +130,7 @@ def hessian_vector_product(graph: Graph, wrt: Names | None = None, of: str | Val
     tangents = _new_inputs("t", sources, graph)
     found = pushforward(first.outputs, list(sources.values()), tangents)
     results = [zeros_like(v) if t is None else t for t, v in zip(found, sources.values(), strict=True)]
-    return Graph((*graph.inputs, *tangents), results, [f"hvp_{name}" for name in sources])
+    return merged(Graph((*graph.inputs, *tangents), results, [f"hvp_{name}" for name in sources]))
 
 
 def zeros_like(v: Value) -> Value:
