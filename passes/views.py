@@ -64,8 +64,13 @@ def _sink(graph: Graph) -> Graph:
     seen: dict[Value, _Seen] = {}
     outputs = set(graph.outputs)
 
+    movable: dict[Value, bool] = {}  # asked by each of a value's users, and there may be many
+
     def may_move(v: Value) -> bool:
-        return v not in outputs and all(u.op.kind is Kind.ELEMENTWISE for u in graph.users.get(v, ()))
+        if v not in movable:
+            users = graph.users.get(v, ())
+            movable[v] = v not in outputs and all(u.op.kind is Kind.ELEMENTWISE for u in users)
+        return movable[v]
 
     for node in graph.nodes:
         operands = tuple(new.get(v, v) for v in node.inputs)

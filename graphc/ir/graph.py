@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -86,18 +85,25 @@ class Value(NamedTuple):
 class Node:
     """An operation applied to values. Made by `make`; equality is identity."""
 
-    __slots__ = ("__weakref__", "attrs", "inputs", "level", "op", "types")
+    __slots__ = ("__weakref__", "attrs", "identity", "inputs", "level", "op", "types")
     op: OpSpec
     inputs: tuple[Value, ...]
     attrs: Mapping[str, Any]
+    #: what tells the attributes from others, see `_identity`
+    identity: tuple[object, ...]
     types: tuple[Type, ...]
     #: the deepest `level` of the inputs that it depends on, -1 when it depends on none (see `input_value`)
     level: int
 
     def __init__(
-        self, op: OpSpec, inputs: tuple[Value, ...], attrs: Mapping[str, Any], types: tuple[Type, ...]
+        self,
+        op: OpSpec,
+        inputs: tuple[Value, ...],
+        attrs: Mapping[str, Any],
+        types: tuple[Type, ...],
+        identity: tuple[object, ...] = (),
     ) -> None:
-        self.op, self.inputs, self.attrs, self.types = op, inputs, attrs, types
+        self.op, self.inputs, self.attrs, self.types, self.identity = op, inputs, attrs, types, identity
         self.level = max([v.node.level for v in inputs], default=-1)
         if op.name == "input":
             self.level = attrs.get("level", 0)
@@ -171,14 +177,19 @@ _locations: WeakKeyDictionary[Node, tuple[str, ...]] = WeakKeyDictionary()
 _here: ContextVar[tuple[str, ...]] = ContextVar("graphc_location", default=())
 
 
-@contextmanager
-def location(*where: str) -> Iterator[None]:
-    """New nodes made inside are said to come from `where` (an ONNX node's name, a user's line)."""
-    token = _here.set(where)
-    try:
-        yield
-    finally:
-        _here.reset(token)
+class location:  # noqa: N801  (reads as the function it might be; passes enter it at every node, so it is light)
+    """`with location("conv1"):` new nodes made inside are said to come from there (an ONNX node, a user's line)."""
+
+    __slots__ = ("_token", "_where")
+
+    def __init__(self, *where: str) -> None:
+        self._where = where
+
+    def __enter__(self) -> None:
+        self._token = _here.set(self._where)
+
+    def __exit__(self, *exception: object) -> None:
+        _here.reset(self._token)
 
 
 def location_of(node: Node) -> tuple[str, ...]:
@@ -218,10 +229,16 @@ def make(op: OpSpec, *inputs: Value, **attrs: Any) -> tuple[Value, ...]:
 
 
 def _intern(
-    op: OpSpec, inputs: tuple[Value, ...], attrs: Mapping[str, Any], types: tuple[Type, ...] | None
+    op: OpSpec,
+    inputs: tuple[Value, ...],
+    attrs: Mapping[str, Any],
+    types: tuple[Type, ...] | None,
+    identity: tuple[object, ...] | None = None,
 ) -> tuple[Value, ...]:
     """The node with these frozen attributes; its types are inferred unless they are known already."""
-    key = (op.name, inputs, tuple((k, _identity(v)) for k, v in attrs.items()))
+    if identity is None:
+        identity = tuple((k, _identity(v)) for k, v in attrs.items())
+    key = (op.name, inputs, identity)
     node = _interned.get(key)
     if node is None:
         if types is None:
@@ -233,7 +250,7 @@ def _intern(
                     e.args = (f"{e.args[0]} (at {', '.join(_here.get())})", *e.args[1:])
                 raise
             types = found if type(found) is tuple else (found,)
-        node = Node(op, inputs, attrs, types)
+        node = Node(op, inputs, attrs, types, identity)
         with _intern_lock:
             node = _interned.setdefault(key, node)
             if _here.get() and node not in _locations:
@@ -371,8 +388,8 @@ def remake(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
     """
     if inputs == node.inputs:
         return node.outputs
-    if all(new.type == old.type for new, old in zip(inputs, node.inputs, strict=True)):
-        return _intern(node.op, inputs, node.attrs, node.types)
+    if all(new is old or new.type == old.type for new, old in zip(inputs, node.inputs, strict=True)):
+        return _intern(node.op, inputs, node.attrs, node.types, node.identity)
     return make(node.op, *inputs, **node.attrs)
 
 

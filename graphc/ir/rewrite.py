@@ -213,10 +213,12 @@ class _Engine:
             # most nodes are as they should be: no stack, no new tuples
             if node in final:
                 continue
-            unchanged = all(final.get(v.node, ()) is None for v in node.inputs)
-            if unchanged and node.op.name not in self.by_root:
+            if any(final.get(v.node, ()) is not None for v in node.inputs):
+                self.normalise(node)
+            elif node.op.name not in self.by_root or (made := self.apply(node)) is None:
                 final[node] = None
             else:
+                self.forward[node] = made
                 self.normalise(node)
         outputs = tuple(self.lookup(v) for v in graph.outputs)
         return graph if outputs == graph.outputs else graph.with_outputs(outputs)
@@ -243,8 +245,11 @@ class _Engine:
                 stack += waiting
                 continue
             inputs = tuple(self.lookup(v) for v in node.inputs)
-            with location(*location_of(node)):
-                new = remake(node, inputs) if inputs != node.inputs else self.apply(node)
+            if inputs == node.inputs:
+                new = self.apply(node)
+            else:
+                with location(*location_of(node)):
+                    new = remake(node, inputs)
             if new is None:
                 self.final[node] = None
             else:
@@ -281,7 +286,8 @@ class _Engine:
                     f"rewriting does not come to an end: {self.fuel} applications; lately {names}"
                     + describe_location(node)
                 )
-            values = _as_values(r.rewrite(node))
+            with location(*location_of(node)):
+                values = _as_values(r.rewrite(node))
             types = tuple(v.type for v in values)
             if types != node.types:
                 wanted, got = ", ".join(map(str, node.types)), ", ".join(map(str, types))
