@@ -40,8 +40,8 @@ FUSING_ANCHORS = ("contraction", "depthwise", "window")
 #: anchors whose first operand is images of blocked channels
 IMAGE_KERNELS = ("conv_blocked", "depthwise_blocked", "reduce_window")
 _NEST_KINDS = (Kind.ELEMENTWISE, Kind.INJECTIVE, Kind.REDUCE)
-#: injective operations that the plan of memory makes free
-_APART = ("concat",)
+#: injective operations that the plan of memory makes free, or that only say when
+_APART = ("after", "concat")
 #: their first operand is read anywhere, so it must lie in memory
 _LOOKUPS = ("gather", "gather_nd", "gather_elements")
 

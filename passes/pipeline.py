@@ -14,6 +14,7 @@ from graphc.ir.rewrite import Hook, Pass, PassManager
 from graphc.kernels.machine import Machine, host_machine
 from graphc.options import Options
 from graphc.passes.batch_norm import fold_batch_norm
+from graphc.passes.calls import expand_calls
 from graphc.passes.captures import sink_constants
 from graphc.passes.decompose import decompose
 from graphc.passes.fold import fold
@@ -44,7 +45,12 @@ def optimise(graph: Graph, options: Options, hooks: Iterable[Hook] = ()) -> Grap
 
 
 def _preparation(options: Options) -> list[Pass]:
-    return _chosen(options, [(1, Pass("clean", lambda g: _clean(g, options)))])
+    passes = [
+        # Functions that were kept whole for differentiation, and the loops that it left twice.
+        (0, Pass("calls", expand_calls)),
+        (1, Pass("clean", lambda g: _clean(g, options))),
+    ]
+    return _chosen(options, passes)
 
 
 def _optimisation(options: Options, machine: Machine) -> list[Pass]:
@@ -75,7 +81,7 @@ def _optimisation(options: Options, machine: Machine) -> list[Pass]:
 
 
 #: passes without which a graph cannot be lowered
-NEEDED = ("decompose", "layout", "pack")
+NEEDED = ("calls", "decompose", "layout", "pack")
 
 
 def _layout(options: Options, machine: Machine, threads: int) -> Callable[[Graph], Graph]:

@@ -9,7 +9,7 @@ are computed. A zero is never built: where nothing arrives the cotangent is None
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from graphc.autodiff.accumulate import total
 from graphc.errors import GradientNotWrittenError, NotDifferentiableError
@@ -27,7 +27,7 @@ from graphc.ir.graph import (
 )
 from graphc.ir.types import TensorType, Type
 
-__all__ = ["active_nodes", "carries_gradient", "pullback"]
+__all__ = ["active_nodes", "carries_gradient", "pullback", "through_decomposition"]
 
 
 def carries_gradient(t: Type) -> bool:
@@ -100,9 +100,13 @@ def _rule(node: Node, cotangents: tuple[Value | None, ...], wanted: tuple[bool, 
 
 
 def through_decomposition(
-    node: Node, cotangents: tuple[Value | None, ...], wanted: tuple[bool, ...]
+    node: Node,
+    cotangents: tuple[Value | None, ...],
+    wanted: tuple[bool, ...],
+    decompose: Callable[[Node], Sequence[Value]] | None = None,
 ) -> Sequence[Value | None]:
-    """The gradient of an operation that is made of others: the pullback of what it decomposes into.
+    """The gradient of an operation that is made of others: the pullback of what it decomposes into, which is what its
+    entry says unless `decompose` is given.
 
     It is taken between stand-ins for the operands, which do not depend on one another as the operands may, and then
     put in the place of the node.
@@ -113,9 +117,10 @@ def through_decomposition(
     ]
     arriving = [None if g is None else input_value(f"cotangent{k}", g.type) for k, g in enumerate(cotangents)]
     alike = remake(node, tuple(operands))[0].node
-    assert alike.op.decompose is not None
+    decompose = decompose or alike.op.decompose
+    assert decompose is not None
     sources = [k for k, want in enumerate(wanted) if want]
-    pulled = pullback(alike.op.decompose(alike), arriving, [operands[k] for k in sources])
+    pulled = pullback(decompose(alike), arriving, [operands[k] for k in sources])
     stand_ins = {
         stand_in: v
         for stand_in, v in zip((*operands, *arriving), (*node.inputs, *cotangents), strict=True)

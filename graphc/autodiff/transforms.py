@@ -37,10 +37,12 @@ def vjp(graph: Graph, wrt: Names | None = None, of: Names | None = None) -> Grap
     cotangents = _new_inputs("ct", chosen, graph)
     found = pullback(list(chosen.values()), cotangents, list(sources.values()))
     results = [zeros_like(v) if g is None else g for g, v in zip(found, sources.values(), strict=True)]
-    return Graph(
-        (*graph.inputs, *cotangents),
-        (*graph.outputs, *results),
-        (*graph.output_names, *_new_names("grad", sources, graph.output_names)),
+    return merged(
+        Graph(
+            (*graph.inputs, *cotangents),
+            (*graph.outputs, *results),
+            (*graph.output_names, *_new_names("grad", sources, graph.output_names)),
+        )
     )
 
 
@@ -55,10 +57,12 @@ def jvp(graph: Graph, wrt: Names | None = None, of: Names | None = None) -> Grap
     tangents = _new_inputs("t", sources, graph)
     found = pushforward(list(chosen.values()), list(sources.values()), tangents)
     results = [zeros_like(v) if t is None else t for t, v in zip(found, chosen.values(), strict=True)]
-    return Graph(
-        (*graph.inputs, *tangents),
-        (*graph.outputs, *results),
-        (*graph.output_names, *_new_names("t", chosen, graph.output_names)),
+    return merged(
+        Graph(
+            (*graph.inputs, *tangents),
+            (*graph.outputs, *results),
+            (*graph.output_names, *_new_names("t", chosen, graph.output_names)),
+        )
     )
 
 
@@ -110,7 +114,7 @@ def value_and_grad(graph: Graph, wrt: Names | None = None, of: str | Value | Non
             raise NotConnectedError(_why_not_connected(label, v, name, loss))
     grads = [g for g in found if g is not None]
     names = _new_names("grad", sources, graph.output_names)
-    return Graph(graph.inputs, (*graph.outputs, *grads), (*graph.output_names, *names))
+    return merged(Graph(graph.inputs, (*graph.outputs, *grads), (*graph.output_names, *names)))
 
 
 def grad(graph: Graph, wrt: Names | None = None, of: str | Value | None = None) -> Graph:

@@ -13,24 +13,35 @@ import numpy as np
 
 from graphc.ir.dims import DimLike, fresh_symbol
 from graphc.ir.dtypes import dtype_of
-from graphc.ir.graph import Graph, Value, input_value
+from graphc.ir.graph import Graph, Node, Value, input_value
 from graphc.ir.interpret import run
 from graphc.ir.types import TensorType, Type, tensor
 from graphc.ops.elementwise import add, lt, mul, neg
 from graphc.ops.reduce import reduce_sum
-from graphc.ops.spec import Kind, OpSpec, Sample, expect, register
+from graphc.ops.spec import Gradient, Kind, OpSpec, Sample, expect, register
 from graphc.ops.typing import fits, join, outside
 
-__all__ = ["if_", "loop", "scan", "trip_length"]
+__all__ = ["by_walk", "check_body", "if_", "loop", "passed", "scan", "trip_length"]
 
 INT64, BOOL = dtype_of("int64"), dtype_of("bool")
+
+
+def by_walk(name: str) -> Gradient:
+    """The gradient of an operation with bodies: a walk over them, which stands above this layer."""
+
+    def gradient(node: Node, cotangents: tuple[Value | None, ...], wanted: tuple[bool, ...]) -> Sequence[Value | None]:
+        from graphc.autodiff.control import GRADIENTS
+
+        return GRADIENTS[name](node, cotangents, wanted)
+
+    return gradient
 
 
 def _scalar(name: str, what: str, t: Type, wanted: TensorType) -> None:
     expect(t == wanted, f"{name}: {what} is {t}, {wanted} is needed")
 
 
-def _check_body(name: str, body: Graph, operands: Sequence[Type]) -> None:
+def check_body(name: str, body: Graph, operands: Sequence[Type]) -> None:
     """Each operand fits the body's input of its place."""
     expect(
         len(body.inputs) == len(operands),
@@ -40,7 +51,7 @@ def _check_body(name: str, body: Graph, operands: Sequence[Type]) -> None:
         expect(fits(given, value.type), f"{name}: the body's input {label!r} is {value.type}, it is passed {given}")
 
 
-def _passed(body: Graph, operands: Sequence[Type]) -> tuple[Type, ...]:
+def passed(body: Graph, operands: Sequence[Type]) -> tuple[Type, ...]:
     """The types that a body's inputs must have: as declared where the operand fits, else the operand's own."""
     return tuple(v.type if fits(t, v.type) else t for t, v in zip(operands, body.inputs, strict=False))
 
@@ -73,7 +84,7 @@ def _stack(pieces: list[np.ndarray], t: Type) -> np.ndarray:
 def _if_type(condition: Type, *operands: Type, then_body: Graph, else_body: Graph) -> tuple[Type, ...]:
     _scalar("if_", "the condition", condition, tensor(BOOL))
     for body in (then_body, else_body):
-        _check_body("if_", body, operands)
+        check_body("if_", body, operands)
     counts = len(then_body.outputs), len(else_body.outputs)
     expect(counts[0] == counts[1], f"if_: the branches have {counts[0]} and {counts[1]} results")
     pairs = zip(then_body.outputs, else_body.outputs, strict=True)
@@ -101,9 +112,10 @@ if_ = register(
         infer=_if_type,
         reference=_if_reference,
         body_types=lambda types, *, then_body, else_body: (
-            _passed(else_body, types[1:]),
-            _passed(then_body, types[1:]),
+            passed(else_body, types[1:]),
+            passed(then_body, types[1:]),
         ),
+        gradient=by_walk("if_"),
         samples=_if_samples,
     )
 )
@@ -125,7 +137,7 @@ def _loop_type(
     _scalar("loop", "the trip count", trip_count, tensor(INT64))
     _scalar("loop", "the condition", condition, tensor(BOOL))
     expect(0 <= carries <= len(operands), f"loop: {carries} carried values among {len(operands)} operands")
-    _check_body("loop", body, (trip_count, condition, *operands))
+    check_body("loop", body, (trip_count, condition, *operands))
     expect(
         len(body.outputs) >= 1 + carries,
         f"loop: the body has {len(body.outputs)} results; a condition and {carries} carried values are needed",
@@ -185,7 +197,8 @@ loop = register(
         ),
         infer=_loop_type,
         reference=_loop_reference,
-        body_types=lambda types, *, body, **_: (_passed(body, types),),
+        body_types=lambda types, *, body, **_: (passed(body, types),),
+        gradient=by_walk("loop"),
         samples=_loop_samples,
     )
 )
@@ -194,8 +207,18 @@ loop = register(
 
 
 def _scan_type(
-    *operands: Type, body: Graph, carries: int, scanned: int, reverse: bool = False, length: DimLike | None = None
+    *operands: Type,
+    body: Graph,
+    carries: int,
+    scanned: int,
+    reverse: bool = False,
+    length: DimLike | None = None,
+    save: str = "contractions",
+    checkpoint: int = 0,
+    window: int = 0,
 ) -> tuple[Type, ...]:
+    expect(save in ("contractions", "carries"), f"scan: save is {save!r}, not 'contractions' or 'carries'")
+    expect(checkpoint >= 0 and window >= 0, f"scan: checkpoint {checkpoint} and window {window} cannot be negative")
     expect(
         carries + scanned <= len(operands),
         f"scan: {carries} carried and {scanned} scanned values among {len(operands)} operands",
@@ -215,7 +238,7 @@ def _scan_type(
         slices.append(t.with_shape(t.shape[1:]))
     expect(turns is not None, "scan: nothing is scanned, so `length` is needed")
     assert turns is not None
-    _check_body("scan", body, (*initial, *slices, *captures))
+    check_body("scan", body, (*initial, *slices, *captures))
     expect(
         len(body.outputs) >= carries,
         f"scan: the body has {len(body.outputs)} results, {carries} carried values are needed",
@@ -235,11 +258,17 @@ def _scan_bodies(
     types: Sequence[Type], *, body: Graph, carries: int, scanned: int, **_: Any
 ) -> tuple[tuple[Type, ...], ...]:
     rows = [t.with_shape(t.shape[1:]) for t in types[carries : carries + scanned] if isinstance(t, TensorType)]
-    return (_passed(body, (*types[:carries], *rows, *types[carries + scanned :])),)
+    return (passed(body, (*types[:carries], *rows, *types[carries + scanned :])),)
 
 
 def _scan_reference(
-    *operands: Any, body: Graph, carries: int, scanned: int, reverse: bool = False, length: int | None = None
+    *operands: Any,
+    body: Graph,
+    carries: int,
+    scanned: int,
+    reverse: bool = False,
+    length: int | None = None,
+    **_: Any,
 ) -> tuple[Any, ...]:
     state, rows, captures = operands[:carries], operands[carries : carries + scanned], operands[carries + scanned :]
     turns = range(len(rows[0]) if rows else length or 0)
@@ -280,11 +309,14 @@ scan = register(
             "Operands: `carries` carried values, `scanned` values whose first axis is walked, captures. The "
             "body maps (carried, slices, "
             "captures) to (carried, outputs); outputs are stacked on a new first axis. `reverse` walks from "
-            "the end and stacks likewise."
+            "the end and stacks likewise. For the gradient: `save` says what of each turn is kept, its contractions "
+            "or only its carries; `checkpoint` n keeps the carries of every n-th turn and runs the turns between "
+            "again; `window` n lets no derivative through the carries from one n turns to those before."
         ),
         infer=_scan_type,
         reference=_scan_reference,
         body_types=_scan_bodies,
+        gradient=by_walk("scan"),
         samples=_scan_samples,
     )
 )

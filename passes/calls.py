@@ -1,0 +1,33 @@
+"""Calls expanded: the bodies of `call` and `custom_vjp` in their place, and loops that contain one another merged.
+
+Both operations matter to differentiation only, which is over when a graph is compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc.autodiff.merge import merged
+from graphc.ir.graph import Graph, Node, Value, inline, rebuild, remake
+from graphc.ir.rewrite import deep, record
+
+__all__ = ["expand_calls"]
+
+_CALLS = ("call", "custom_vjp")
+
+
+def expand_calls(graph: Graph) -> Graph:
+    """The graph without calls, and without a loop that another one contains."""
+    if not any(node.op.body_types is not None for node in graph.nodes):
+        return graph
+    return merged(deep(lambda g: rebuild(g, _expanded))(graph))
+
+
+def _expanded(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value]:
+    if node.op.name not in _CALLS:
+        return remake(node, inputs)
+    record("expand_calls", node)
+    body: Graph = node.attrs["body"]
+    if any(inner.op.name in _CALLS for inner in body.nodes):  # calls in the body of a call
+        body = rebuild(body, _expanded)
+    return inline(body, inputs)
