@@ -29,9 +29,14 @@ if TYPE_CHECKING:
     from graphc.frontends.python.differentiate import jvp as jvp
     from graphc.frontends.python.differentiate import value_and_grad as value_and_grad
     from graphc.frontends.python.differentiate import vjp as vjp
+    from graphc.frontends.python.jacobian import hessian as hessian
+    from graphc.frontends.python.jacobian import jacfwd as jacfwd
+    from graphc.frontends.python.jacobian import jacrev as jacrev
+    from graphc.frontends.python.jacobian import linearize as linearize
     from graphc.frontends.python.tensor import Tensor as Tensor
     from graphc.frontends.python.trace import spec as spec
     from graphc.frontends.python.trace import trace as trace
+    from graphc.frontends.python.vectorise import vmap as vmap
     from graphc.ir.graph import Graph as Graph
     from graphc.runtime.executable import Executable as Executable
 
@@ -58,6 +63,11 @@ _HOME = {
     "vjp": f"{_PYTHON}.differentiate",
     "jvp": f"{_PYTHON}.differentiate",
     "hessian_vector_product": f"{_PYTHON}.differentiate",
+    "hessian": f"{_PYTHON}.jacobian",
+    "jacfwd": f"{_PYTHON}.jacobian",
+    "jacrev": f"{_PYTHON}.jacobian",
+    "linearize": f"{_PYTHON}.jacobian",
+    "vmap": f"{_PYTHON}.vectorise",
     "checkpoint": f"{_PYTHON}.control",
     "cond": f"{_PYTHON}.control",
     "custom_vjp": f"{_PYTHON}.control",

@@ -6,7 +6,7 @@ graph while something is traced, and arrays outside of any trace.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from graphc.frontends.python.trace import Body, argument_names, describe, substi
 from graphc.frontends.python.tracing import current
 from graphc.frontends.python.tree import Structure, flatten, leaves_with_paths, unflatten
 from graphc.frontends.python.where import here
-from graphc.ir.graph import Value
+from graphc.ir.graph import Value, input_value
 from graphc.ops.functions import full
 
 __all__ = ["grad", "hessian_vector_product", "jvp", "value_and_grad", "vjp"]
@@ -29,7 +29,7 @@ __all__ = ["grad", "hessian_vector_product", "jvp", "value_and_grad", "vjp"]
 Function = Callable[..., Any]
 
 
-class _Call:
+class Call:
     """A function traced for some arguments, ready to be transformed.
 
     The graph is over inputs of its own; `apply` puts the arguments in their place.
@@ -41,7 +41,7 @@ class _Call:
         self.leaves, self.structure = flatten((tuple(args), kwargs))
         self.names = argument_names(function, args, kwargs)
         self.specs = [describe(leaf, n) for leaf, n in zip(self.leaves, self.names, strict=True)]
-        spread = _Spread(function, self.name)
+        spread = Spread(function, self.name)
         self.body: Body = subtrace(spread, self.leaves, self.specs, self.structure)
 
     def inputs_of(self, position: int) -> tuple[list[int], Structure]:
@@ -67,20 +67,28 @@ class _Call:
         traced = [k for k, other in enumerate(self.specs) if other is not None]
         return self.body.inputs[traced.index(leaf)]
 
-    def apply(self, outputs: Sequence[Value], outside: Sequence[Value | None] = ()) -> list[Any]:
-        """Values over the function's inputs as tensors, or arrays, over its arguments; `outside` are values among
-        them that are over the arguments already."""
+    def stand_in(self, name: str, like: Value) -> Value:
+        """An input for what comes later, a cotangent or tangent: other than those of any trace it may come from."""
+        return input_value(name, like.type, level=max((v.node.level for v in self.body.inputs), default=0))
+
+    def apply(self, outputs: Sequence[Value], known: Mapping[Value, Value] | None = None) -> list[Any]:
+        """Values over the function's inputs as tensors, or arrays, over its arguments; `known` says what to put in the
+        place of others."""
+        return deliver(self.substituted(outputs, known))
+
+    def substituted(self, outputs: Sequence[Value], known: Mapping[Value, Value] | None = None) -> list[Value]:
+        """The values of `apply`."""
         now = current()
         if now is not None:
             for v, owner in self.body.captured.items():
                 now.capture(v, owner)
-        same = {v: v for v in (*self.body.captured, *outside) if v is not None}
+        same = {v: v for v in self.body.captured}
         given = [leaf for leaf, s in zip(self.leaves, self.specs, strict=True) if s is not None]
-        new = {v: _argument(a) for v, a in zip(self.body.inputs, given, strict=True)}
-        return deliver(substituted(outputs, same | new))
+        new = {v: argument_value(a) for v, a in zip(self.body.inputs, given, strict=True)}
+        return substituted(outputs, same | new | dict(known or {}))
 
 
-class _Spread:
+class Spread:
     """`function` as a function of the pair of its positional and its keyword arguments."""
 
     def __init__(self, function: Function, name: str) -> None:
@@ -90,7 +98,7 @@ class _Spread:
         return self._function(*args, **kwargs)
 
 
-def _argument(argument: Any) -> Value:
+def argument_value(argument: Any) -> Value:
     """An argument as a value of the type that `describe` gives it: a Python number has NumPy's."""
     if isinstance(argument, Tensor):
         return argument.value
@@ -115,7 +123,7 @@ def value_and_grad(function: Function, argnums: int | Sequence[int] = 0, has_aux
 
     def value_and_gradient(*args: Any, **kwargs: Any) -> Any:
         with here():
-            call = _Call(function, args, kwargs)
+            call = Call(function, args, kwargs)
             several = isinstance(argnums, Sequence)
             chosen = [call.inputs_of(n) for n in (argnums if isinstance(argnums, Sequence) else [argnums])]
             wrt = [call.value(leaf) for leaves, _ in chosen for leaf in leaves]
@@ -153,17 +161,21 @@ def vjp(function: Function, *primals: Any, has_aux: bool = False) -> Any:
     """`(function(*primals), pull)`: pull maps cotangents, arranged as the result, to a tuple of cotangents of the
     arguments. With `has_aux` the function returns `(result, aux)`, and this `(result, pull, aux)`."""
     with here():
-        call = _Call(function, primals)
-        structure, count, aux = _result_and_aux(call, has_aux)
+        call = Call(function, primals)
+        structure, count, aux = result_and_aux(call, has_aux)
         outputs = call.body.outputs[:count]
         wrt = [call.value(k) for k in range(len(call.leaves))]
         results = call.apply(call.body.outputs)
 
     def pull(cotangents: Any) -> Any:
         with here():
-            given = _matching(cotangents, structure, outputs, f"the cotangent of {call.name}")
-            seeds = [value_of(g) if carries_gradient(v.type) else None for g, v in zip(given, outputs, strict=True)]
-            found = pullback(outputs, seeds, wrt)
+            given = matching(cotangents, structure, outputs, f"the cotangent of {call.name}")
+            seeds = {
+                call.stand_in(f"cotangent{k}", v): value_of(g)
+                for k, (g, v) in enumerate(zip(given, outputs, strict=True))
+            }
+            arriving = [s if carries_gradient(s.type) else None for s in seeds]
+            found = pullback(outputs, arriving, wrt)
             grads = [zeros_like(v) if g is None else g for g, v in zip(found, wrt, strict=True)]
             return unflatten(call.structure.children[0], call.apply(grads, seeds))
 
@@ -177,15 +189,15 @@ def jvp(function: Function, primals: Sequence[Any], tangents: Sequence[Any], has
     With `has_aux` the function returns `(result, aux)`, and this `(result, tangent, aux)`.
     """
     with here():
-        call = _Call(function, primals)
-        structure, count, aux = _result_and_aux(call, has_aux)
+        call = Call(function, primals)
+        structure, count, aux = result_and_aux(call, has_aux)
         outputs = call.body.outputs[:count]
         wrt = [call.value(k) for k in range(len(call.leaves))]
-        given = _matching(tuple(tangents), call.structure.children[0], wrt, f"the tangent of {call.name}")
+        given = matching(tuple(tangents), call.structure.children[0], wrt, f"the tangent of {call.name}")
         directions = [value_of(t) for t in given]
         found = pushforward(outputs, wrt, directions)
         moved = [zeros_like(v) if t is None else t for t, v in zip(found, outputs, strict=True)]
-        results = call.apply([*call.body.outputs, *moved], directions)
+        results = call.apply([*call.body.outputs, *moved], {t: t for t in directions})
     value, tangent = unflatten(structure, results[:count]), unflatten(structure, results[-count:] if count else [])
     return (value, tangent, unflatten(aux, results[count:-count])) if has_aux else (value, tangent)
 
@@ -200,8 +212,8 @@ def hessian_vector_product(function: Function, primals: Sequence[Any], tangents:
     return product[0] if len(primals) == 1 else product
 
 
-def _loss(call: _Call, has_aux: bool) -> Value:
-    structure, count, _ = _result_and_aux(call, has_aux)
+def _loss(call: Call, has_aux: bool) -> Value:
+    structure, count, _ = result_and_aux(call, has_aux)
     if count != 1 or structure.kind is not None:
         raise NotDifferentiableError(
             f"the gradient of {call.name} was asked for, which returns {structure}: only a scalar has a gradient"
@@ -216,7 +228,7 @@ def _loss(call: _Call, has_aux: bool) -> Value:
     return loss
 
 
-def _result_and_aux(call: _Call, has_aux: bool) -> tuple[Structure, int, Structure]:
+def result_and_aux(call: Call, has_aux: bool) -> tuple[Structure, int, Structure]:
     """The structure of the result proper, its number of leaves, and the structure of what comes beside it."""
     whole = call.body.results
     if not has_aux:
@@ -226,7 +238,7 @@ def _result_and_aux(call: _Call, has_aux: bool) -> tuple[Structure, int, Structu
     return whole.children[0], whole.children[0].count, whole.children[1]
 
 
-def _matching(tree: Any, structure: Structure, like: Sequence[Value], what: str) -> list[Any]:
+def matching(tree: Any, structure: Structure, like: Sequence[Value], what: str) -> list[Any]:
     """The leaves of a tree that must be arranged as `structure`, with the types of `like`."""
     leaves, found = flatten(tree)
     if found != structure:
