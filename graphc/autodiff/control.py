@@ -122,7 +122,11 @@ def if_gradient(node: Node, cotangents: tuple[Value | None, ...], wanted: tuple[
             g, v = found[n], body.inputs[sources[n]]
             outputs.append(zeros(v.shape, v) if g is None else g)
         bodies.append(Graph((*body.inputs, *seeds), outputs))
-    made = make(node.op, condition, *operands, *arriving, then_body=bodies[0], else_body=bodies[1])
+    # what neither reads is not passed: in forward mode a cotangent must drop out that no derivative depends on
+    read = {k for body in bodies for k, v in enumerate(body.inputs) if v in body.users or v in body.outputs}
+    then_body, else_body = (Graph([body.inputs[k] for k in sorted(read)], body.outputs) for body in bodies)
+    passed = [v for k, v in enumerate((*operands, *arriving)) if k in read]
+    made = make(node.op, condition, *passed, then_body=then_body, else_body=else_body)
     for n, g in zip(there, made, strict=True):
         result[1 + sources[n]] = g
     return result

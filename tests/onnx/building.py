@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,16 +37,26 @@ def model(
     return helper.make_model(graph, opset_imports=imports, functions=functions, ir_version=10)
 
 
-def one_node(op: str, operands: Sequence[Any], opset: int, outputs: int = 1, **attributes: Any) -> onnx.ModelProto:
-    """A model of one node; float32 arrays are inputs, everything else is a constant, None an absent operand."""
+def one_node(
+    op: str, operands: Sequence[Any], opset: int, outputs: int = 1, constants: Collection[int] = (), **attributes: Any
+) -> onnx.ModelProto:
+    """A model of one node; float32 arrays are inputs, everything else is a constant, None an absent operand.
+
+    `constants` are positions of operands that are constants all the same.
+    """
     names = [f"x{k}" if a is not None else "" for k, a in enumerate(operands)]
     given = [(n, a) for n, a in zip(names, operands, strict=True) if a is not None]
+    inputs = [
+        n
+        for k, (n, a) in enumerate(zip(names, operands, strict=True))
+        if n and a.dtype == np.float32 and k not in constants
+    ]
     nodes = [helper.make_node(op, names, [f"y{k}" for k in range(outputs)], name="the_node", **attributes)]
     return model(
         nodes,
-        [info(n, a.shape) for n, a in given if a.dtype == np.float32],
+        [info(n, a.shape) for n, a in given if n in inputs],
         [f"y{k}" for k in range(outputs)],
-        initializers={n: a for n, a in given if a.dtype != np.float32},
+        initializers={n: a for n, a in given if n not in inputs},
         opset=opset,
     )
 
