@@ -101,6 +101,9 @@ def _check(case: _Case, modes: Sequence[str], rtol: float, atol: float, rng: np.
     total = len(graph.outputs)
     if "reverse" in modes:
         cotangents = run(vjp(graph, wrt, of), *point, *weights)[total:]
+        for name, g, v in zip(wrt, cotangents, directions, strict=True):
+            if g.shape != v.shape:
+                raise AssertionError(f"{name!r} has the shape {list(v.shape)}, its gradient {list(g.shape)}")
         slopes["reverse"] = [_dot([g], [v]) for g, v in zip(cotangents, directions, strict=True)]
     if "forward" in modes:
         pushed = jvp(graph, wrt, of)

@@ -54,8 +54,9 @@ def test_one_piece_alone_is_padded() -> None:
     assert gradient_nodes([piece(1, 3)]) == Counter(pad=1)
 
 
-def test_pieces_that_overlap_are_added() -> None:
-    found = gradient_nodes([piece(0, 4), piece(2, 6)])
+@pytest.mark.parametrize("start", [2, 3])
+def test_pieces_that_overlap_are_added(start: int) -> None:
+    found = gradient_nodes([piece(0, 4), piece(start, 6)])
     assert found == Counter(pad=2, add=1)
 
 

@@ -160,6 +160,19 @@ def test_only_what_is_asked_for_is_computed() -> None:
     assert names_of(grad(graph, "w"))["sub"] == 1
 
 
+def test_rules_are_told_what_is_wanted() -> None:
+    seen: list[tuple[bool, ...]] = []
+
+    def rule(node: Node, cotangents: tuple[Value | None, ...], wanted: tuple[bool, ...]) -> list[Value | None]:
+        seen.append(wanted)
+        return [cotangents[0] if want else None for want in wanted]
+
+    op = OpSpec(name="three", kind=Kind.ELEMENTWISE, infer=lambda *types: types[0], gradient=rule)
+    n = input_value("n", tensor("int64", 3))
+    grad(Graph([X, W, n], [total(make(op, ops.exp(X), ops.exp(W), n)[0])]), "x")
+    assert seen == [(True, False, False)]
+
+
 def test_a_branch_that_leads_nowhere_needs_no_gradient() -> None:
     strange = make(unary_op("strange"), ops.exp(W))[0]
     graph = Graph([X, W], [total(ops.mul(X, strange))])
