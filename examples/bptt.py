@@ -105,7 +105,9 @@ def by_double_sum(w: Weights, xs: Array, labels: Array) -> Array:
 
 
 def worst(found: Weights, expected: Weights) -> float:
-    return max(float(np.max(np.abs(found[k] - expected[k]))) / max(1.0, float(np.abs(expected[k]).max())) for k in expected)
+    return max(
+        float(np.max(np.abs(found[k] - expected[k]))) / max(1.0, float(np.abs(expected[k]).max())) for k in expected
+    )
 
 
 def weights(rng: np.random.Generator, hidden: int, inputs: int, classes: int) -> Weights:
@@ -116,7 +118,11 @@ def weights(rng: np.random.Generator, hidden: int, inputs: int, classes: int) ->
 def gradient_norms(rng: np.random.Generator, radius: float, steps: int = 60, hidden: int = 16) -> list[float]:
     """|dh_T/dh_0| after 1..T steps of a recurrence whose weights have this spectral radius, at h = 0."""
     matrix = rng.standard_normal((hidden, hidden))
-    w = {"h": radius * matrix / np.abs(np.linalg.eigvals(matrix)).max(), "x": np.zeros((hidden, 1)), "b": np.zeros(hidden)}
+    w = {
+        "h": radius * matrix / np.abs(np.linalg.eigvals(matrix)).max(),
+        "x": np.zeros((hidden, 1)),
+        "b": np.zeros(hidden),
+    }
 
     @graphc.compile
     def pushed(h: Any, direction: Any, xs: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from graphc.autodiff.merge import merged
 from graphc.errors import TraceError
 from graphc.frontends.python.functions import as_array, value_of
 from graphc.frontends.python.promotion import is_number, kind_of
@@ -111,7 +112,8 @@ def trace_function(function: Callable[..., Any], args: Sequence[Any], kwargs: di
         outputs = [_result(r, now) for r in results]
         labels = [label for label, _ in leaves_with_paths(result)]
         output_names = ["out" if not n else f"out{n}" if n[0].isdigit() else n for n in labels]
-        return Traced(Graph(inputs, outputs, output_names), structure, shape)
+        # derivatives taken on the way leave loops beside like ones that return more
+        return Traced(merged(Graph(inputs, outputs, output_names)), structure, shape)
 
 
 def describe(leaf: Any, name: str) -> Spec | None:
