@@ -1,7 +1,7 @@
 """Loops that differ only in what they return become one.
 
 Differentiation leaves the loop that the result reads beside a like one that also returns what the backward loop needs
-(see `graphc.autodiff.control`). `merged` makes them one, and turns a scan with checkpoints or windows into its segments
+(see `graphc.autodiff.control`). `merged` makes them one, also where the first is a recurrent layer, and turns a scan with checkpoints or windows into its segments
 where the gradient was taken of these.
 """
 
@@ -21,6 +21,7 @@ def merged(graph: Graph) -> Graph:
     if not any(node.op.body_types is not None for node in graph.nodes):
         return graph
     before = None
+    graph = _taken_apart(graph)
     while before is not graph:
         before = graph
         graph = _united(_segmented(graph))
@@ -39,6 +40,22 @@ def _key(node: Node) -> object:
 def _fixed(node: Node) -> int:
     """How many results of the body are not stacked."""
     return node.attrs["carries"] + (1 if node.op.name == "loop" else 0)  # type: ignore[no-any-return]
+
+
+def _taken_apart(graph: Graph) -> Graph:
+    """Recurrent layers as the loops they are, where their gradient runs a like one."""
+    composed = [node for node in graph.nodes if node.op.decompose is not None]
+    if not composed:
+        return graph
+    loops = {key for node in graph.nodes if (key := _key(node)) is not None}
+    found = {n for n in composed if n.op.decompose and any(_key(v.node) in loops for v in n.op.decompose(n))}
+
+    def transform(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value]:
+        values = remake(node, inputs)
+        decompose = node.op.decompose
+        return decompose(values[0].node) if decompose is not None and node in found else values
+
+    return rebuild(graph, transform) if found else graph
 
 
 def _united(graph: Graph) -> Graph:

@@ -12,7 +12,7 @@ import pytest
 
 from graphc import ops
 from graphc.autodiff.reverse import pullback
-from graphc.autodiff.transforms import vjp
+from graphc.autodiff.transforms import value_and_grad, vjp
 from graphc.errors import NotDifferentiableError
 from graphc.ir.dims import Dim
 from graphc.ir.graph import Graph, Value, input_value, toposort
@@ -208,6 +208,18 @@ def test_operands_that_depend_on_each_other() -> None:
     start = ops.reduce_sum(x, axes=(0,))
     own = Graph([x, weights], ops.REGISTRY["rnn"](x, weights, start))
     check_grad(own, xp, r)
+
+
+@pytest.mark.parametrize("attrs", [{}, {"reverse": True}, {"lengths": True, "reverse": True}])
+def test_a_differentiated_layer_runs_forward_once(attrs: dict[str, Any]) -> None:
+    """Each of two layers is one loop forward, whose results the loss and the gradient share, and one backward."""
+    graph, operands = layer("gru", **attrs)
+    y, _ = graph.outputs
+    above = ops.gru(ops.concat(y, y, y, axis=2), *graph.inputs[1:], **attrs)[0]
+    both = value_and_grad(Graph(graph.inputs, [ops.reduce_sum(above, axes=(0, 1, 2))]))
+    loops = [node for node in both.nodes if node.op.name in ("scan", "gru")]
+    assert [node.op.name for node in loops] == ["scan"] * 4
+    check_grad(Graph(graph.inputs, [above]), *operands)
 
 
 # --------------------------------------------------------------------------------------------- made after differentiation
