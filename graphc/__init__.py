@@ -13,10 +13,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from graphc import backend
+    from graphc import backend as backend
     from graphc.api import compile as compile
     from graphc.api import function as function
     from graphc.api import load as load
+    from graphc.frontends.python import random as random
     from graphc.frontends.python.control import checkpoint as checkpoint
     from graphc.frontends.python.control import cond as cond
     from graphc.frontends.python.control import custom_vjp as custom_vjp
@@ -77,7 +78,10 @@ _HOME = {
     "debug_nans": f"{_PYTHON}.debug",
 }
 
-__all__ = [*_HOME, "backend"]
+#: public names that are modules
+_MODULES = {"backend": "graphc.backend", "random": f"{_PYTHON}.random"}
+
+__all__ = [*_HOME, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
@@ -85,8 +89,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(_HOME[name]), name)
         globals()[name] = value
         return value
-    if name == "backend":
-        return import_module("graphc.backend")
+    if name in _MODULES:
+        return import_module(_MODULES[name])
     raise AttributeError(f"module 'graphc' has no attribute {name!r}")
 
 

@@ -25,7 +25,7 @@ from graphc.ops.elementwise import add, cast, cos, log, lt, mul, shift_right, sq
 from graphc.ops.injective import reshape, slice_, tensor_operand
 from graphc.ops.spec import Kind, OpSpec, Reader, Sample, expect, register
 
-__all__ = ["bernoulli", "make_key", "normal", "random_bits", "split_key", "threefry2x32", "uniform"]
+__all__ = ["bernoulli", "make_key", "normal", "random_bits", "split_key", "threefry2x32", "uniform", "unit"]
 
 UINT32 = dtype_of("uint32")
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -140,7 +140,7 @@ def split_key(key: Value, count: int = 2) -> tuple[Value, ...]:
     )
 
 
-def _unit(key: Value, shape: Sequence[DimLike], dtype: DType) -> Value:
+def unit(key: Value, shape: Sequence[DimLike], dtype: DType) -> Value:
     """Uniform numbers in [0, 1): multiples of 2**-24, or of 2**-53 for float64. Each is exact."""
     shape = tuple(shape)
     if dtype.bits < 64:
@@ -155,8 +155,8 @@ def uniform(
 ) -> Value:
     """Uniform numbers in [low, high) (float32 by default). Raises GraphTypeError for a type that is not float."""
     wanted = _float(dtype)
-    unit = _unit(key, shape, wanted)
-    scaled = unit if (low, high) == (0.0, 1.0) else add(mul(unit, high - low), low)
+    drawn = unit(key, shape, wanted)
+    scaled = drawn if (low, high) == (0.0, 1.0) else add(mul(drawn, high - low), low)
     return scaled if scaled.dtype == wanted else cast(scaled, dtype=wanted)
 
 
@@ -166,8 +166,8 @@ def normal(
     """Normally distributed numbers (float32 by default), by the transform of Box and Muller."""
     wanted = _float(dtype)
     for_radius, for_angle = split_key(key)
-    radius = sqrt(mul(log(sub(1.0, _unit(for_radius, shape, wanted))), -2.0))
-    drawn = mul(radius, cos(mul(_unit(for_angle, shape, wanted), 2 * math.pi)))
+    radius = sqrt(mul(log(sub(1.0, unit(for_radius, shape, wanted))), -2.0))
+    drawn = mul(radius, cos(mul(unit(for_angle, shape, wanted), 2 * math.pi)))
     scaled = add(mul(drawn, scale), mean) if (mean, scale) != (0.0, 1.0) else drawn
     return scaled if scaled.dtype == wanted else cast(scaled, dtype=wanted)
 
@@ -175,7 +175,7 @@ def normal(
 def bernoulli(key: Value, probability: Value) -> Value:
     """True with the given probability, element by element."""
     wide = probability if probability.dtype.bits >= 32 else cast(probability, dtype=dtype_of("float32"))
-    return lt(_unit(key, wide.shape, wide.dtype), wide)
+    return lt(unit(key, wide.shape, wide.dtype), wide)
 
 
 def _float(dtype: DType | None) -> DType:
