@@ -9,6 +9,7 @@ import pytest
 
 from graphc import ops
 from graphc.errors import GradientError
+from graphc.frontends.python.tensor import Tensor
 from graphc.ir.graph import Graph, Value, input_value, make
 from graphc.ir.types import tensor
 from graphc.ops import Kind, OpSpec
@@ -110,6 +111,21 @@ def test_narrow_floats_are_widened() -> None:
     graph = Graph([x], [ops.exp(narrow)])
     assert all(v.dtype.name == "float64" for node in in_float64(graph).nodes for v in node.outputs)
     check_grad(graph, AT_X.astype(np.float32), order=2)
+
+
+def test_python_functions_are_traced() -> None:
+    def loss(parameters: dict[str, Any], x: Any, labels: Any) -> Any:
+        w, b, seen = parameters["w"].value, parameters["b"].value, x.value
+        missed = ops.sub(ops.add(ops.mul(w, seen), b), ops.cast(labels.value, dtype=seen.dtype))
+        return {"loss": Tensor(ops.reduce_sum(ops.mul(missed, ops.exp(missed)), axes=(0,)))}
+
+    parameters, labels = {"w": AT_W, "b": AT_X}, np.array([1, 0, 2])
+    check_grad(loss, parameters, AT_X, labels, order=2)
+    check_grad(loss, parameters, AT_X, labels, wrt=[0])
+    narrow = {name: v.astype(np.float32) for name, v in parameters.items()}
+    check_grad(loss, narrow, AT_X.astype(np.float32), labels)
+    with pytest.raises(GradientError, match=r"'labels' is none: they are parameters\.b, parameters\.w, x"):
+        check_grad(loss, parameters, AT_X, labels, wrt=2)
 
 
 def test_slopes_are_accurate() -> None:
