@@ -25,7 +25,7 @@ import numpy as np
 from graphc import ops
 from graphc.errors import GraphTypeError
 from graphc.frontends.python.functions import Array, array_function, value_of
-from graphc.ir.dims import DimLike
+from graphc.ir.dims import Dim, DimLike
 from graphc.ir.dtypes import DType, dtype_of
 from graphc.ir.graph import Value
 from graphc.ops import random as draws
@@ -357,7 +357,7 @@ def _shape(shape: Shape) -> tuple[DimLike, ...]:
     if isinstance(shape, int):
         return (shape,)
     try:
-        return tuple(d if not isinstance(d, int | np.integer) else operator.index(d) for d in shape)
+        return tuple(d if isinstance(d, Dim) else operator.index(d) for d in shape)
     except TypeError:
         raise GraphTypeError(f"a shape of random numbers is {shape!r}; a tuple of ints is needed") from None
 
