@@ -21,10 +21,11 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from graphc.ir.graph import Graph, Node, Value, location, location_of, make, remake
 from graphc.ir.rewrite import deep, record, refuse
-from graphc.ir.types import TensorType
+from graphc.ir.types import TensorType, Type
 from graphc.kernels.lower import why_not
 from graphc.ops.fusion import body_of, fusion
 from graphc.ops.spec import Kind, Layout, has_kernel
@@ -222,12 +223,20 @@ class _Planner:
 
 
 def _is_fusible(node: Node) -> bool:
-    if node.op.kind not in (*_NEST_KINDS, Kind.ANCHOR) or len(node.types) != 1:
-        return False
-    values = (*node.inputs, *node.outputs)
-    return all(
-        isinstance(v.type, TensorType) and v.type.is_static and has_kernel(v.type.dtype) for v in values
-    ) and not any(0 in v.shape for v in values)
+    found = _fusible.get(node)
+    if found is None:
+        found = node.op.kind in (*_NEST_KINDS, Kind.ANCHOR) and len(node.types) == 1
+        found = _fusible[node] = found and all(map(_has_elements, (node.types[0], *(v.type for v in node.inputs))))
+    return found
+
+
+#: asked whenever a group might take the node in
+_fusible: WeakKeyDictionary[Node, bool] = WeakKeyDictionary()
+
+
+def _has_elements(t: Type) -> bool:
+    """Whether kernels compute with such values, and there are any."""
+    return isinstance(t, TensorType) and t.is_static and has_kernel(t.dtype) and 0 not in t.shape
 
 
 def _views(graph: Graph) -> set[Node]:

@@ -74,6 +74,10 @@ def _sink(graph: Graph) -> Graph:
 
     for node in graph.nodes:
         operands = tuple(new.get(v, v) for v in node.inputs)
+        if operands == node.inputs and not any(v in seen for v in operands):  # most nodes have nothing to do with it
+            if node.op.kind is Kind.ANCHOR and len(node.types) == 1:
+                seen[node.outputs[0]] = _Seen(node.outputs[0])
+            continue
         ready = {new.get(v, v) for v in node.inputs if may_move(v)}
         with location(*location_of(node)):
             moved = _behind(node, operands, {v: seen[v] for v in ready if v in seen}) if ready else None
