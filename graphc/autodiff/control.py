@@ -20,7 +20,8 @@ from graphc import ops
 from graphc.autodiff.accumulate import total
 from graphc.autodiff.checkpoint import in_segments
 from graphc.autodiff.cut import expensive, smallest_cut
-from graphc.autodiff.reverse import active_nodes, carries_gradient, pullback, through_decomposition
+from graphc.autodiff.merge import returning
+from graphc.autodiff.reverse import PROBE_LEVEL, active_nodes, carries_gradient, pullback, through_decomposition
 from graphc.errors import NotDifferentiableError
 from graphc.ir.dims import DimLike
 from graphc.ir.graph import (
@@ -135,9 +136,10 @@ def if_gradient(node: Node, cotangents: tuple[Value | None, ...], wanted: tuple[
 def call_gradient(node: Node, cotangents: tuple[Value | None, ...], wanted: tuple[bool, ...]) -> Cotangents:
     """The gradient of what the body does; with `remat` of what it does again, once a cotangent has arrived."""
     body = node.attrs["body"]
-    if not node.attrs.get("remat", False):
+    # forward mode's probes are never computed, so nothing can wait for them
+    tokens = [g for g in cotangents if g is not None and g.node.level < PROBE_LEVEL]
+    if not node.attrs.get("remat", False) or not tokens:
         return through_decomposition(node, cotangents, wanted, lambda n: inline(body, n.inputs))
-    tokens = [g for g in cotangents if g is not None]
     again = [
         ops.after(v, *tokens) if want or (v.literal is None and isinstance(v.type, TensorType)) else v
         for v, want in zip(node.inputs, wanted, strict=True)
@@ -313,13 +315,18 @@ def with_outputs(node: Node, body: Graph, values: Sequence[Value]) -> list[Value
     fixed = node.attrs["carries"] + (1 if node.op is loop_op else 0)
     known = list(dict.fromkeys((*body.outputs[fixed:], *values)))
     outputs = (*body.outputs, *(v for v in known if v not in body.outputs[fixed:]))
-    if outputs == node.attrs["body"].outputs:
-        made = node.outputs
-    else:
+    carries: int = node.attrs["carries"]
+    made = node.outputs
+    if outputs != node.attrs["body"].outputs:
+        more = Graph(body.inputs, outputs)
+        types = node.op.infer(*(v.type for v in node.inputs), **{**node.attrs, "body": more})
+        if len(node.types) > carries:  # where the run alone knows the number of turns, it keeps the name that it has
+            turns = node.outputs[carries].shape[0]
+            types = (*node.types, *(t.with_shape((turns, *t.shape[1:])) for t in types[len(node.types) :]))
         with location(*location_of(node)):
-            made = make(node.op, *node.inputs, **{**node.attrs, "body": Graph(body.inputs, outputs)})
+            made = returning(node, node.inputs, more, types)
     at = {v: k for k, v in reversed(list(enumerate(outputs[fixed:])))}
-    return [made[node.attrs["carries"] + at[v]] for v in values]
+    return [made[carries + at[v]] for v in values]
 
 
 # ------------------------------------------------------------------------------------------------------ sums over turns

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from graphc.autodiff.checkpoint import in_segments
-from graphc.ir.graph import Graph, Node, Value, location, make, rebuild, remake, toposort
-from graphc.ir.rewrite import in_bodies, located
+from graphc.ir.graph import Graph, Node, Value, rebuild, remake, remake_bodies, toposort
+from graphc.ir.rewrite import in_bodies
+from graphc.ir.types import TensorType, Type
 
-__all__ = ["merged"]
+__all__ = ["merged", "returning"]
 
 
 def merged(graph: Graph) -> Graph:
@@ -63,34 +64,48 @@ def _united(graph: Graph) -> Graph:
     for node in graph.nodes:
         if (key := _key(node)) is not None:
             groups.setdefault(key, []).append(node)
-    bodies: dict[Node, tuple[Node, Graph]] = {}
+    unions: dict[Node, tuple[Graph, tuple[Type, ...]]] = {}
     for nodes in groups.values():
-        if len(nodes) > 1:
-            fixed, first = _fixed(nodes[0]), nodes[0].attrs["body"]
-            every = dict.fromkeys(v for n in nodes for v in n.attrs["body"].outputs[fixed:])
-            union = Graph(first.inputs, (*first.outputs[:fixed], *every))
-            alike = next((n for n in nodes if n.attrs["body"] == union), None)
-            if alike is None and nodes[0].op.name == "loop" and nodes[0].attrs.get("length") is None:
-                continue  # each has its own name for the number of turns that only the run can tell
-            bodies |= dict.fromkeys(nodes, (alike or nodes[0], union))
-    if not bodies:
+        if len(nodes) > 1 and (union := _union(nodes)) is not None:
+            unions |= dict.fromkeys(nodes, union)
+    if not unions:
         return graph
 
     def transform(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value]:
-        if node not in bodies:
+        if node not in unions:
             return remake(node, inputs)
-        like, union = bodies[node]
-        with location(*located(*(n for n in bodies if bodies[n] == bodies[node]))):
-            made = (
-                remake(like, inputs)
-                if like.attrs["body"] == union
-                else make(node.op, *inputs, **{**node.attrs, "body": union})
-            )
+        body, types = unions[node]
+        made = returning(node, inputs, body, types)
         fixed, carries = _fixed(node), node.attrs["carries"]
-        at = {v: carries + k for k, v in enumerate(union.outputs[fixed:])}
+        at = {v: carries + k for k, v in enumerate(body.outputs[fixed:])}
         return [*made[:carries], *(made[at[v]] for v in node.attrs["body"].outputs[fixed:])]
 
     return rebuild(graph, transform)
+
+
+def _union(nodes: Sequence[Node]) -> tuple[Graph, tuple[Type, ...]] | None:
+    """The body that returns what any of these loops' bodies does, and the types of the results of the loop with it.
+
+    None when they have different names for a number of turns that only the run can tell."""
+    fixed, carries, first = _fixed(nodes[0]), nodes[0].attrs["carries"], nodes[0].attrs["body"]
+    stacks = {v: t for n in nodes for v, t in zip(n.attrs["body"].outputs[fixed:], n.types[carries:], strict=True)}
+    if len({t.shape[0] for t in stacks.values() if isinstance(t, TensorType)}) > 1:
+        return None
+    return Graph(first.inputs, (*first.outputs[:fixed], *stacks)), (*nodes[0].types[:carries], *stacks.values())
+
+
+def returning(node: Node, inputs: tuple[Value, ...], body: Graph, types: tuple[Type, ...]) -> tuple[Value, ...]:
+    """The loop with another body and results of exactly these types, perhaps followed by more.
+
+    Interning may know it from another graph, with another name for a number of turns that only the run can tell; one
+    more result then tells the two apart."""
+    while True:
+        made = remake_bodies(node, inputs, {"body": body}, types)
+        if tuple(v.type for v in made) == types or any(
+            a.type != b.type for a, b in zip(inputs, node.inputs, strict=True)
+        ):
+            return made
+        body, types = Graph(body.inputs, (*body.outputs, body.outputs[-1])), (*types, types[-1])
 
 
 def _segmented(graph: Graph) -> Graph:

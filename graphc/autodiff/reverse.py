@@ -27,7 +27,10 @@ from graphc.ir.graph import (
 )
 from graphc.ir.types import TensorType, Type
 
-__all__ = ["active_nodes", "carries_gradient", "pullback", "through_decomposition"]
+__all__ = ["PROBE_LEVEL", "active_nodes", "carries_gradient", "pullback", "through_decomposition"]
+
+#: the lowest level of inputs that stand for something no result depends on; above the levels of all traces
+PROBE_LEVEL = 1 << 30
 
 
 def carries_gradient(t: Type) -> bool:

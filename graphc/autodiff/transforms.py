@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from graphc import ops
 from graphc.autodiff.merge import merged
-from graphc.autodiff.reverse import carries_gradient, pullback
+from graphc.autodiff.reverse import PROBE_LEVEL, carries_gradient, pullback
 from graphc.errors import GradientError, NotConnectedError, NotDifferentiableError
 from graphc.ir.graph import Graph, Value, describe_location, input_value, toposort
 from graphc.ir.text import value_names
@@ -77,7 +77,7 @@ def pushforward(
 
     Raises GradientError when u does not drop out: then a gradient on the way is not linear in its cotangent.
     """
-    level = max([_PROBE, *(v.node.level + 1 for v in (*outputs, *tangents) if v is not None)])
+    level = max([PROBE_LEVEL, *(v.node.level + 1 for v in (*outputs, *tangents) if v is not None)])
     probes = [input_value(f"probe{k}", v.type, level=level) for k, v in enumerate(outputs)]
     pulled = pullback(outputs, [p if carries_gradient(p.type) else None for p in probes], wrt)
     pairs = [(g, t) for g, t in zip(pulled, tangents, strict=True) if g is not None and t is not None]
@@ -89,10 +89,6 @@ def pushforward(
             "a rule in an operation's entry, or that of a custom_vjp"
         )
     return found
-
-
-#: the lowest level of inputs that stand for something no result depends on; above the levels of all traces
-_PROBE = 1 << 30
 
 
 def value_and_grad(graph: Graph, wrt: Names | None = None, of: str | Value | None = None) -> Graph:

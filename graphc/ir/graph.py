@@ -393,14 +393,17 @@ def remake(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
     return make(node.op, *inputs, **node.attrs)
 
 
-def remake_bodies(node: Node, inputs: tuple[Value, ...], bodies: Mapping[str, Graph]) -> tuple[Value, ...]:
+def remake_bodies(
+    node: Node, inputs: tuple[Value, ...], bodies: Mapping[str, Graph], types: tuple[Type, ...] | None = None
+) -> tuple[Value, ...]:
     """The same control flow with other bodies (by attribute), perhaps on fewer captures; result types as in `remake`
-    when the bodies give results of the types that the old ones gave."""
+    when the bodies give results of the types that the old ones gave. `types` gives them where the caller knows them."""
     attrs = {**node.attrs, **bodies}
-    same = all(
+    if types is None and all(
         [v.type for v in node.attrs[name].outputs] == [v.type for v in body.outputs] for name, body in bodies.items()
-    )
-    return _intern(node.op, inputs, attrs, node.types) if same else make(node.op, *inputs, **attrs)
+    ):
+        types = node.types
+    return _intern(node.op, inputs, attrs, types) if types is not None else make(node.op, *inputs, **attrs)
 
 
 def inline(graph: Graph, arguments: Sequence[Value]) -> tuple[Value, ...]:
