@@ -29,9 +29,9 @@ def total(parts: Sequence[Value]) -> Value:
 def _plus(a: Value, b: Value) -> Value:
     for scattered, rest in ((b, a), (a, b)):
         node = scattered.node
-        if node.op.name in ("scatter_nd", "scatter_elements") and _is_zero(node.inputs[0]):
-            if node.attrs.get("reduction") == "add":
-                return make(node.op, rest, *node.inputs[1:], **node.attrs)[0]
+        adds = node.op.name in ("scatter_nd", "scatter_elements") and node.attrs.get("reduction") == "add"
+        if adds and _is_zero(node.inputs[0]):
+            return make(node.op, rest, *node.inputs[1:], **node.attrs)[0]
     return ops.add(a, b)
 
 
@@ -75,7 +75,7 @@ def _side_by_side(pads: Sequence[Value]) -> list[Value]:
 
 
 def _end(node: Node, axis: int) -> int:
-    return node.outputs[0].shape[axis] - node.attrs["high"][axis]  # type: ignore[no-any-return]
+    return node.outputs[0].shape[axis] - node.attrs["high"][axis]
 
 
 def _joined(row: list[Node], axis: int) -> Value:

@@ -398,7 +398,7 @@ def _pad_batch(node: Node, operands: tuple[Value, ...], batched: tuple[bool, ...
     x = lead(x, size, batched[0])
     if not batched[1]:
         return [pad(x, value, low=low, high=high)]
-    border = pad(ops.broadcast_to(np.False_, shape=x.shape), np.True_, low=low, high=high)
+    border = pad(ops.broadcast_to(np.False_, shape=x.shape), np.array(True), low=low, high=high)
     zero = ops.cast(np.False_, dtype=x.dtype)
     fill = broadcast_to(reshape(value, shape=(size, *(1 for _ in low[1:]))), shape=border.shape)
     return [ops.select(border, fill, pad(x, zero, low=low, high=high))]
