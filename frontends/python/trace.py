@@ -69,8 +69,8 @@ def spec(shape: Sequence[int | str | None] | int, dtype: Any = "float32") -> Spe
 
 def _dim(d: Any, axis: int) -> DimLike:
     if d is None:
-        return Symbol(f"?{axis}")  # `describe` names it after the argument
-    return Symbol(d) if isinstance(d, str) else d if isinstance(d, Dim) else operator.index(d)
+        return Dim(Symbol(f"?{axis}"))  # `describe` names it after the argument
+    return Dim(Symbol(d)) if isinstance(d, str) else d if isinstance(d, Dim) else operator.index(d)
 
 
 class Traced(NamedTuple):
@@ -120,7 +120,7 @@ def describe(leaf: Any, name: str) -> Spec | None:
     """The spec of an argument; None for one that is handed on as it is."""
     if isinstance(leaf, Spec):
         renamed = tuple(
-            Symbol(f"{name.replace('.', '_')}_{k}") if isinstance(d, Dim) and (d.name or "").startswith("?") else d
+            Dim(Symbol(f"{name.replace('.', '_')}_{k}")) if isinstance(d, Dim) and (d.name or "").startswith("?") else d
             for k, d in enumerate(leaf.shape)
         )
         return Spec(leaf.type.with_shape(renamed), leaf.weak)
