@@ -82,6 +82,10 @@ class Value(NamedTuple):
         return f"<{self.node.op.name}#{self.index}: {self.type}>"
 
 
+#: makes a Value without the function that a NamedTuple puts before it
+_new_tuple = tuple.__new__
+
+
 class Node:
     """An operation applied to values. Made by `make`; equality is identity."""
 
@@ -111,7 +115,7 @@ class Node:
     @property
     def outputs(self) -> tuple[Value, ...]:
         if len(self.types) == 1:  # nearly always, and asked for by every sweep
-            return (Value(self, 0),)
+            return (_new_tuple(Value, (self, 0)),)
         return tuple(Value(self, i) for i in range(len(self.types)))
 
     @property
@@ -252,7 +256,11 @@ def _intern(
             types = found if type(found) is tuple else (found,)
         node = Node(op, inputs, attrs, types, identity)
         with _intern_lock:
-            node = _interned.setdefault(key, node)
+            known = _interned.get(key)
+            if known is None:
+                _interned[key] = node
+            else:
+                node = known
             if _here.get() and node not in _locations:
                 _locations[node] = _here.get()
     return node.outputs

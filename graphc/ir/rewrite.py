@@ -209,16 +209,18 @@ class _Engine:
 
     def run(self) -> Graph:
         graph, final = self.graph, self.final
-        for node in graph.nodes:
-            # most nodes are as they should be: no stack, no new tuples
+        for node in graph.nodes:  # producers first, so the operands are in normal form
+            # most nodes are as they should be, or differ in their operands alone: no stack for them
             if node in final:
                 continue
-            if any(final.get(v.node, ()) is not None for v in node.inputs):
-                self.normalise(node)
-            elif node.op.name not in self.by_root or (made := self.apply(node)) is None:
-                final[node] = None
-            else:
-                self.forward[node] = made
+            if any(final[v.node] is not None for v in node.inputs):
+                with location(*location_of(node)):
+                    made = remake(node, tuple([self.lookup(v) for v in node.inputs]))
+                like = made[0].node
+                if like not in final and not self.tried(like):
+                    self.normalise(like)
+                self.finish(node, tuple([self.lookup(v) for v in made]))
+            elif not self.tried(node):
                 self.normalise(node)
         outputs = tuple(self.lookup(v) for v in graph.outputs)
         return graph if outputs == graph.outputs else graph.with_outputs(outputs)
@@ -226,6 +228,15 @@ class _Engine:
     def lookup(self, v: Value) -> Value:
         found = self.final[v.node]
         return v if found is None else found[v.index]
+
+    def tried(self, node: Node) -> bool:
+        """Whether a node whose operands are in normal form is itself; otherwise what to put in its place is noted."""
+        made = self.apply(node) if node.op.name in self.by_root else None
+        if made is None:
+            self.final[node] = None
+        else:
+            self.forward[node] = made
+        return made is None
 
     def normalise(self, root: Node) -> None:
         stack = [root]
