@@ -130,7 +130,7 @@ def _identity(v: Value) -> Value:
     """The identity whose rows have the shape of `v`: [elements of v, *shape]."""
     size: DimLike = product(v.shape)
     row, column = (ops.iota(shape=(size, size), axis=k, dtype=_INT64) for k in (0, 1))
-    return ops.reshape(ops.cast(ops.eq(row, column), dtype=v.dtype), shape=(size, *v.shape))  # type: ignore[no-any-return]
+    return ops.reshape(ops.cast(ops.eq(row, column), dtype=v.dtype), shape=(size, *v.shape))
 
 
 # --------------------------------------------------------------------------------------------------------- linearize

@@ -54,7 +54,7 @@ def key(seed: Array) -> Value:
 @array_function
 def split(key: Array, num: Shape = 2) -> Value:
     """`num` new keys, uint32[num, 2] (or uint32[*num, 2] for a shape); the old one must not be used again."""
-    return ops.random_bits(_key(key, "split"), shape=(*_shape(num), 2))  # type: ignore[no-any-return]
+    return ops.random_bits(_key(key, "split"), shape=(*_shape(num), 2))
 
 
 @array_function
@@ -65,7 +65,7 @@ def fold_in(key: Array, data: Array) -> Value:
     """
     word = _words(value_of(data, what="the number folded into a key"), "the number folded into a key")
     mixed = ops.bitwise_xor(_key(key, "fold_in"), ops.random_bits(word, shape=(2,)))
-    return ops.random_bits(mixed, shape=(2,))  # type: ignore[no-any-return]
+    return ops.random_bits(mixed, shape=(2,))
 
 
 def _words(v: Value, what: str) -> Value:
@@ -74,7 +74,7 @@ def _words(v: Value, what: str) -> Value:
         raise GraphTypeError(f"{what} is {v.type}; an integer of rank 0 is needed")
     wide = ops.cast(v, dtype=_UINT64)
     pair = [ops.reshape(ops.cast(w, dtype=_UINT32), shape=(1,)) for w in (ops.shift_right(wide, 32), wide)]
-    return ops.concat(*pair, axis=0)  # type: ignore[no-any-return]
+    return ops.concat(*pair, axis=0)
 
 
 def _key(key: Array, what: str) -> Value:
@@ -102,12 +102,12 @@ def bits(key: Array, shape: Shape = (), dtype: Any = "uint32") -> Value:
     if wanted.bits == 64:
         return _bits64(k, _shape(shape))
     drawn = ops.random_bits(k, shape=_shape(shape))
-    return drawn if wanted == _UINT32 else ops.cast(drawn, dtype=wanted)  # type: ignore[no-any-return]
+    return drawn if wanted == _UINT32 else ops.cast(drawn, dtype=wanted)
 
 
 def _bits64(key: Value, shape: Sequence[DimLike]) -> Value:
     high, low = (ops.cast(ops.random_bits(k, shape=tuple(shape)), dtype=_UINT64) for k in draws.split_key(key))
-    return ops.bitwise_or(ops.shift_left(high, 32), low)  # type: ignore[no-any-return]
+    return ops.bitwise_or(ops.shift_left(high, 32), low)
 
 
 @array_function
@@ -126,7 +126,7 @@ def randint(key: Array, shape: Shape, minval: Array, maxval: Array, dtype: Any =
     start, end = (ops.cast(v, dtype=_UINT64) for v in (low, high))
     count = ops.select(some, ops.sub(end, start), full(1, extents, _UINT64))
     offset = ops.mod(_bits64(_key(key, "randint"), extents), count)
-    return ops.cast(ops.add(start, offset), dtype=wanted)  # type: ignore[no-any-return]
+    return ops.cast(ops.add(start, offset), dtype=wanted)
 
 
 @array_function
@@ -143,19 +143,19 @@ def permutation(key: Array, x: Array, axis: int = 0, independent: bool = False) 
         )
     axis = normalize_axis(axis, v.rank, "random.permutation")
     if independent:
-        return ops.gather_elements(v, ops.sort(_bits64(k, v.shape), axis=axis)[1], axis=axis)  # type: ignore[no-any-return]
-    return ops.gather(v, _order(k, v.shape[axis]), axis=axis)  # type: ignore[no-any-return]
+        return ops.gather_elements(v, ops.sort(_bits64(k, v.shape), axis=axis)[1], axis=axis)
+    return ops.gather(v, _order(k, v.shape[axis]), axis=axis)
 
 
 @array_function
 def shuffle(key: Array, x: Array, axis: int = 0) -> Value:
     """`permutation` of an array."""
-    return permutation(key, x, axis)  # type: ignore[no-any-return]
+    return permutation(key, x, axis)
 
 
 def _order(key: Value, count: DimLike) -> Value:
     """The numbers below `count` in random order."""
-    return ops.sort(_bits64(key, (count,)), axis=0)[1]  # type: ignore[no-any-return]
+    return ops.sort(_bits64(key, (count,)), axis=0)[1]
 
 
 # ---------------------------------------------------------------------------------------------------------------- floats
@@ -177,7 +177,7 @@ def _uniform(key: Value, shape: tuple[DimLike, ...], dtype: DType, low: Array = 
     if isinstance(low, float | int) and isinstance(high, float | int) and (low, high) == (0, 1):
         return drawn
     start, end = (_like(v, dtype, shape, "uniform") for v in (low, high))
-    return ops.maximum(start, ops.add(ops.mul(drawn, ops.sub(end, start)), start))  # type: ignore[no-any-return]
+    return ops.maximum(start, ops.add(ops.mul(drawn, ops.sub(end, start)), start))
 
 
 @array_function
@@ -199,7 +199,7 @@ def truncated_normal(
     ends = [ops.erf(ops.mul(v, math.sqrt(0.5))) for v in (low, high)]
     inner = ops.mul(_erfinv(_uniform(_key(key, "truncated_normal"), extents, computed, *ends)), math.sqrt(2.0))
     result = ops.minimum(ops.maximum(inner, low), high)
-    return result if wanted == computed else ops.cast(result, dtype=wanted)  # type: ignore[no-any-return]
+    return result if wanted == computed else ops.cast(result, dtype=wanted)
 
 
 def _erfinv(y: Value) -> Value:
@@ -212,9 +212,9 @@ def _erfinv(y: Value) -> Value:
     far = _polynomial(ops.sub(ops.sqrt(ops.maximum(w, 5.0)), 3.0), _ERFINV_FAR)
     x = ops.mul(ops.select(ops.lt(w, 5.0), near, far), y)
     if y.dtype != _FLOAT64:
-        return x  # type: ignore[no-any-return]
+        return x
     step = ops.mul(ops.mul(ops.sub(ops.erf(x), y), math.sqrt(math.pi) / 2), ops.exp(ops.mul(x, x)))
-    return ops.sub(x, ops.div(step, ops.add(1.0, ops.mul(x, step))))  # type: ignore[no-any-return]
+    return ops.sub(x, ops.div(step, ops.add(1.0, ops.mul(x, step))))
 
 
 _ERFINV_NEAR = (
@@ -232,7 +232,7 @@ def _polynomial(x: Value, coefficients: Sequence[float]) -> Value:
     result: Any = coefficients[0]
     for c in coefficients[1:]:
         result = ops.add(ops.mul(x, result), c)
-    return result  # type: ignore[no-any-return]
+    return result
 
 
 @array_function
@@ -253,7 +253,7 @@ def gumbel(key: Array, shape: Shape = (), dtype: Any = "float32") -> Value:
 def _gumbel(key: Value, shape: Sequence[DimLike], dtype: DType) -> Value:
     drawn = draws.unit(key, tuple(shape), dtype)
     smallest = float(np.finfo(drawn.dtype.numpy).tiny)
-    return ops.neg(ops.log(ops.neg(ops.log(ops.maximum(drawn, smallest)))))  # type: ignore[no-any-return]
+    return ops.neg(ops.log(ops.neg(ops.log(ops.maximum(drawn, smallest)))))
 
 
 @array_function
@@ -301,7 +301,7 @@ def categorical(key: Array, logits: Array, axis: int = -1, shape: Shape | None =
         raise GraphTypeError(f"random.categorical: the logits {v.type} without axis {axis} do not fit {list(extents)}")
     every = (*extents, wide.shape[-1])
     noise = _gumbel(_key(key, "categorical"), every, wide.dtype)
-    return ops.argmax(ops.add(_repeat(wide, every), noise), axis=len(every) - 1)  # type: ignore[no-any-return]
+    return ops.argmax(ops.add(_repeat(wide, every), noise), axis=len(every) - 1)
 
 
 @array_function
@@ -319,7 +319,7 @@ def choice(
     axis = 0 if v is None else normalize_axis(axis, v.rank, "random.choice")
     options: DimLike = a if v is None else v.shape[axis]
     places = _places(k, options, extents, replace, p)
-    return places if v is None else ops.gather(v, places, axis=axis)  # type: ignore[no-any-return]
+    return places if v is None else ops.gather(v, places, axis=axis)
 
 
 def _places(key: Value, options: DimLike, shape: tuple[DimLike, ...], replace: bool, p: Array | None) -> Value:
@@ -328,7 +328,7 @@ def _places(key: Value, options: DimLike, shape: tuple[DimLike, ...], replace: b
     weights = None if p is None else value_of(p, what="random.choice: p")
     if weights is not None and (weights.shape != (options,) or not weights.dtype.is_float):
         raise GraphTypeError(f"random.choice: p is {weights.type}; {options} floats are needed, one a choice")
-    count: Any = math.prod(shape)  # type: ignore[arg-type]
+    count: Any = math.prod(shape)
     if not replace and isinstance(count, int) and isinstance(options, int) and count > options:
         raise GraphTypeError(f"random.choice: {count} different ones of {options} cannot be drawn; use replace=True")
     if replace:
@@ -336,18 +336,18 @@ def _places(key: Value, options: DimLike, shape: tuple[DimLike, ...], replace: b
             last = (
                 options if isinstance(options, int) else ops.gather(ops.shape_of(_line(options)), np.int64(0), axis=0)
             )
-            return randint(key, shape, 0, last)  # type: ignore[no-any-return]
-        return categorical(key, ops.log(weights), shape=shape)  # type: ignore[no-any-return]
+            return randint(key, shape, 0, last)
+        return categorical(key, ops.log(weights), shape=shape)
     if weights is None:
         order = _order(key, options)
     else:  # the largest of log p + Gumbel noise, as many as are wanted: Gumbel's trick for draws without replacement
         wide = weights if weights.dtype.bits >= 32 else ops.cast(weights, dtype=_FLOAT32)
         order = ops.sort(ops.add(ops.log(wide), _gumbel(key, (options,), wide.dtype)), axis=0, descending=True)[1]
-    return ops.reshape(ops.slice(order, starts=(0,), stops=(count,), steps=(1,)), shape=shape)  # type: ignore[no-any-return]
+    return ops.reshape(ops.slice(order, starts=(0,), stops=(count,), steps=(1,)), shape=shape)
 
 
 def _line(count: DimLike) -> Value:
-    return ops.iota(shape=(count,), axis=0, dtype=_INT64)  # type: ignore[no-any-return]
+    return ops.iota(shape=(count,), axis=0, dtype=_INT64)
 
 
 # --------------------------------------------------------------------------------------------------------------- helpers
@@ -372,7 +372,7 @@ def _float(dtype: Any, what: str) -> DType:
 def _plain(x: Array, dtype: DType, what: str) -> Value:
     """A parameter in the type that is computed with."""
     v = value_of(x, dtype.numpy, f"random.{what}")
-    return v if v.dtype == dtype else ops.cast(v, dtype=dtype)  # type: ignore[no-any-return]
+    return v if v.dtype == dtype else ops.cast(v, dtype=dtype)
 
 
 def _like(x: Array, dtype: DType, shape: tuple[DimLike, ...], what: str) -> Value:
@@ -381,7 +381,7 @@ def _like(x: Array, dtype: DType, shape: tuple[DimLike, ...], what: str) -> Valu
 
 
 def _repeat(v: Value, shape: tuple[DimLike, ...]) -> Value:
-    return v if v.shape == shape else ops.broadcast_to(v, shape=shape)  # type: ignore[no-any-return]
+    return v if v.shape == shape else ops.broadcast_to(v, shape=shape)
 
 
 def _drawn_shape(shape: Shape | None, parameters: Sequence[Value], what: str) -> tuple[DimLike, ...]:
@@ -396,4 +396,4 @@ def _drawn_shape(shape: Shape | None, parameters: Sequence[Value], what: str) ->
 
 
 def _narrow(v: Value, dtype: DType) -> Value:
-    return v if v.dtype == dtype else ops.cast(v, dtype=dtype)  # type: ignore[no-any-return]
+    return v if v.dtype == dtype else ops.cast(v, dtype=dtype)

@@ -143,7 +143,7 @@ def _if(node: Node, operands: tuple[Value, ...], batched: Flags, size: DimLike) 
 def choose(condition: Value, a: Value, b: Value) -> Value:
     """The cases of `a` where the condition, bool[size], holds, and of `b` elsewhere."""
     kept = ops.reshape(condition, shape=(*condition.shape, *(1 for _ in a.shape[1:])))
-    return ops.select(ops.broadcast_to(kept, shape=a.shape), a, b)  # type: ignore[no-any-return]
+    return ops.select(ops.broadcast_to(kept, shape=a.shape), a, b)
 
 
 def _scan(node: Node, operands: tuple[Value, ...], batched: Flags, size: DimLike) -> Sequence[Value]:
@@ -226,7 +226,7 @@ def _until_all_are_done(node: Node, operands: tuple[Value, ...], batched: Flags,
 
 
 def _any(active: Value) -> Value:
-    return ops.reduce_or(active, axes=(0,))  # type: ignore[no-any-return]
+    return ops.reduce_or(active, axes=(0,))
 
 
 def _call(node: Node, operands: tuple[Value, ...], batched: Flags, size: DimLike) -> Sequence[Value]:

@@ -14,6 +14,7 @@ import numpy as np
 from graphc.errors import GraphTypeError
 from graphc.ir.graph import Node, Value
 from graphc.ir.types import TensorType, Type
+from graphc.ops.batching import lead
 from graphc.ops.spec import Kind, OpSpec, Sample, register
 
 __all__ = ["after"]
@@ -46,6 +47,7 @@ after = register(
         compute=lambda result, readers, index: readers[0](*index),
         view=lambda layout, result: layout,
         gradient=_gradient,
+        batch=lambda node, operands, batched, size: [after(lead(operands[0], size, batched[0]), *operands[1:])],
         samples=_samples,
     )
 )

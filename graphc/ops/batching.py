@@ -16,9 +16,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphc import ops
+from graphc.errors import GraphTypeError
 from graphc.ir.dims import DimLike
 from graphc.ir.dtypes import dtype_of
-from graphc.ir.graph import Graph, Node, Value, input_value, make, remake
+from graphc.ir.graph import Graph, Node, Value, describe_location, input_value, make, remake
+from graphc.ir.types import type_symbols
 from graphc.ops.spec import Batch
 
 __all__ = ["case_by_case", "case_numbers", "lead", "leading", "move_axis", "next_axis", "with_case"]
@@ -26,7 +28,7 @@ __all__ = ["case_by_case", "case_numbers", "lead", "leading", "move_axis", "next
 
 def lead(x: Value, size: DimLike, batched: bool = False) -> Value:
     """An operand with the cases on a leading axis: one that is not batched is repeated, as a view."""
-    return x if batched else ops.broadcast_to(x, shape=(size, *x.shape))  # type: ignore[no-any-return]
+    return x if batched else ops.broadcast_to(x, shape=(size, *x.shape))
 
 
 def leading(attributes: Callable[..., dict[str, Any]] | None = None, *, takes_size: bool = False) -> Batch:
@@ -53,11 +55,21 @@ def move_axis(x: Value, source: int, target: int) -> Value:
     """`x` with the axis `source` at the place `target`; the others keep their order."""
     order = [k for k in range(x.rank) if k != source]
     order.insert(target, source)
-    return x if source == target else ops.transpose(x, perm=tuple(order))  # type: ignore[no-any-return]
+    return x if source == target else ops.transpose(x, perm=tuple(order))
 
 
 def case_by_case(node: Node, operands: tuple[Value, ...], batched: tuple[bool, ...], size: DimLike) -> Sequence[Value]:
-    """The rule that fits every operation with tensors for results: a scan over the cases."""
+    """The rule that fits every operation with tensors for results: a scan over the cases.
+
+    Raises GraphTypeError where the results' sizes depend on data: then they differ from case to case.
+    """
+    known = frozenset[str]().union(*(type_symbols(v.type) for v in node.inputs))
+    for t in node.types:
+        if not type_symbols(t) <= known:
+            raise GraphTypeError(
+                f"{node.op.name} gives {t}, whose size depends on the data, so the cases of vmap would differ in "
+                f"it{describe_location(node)}; compute with a mask of fixed size instead"
+            )
     rows = [k for k, b in enumerate(batched) if b]
     held = [k for k, b in enumerate(batched) if not b]
     inputs = {k: input_value(f"x{k}", node.inputs[k].type) for k in (*rows, *held)}
@@ -70,10 +82,10 @@ def case_by_case(node: Node, operands: tuple[Value, ...], batched: tuple[bool, .
 
 def case_numbers(shape: Sequence[DimLike]) -> Value:
     """int64 of a shape: each element's index along the first axis, the number of its case."""
-    return ops.iota(shape=tuple(shape), axis=0, dtype=dtype_of("int64"))  # type: ignore[no-any-return]
+    return ops.iota(shape=tuple(shape), axis=0, dtype=dtype_of("int64"))
 
 
 def with_case(indices: Value) -> Value:
     """Coordinates (the last axis of batched indices) with the number of the case before them."""
     wide = indices if indices.dtype.name == "int64" else ops.cast(indices, dtype=dtype_of("int64"))
-    return ops.concat(case_numbers((*indices.shape[:-1], 1)), wide, axis=indices.rank - 1)  # type: ignore[no-any-return]
+    return ops.concat(case_numbers((*indices.shape[:-1], 1)), wide, axis=indices.rank - 1)

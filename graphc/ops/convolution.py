@@ -131,7 +131,7 @@ def _unfold(y: Value, folded: Sequence[DimLike], cases: int) -> Value:
     """y[N, C, ...] with its channels taken apart into three axes, and that of the cases put in front."""
     apart = reshape(y, shape=(y.shape[0], *folded, *y.shape[2:]))
     first = move_axis(apart, 1 + cases, 0)
-    return reshape(first, shape=(*first.shape[:2], first.shape[2] * first.shape[3], *first.shape[4:]))  # type: ignore[no-any-return]
+    return reshape(first, shape=(*first.shape[:2], first.shape[2] * first.shape[3], *first.shape[4:]))
 
 
 conv = register(

@@ -61,7 +61,7 @@ def _dot_samples() -> Iterable[Sample]:
 
 def _transposed(x: Value) -> Value:
     """Each matrix transposed."""
-    return transpose(x, perm=(*range(x.rank - 2), x.rank - 1, x.rank - 2))  # type: ignore[no-any-return]
+    return transpose(x, perm=(*range(x.rank - 2), x.rank - 1, x.rank - 2))
 
 
 def _dot_batch(node: Node, operands: tuple[Value, ...], batched: tuple[bool, ...], size: DimLike) -> Sequence[Value]:
@@ -82,7 +82,7 @@ def _dot_batch(node: Node, operands: tuple[Value, ...], batched: tuple[bool, ...
     return [move_axis(reshape(y, shape=(*y.shape[:-1], size, b.shape[-1])), column, 0)]
 
 
-dot = register(
+dot: OpSpec = register(
     OpSpec(
         name="dot",
         kind=Kind.ANCHOR,

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from cases import assert_close, operands_of, type_of
 
-from graphc.autodiff.batching import batch_graph
+from graphc import ops
+from graphc.autodiff.batching import batch, batch_graph
 from graphc.errors import GraphTypeError
+from graphc.ir.dims import Dim, Symbol
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Graph, input_value, make
 from graphc.ir.interpret import run
-from graphc.ir.types import TensorType
+from graphc.ir.types import TensorType, tensor
 from graphc.ops import REGISTRY, Kind, OpSpec, has_kernel
 
 SIZE = 3
@@ -77,8 +79,12 @@ def test_batched_operations_agree_with_one_case_after_the_other(
             continue
         many, _ = batch_graph(graph, flags, SIZE, (True,) * len(graph.outputs))
         given = [np.stack(c) if b else c[0] for c, b in zip(columns, flags, strict=True)]
-        for k, result in enumerate(run(many, *given)):
-            agree(result, np.stack([case[k] for case in cases]))
+        forms = [many]
+        if spec.kind is not Kind.CONTROL or all(o.size for o in operands):  # no turn tells no extent of its results
+            forms += [batch_graph(graph, flags, Dim(Symbol("cases")), (True,) * len(graph.outputs))[0]]
+        for form in forms:
+            for k, result in enumerate(run(form, *given)):
+                agree(result, np.stack([case[k] for case in cases]))
 
 
 def agree(actual: np.ndarray, expected: np.ndarray) -> None:
@@ -86,3 +92,18 @@ def agree(actual: np.ndarray, expected: np.ndarray) -> None:
         assert actual.dtype == expected.dtype
         actual, expected = actual.astype(np.float32), expected.astype(np.float32)
     assert_close(actual, expected)
+
+
+def test_sizes_that_depend_on_data_are_refused() -> None:
+    x = input_value("x", tensor("float32", 4))
+    with pytest.raises(GraphTypeError, match=r"nonzero gives .*whose size depends on the data.*compute with a mask"):
+        batch_graph(Graph([x], [ops.nonzero(x)]), (True,), SIZE)
+
+
+def test_what_does_not_depend_on_the_case_is_left_alone() -> None:
+    x, y = input_value("x", tensor("float32", 4)), input_value("y", tensor("float32", 4))
+    shared = ops.sin(y)
+    (first, second), batched = batch([ops.mul(x, shared), shared], {x: input_value("x", tensor("float32", 3, 4))}, 3)
+    assert batched == (True, False)
+    assert second == shared
+    assert shared in {v for node in Graph((), [first]).nodes for v in node.inputs}
