@@ -213,7 +213,10 @@ def _why_not_connected(label: str, v: Value, name: str, loss: Value) -> str:
     for node in toposort([loss]):
         if any(u in reached for u in node.inputs):
             reached.update(node.outputs)
-            if node.op.no_gradient:
-                reason = f"{node.op.name}{describe_location(node)}: {node.op.no_gradient}"
-                message = f"no derivative leads from {name!r} to {label!r}; on the way stands {reason}"
+            reason = node.op.no_gradient
+            if not reason and not any(carries_gradient(u.type) for u in node.outputs):
+                reason = f"it gives {node.types[0]}, and only floating point tensors have derivatives"
+            if reason:
+                where = f"{node.op.name}{describe_location(node)}: {reason}"
+                message = f"no derivative leads from {name!r} to {label!r}; on the way stands {where}"
     return message

@@ -254,8 +254,11 @@ def _slice_type(
 def _slice_reference(
     x: np.ndarray, *, starts: tuple[int, ...], stops: tuple[int, ...], steps: tuple[int, ...]
 ) -> np.ndarray:
-    # before index 0 is None for Python, where -1 would be the last element
-    window = tuple(slice(a, None if b < 0 else b, c) for a, b, c in zip(starts, stops, steps, strict=True))
+    # before index 0 is None for Python, where -1 would be the last element; a slice that is empty may begin there
+    window = tuple(
+        slice(a, None if b < 0 else b, c) if slice_extent(a, b, c) else slice(0)
+        for a, b, c in zip(starts, stops, steps, strict=True)
+    )
     return np.asarray(x)[window]
 
 
@@ -327,6 +330,7 @@ slice_ = register(
             Sample((_CUBE,), {"starts": (1, 0, 3), "stops": (-1, 3, -1), "steps": (-1, 2, -2)}),
             Sample((_CUBE,), {"starts": (0, 2, 0), "stops": (2, 2, 4), "steps": (1, 1, 3)}),
             Sample((np.arange(5),), {"starts": (4,), "stops": (-1,), "steps": (-1,)}),
+            Sample((np.arange(5),), {"starts": (-1,), "stops": (-1,), "steps": (-2,)}),
             Sample((np.float32(3),), {"starts": (), "stops": (), "steps": ()}),
             Sample((np.zeros((0, 3), bool),), {"starts": (0, 1), "stops": (0, 3), "steps": (1, 1)}),
             Sample((_WORDS,), {"starts": (0, 1), "stops": (2, 2), "steps": (1, 1)}),

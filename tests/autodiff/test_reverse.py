@@ -11,6 +11,7 @@ import pytest
 from graphc import ops
 from graphc.autodiff.transforms import grad, hessian_vector_product, jvp, value_and_grad, vjp
 from graphc.errors import GradientError, GradientNotWrittenError, NotConnectedError, NotDifferentiableError
+from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Graph, Node, Value, input_value, location, location_of, make
 from graphc.ir.interpret import run
 from graphc.ir.text import value_names
@@ -232,6 +233,9 @@ def test_what_stands_in_the_way_is_named() -> None:
         grad(Graph([X], [total(y)]))
     with pytest.raises(NotConnectedError, match="stop_gradient: it was asked to"):
         grad(Graph([X], [total(ops.stop_gradient(X))]))
+    whole = ops.cast(ops.cast(X, dtype=dtype_of("int32")), dtype=X.dtype)
+    with pytest.raises(NotConnectedError, match=r"stands cast: it gives int32\[3\], and only floating point"):
+        grad(Graph([X], [total(whole)]))
 
 
 def test_stopped_on_one_way_but_not_on_the_other() -> None:

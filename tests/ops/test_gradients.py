@@ -9,17 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import operands_of, results_of, type_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from graphc import compile, ops
 from graphc.autodiff.reverse import carries_gradient, pullback
-from graphc.autodiff.transforms import vjp
+from graphc.autodiff.transforms import grad, vjp
 from graphc.ir.dims import Dim, substitute
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Graph, Value, constant, input_value, make
 from graphc.ir.interpret import run
 from graphc.ir.types import TensorType, tensor
 from graphc.ops import REGISTRY, Kind, OpSpec
+from graphc.ops.functions import clip
 from graphc.ops.gradient import zero
+from graphc.ops.shapes import slice_bounds
 from graphc.testing import check_grad, in_float64
 
 # -------------------------------------------------------------------------------------------------- every operation
@@ -195,6 +199,19 @@ def test_equal_elements_are_sorted_as_they_stand() -> None:
     np.testing.assert_array_equal(g, [1, 0, 2, 0])
 
 
+def test_of_equal_elements_the_first_is_the_unique_one() -> None:
+    x = input_value("x", tensor("float64", 5))
+    total = ops.reduce_sum(ops.unique(x)[0], axes=(0,))
+    (g,) = run(grad(Graph([x], [total])), np.array([2.0, 1.0, 2.0, 3.0, 1.0]))
+    np.testing.assert_array_equal(g, [1, 1, 0, 1, 0])
+
+
+def test_clipping_gives_half_at_its_bounds() -> None:
+    x = input_value("x", tensor("float64", 5))
+    g = run(vjp(Graph([x], [clip(x, -1.0, 1.0)])), np.array([-2.0, -1.0, 0.0, 1.0, 2.0]), np.ones(5))[-1]
+    np.testing.assert_array_equal(g, [0, half, 1, half, 0])
+
+
 def pulled_by_weights(y: Value, x: Value) -> Value:
     """The cotangent of x for the cotangent 1, 2, 3, ... of y."""
     (g,) = pullback([y], [constant(np.arange(1.0, 1 + y.shape[0]))], [x])
@@ -274,6 +291,13 @@ def test_the_gradient_of_a_cast_is_a_cast_back() -> None:
     (_, g) = run(graph, np.array([1.5, -2.5], np.float32), np.array([1 / 3, 2.0]))
     assert g.dtype == np.float32
     np.testing.assert_array_equal(g, np.array([1 / 3, 2.0], np.float32))
+
+
+def test_a_cast_that_saturates_passes_the_cotangent() -> None:
+    x = input_value("x", tensor("float32", 3))
+    y = ops.cast(ops.cast(x, dtype=dtype_of("float8_e4m3fn")), dtype=dtype_of("float32"))
+    g = run(vjp(Graph([x], [y])), np.array([1.0, 1e6, -1e6], np.float32), np.ones(3, np.float32))[-1]
+    np.testing.assert_array_equal(g, [1, 1, 1])
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
@@ -358,6 +382,57 @@ def test_a_size_that_may_be_one_is_summed_over_when_it_is(n: int) -> None:
     graph = Graph([x, y], [ops.mul(x, y)])
     rng = np.random.default_rng(n)
     check_grad(graph, rng.standard_normal((3, n)), rng.standard_normal(4), order=2)
+
+
+# ---------------------------------------------------------------------------------- windows and bounds of every kind
+
+
+@st.composite
+def windows(draw: st.DrawFn) -> tuple[int, dict[str, Any]]:
+    """The extent of an axis, and a window over it: overlapping or not, dilated, wider than the padded axis or not."""
+    window, stride, dilation = (draw(st.integers(1, n)) for n in (4, 4, 3))
+    padding = draw(st.tuples(st.integers(0, 5), st.integers(0, 5)))
+    span = (window - 1) * dilation + 1
+    extent = draw(st.integers(max(1, span - sum(padding)), 12))
+    return extent, {"window": (window,), "strides": (stride,), "padding": (padding,), "dilation": (dilation,)}
+
+
+@settings(max_examples=60, deadline=None)
+@given(windows(), st.sampled_from(["add", "maximum", "minimum"]), st.integers(0, 2))
+def test_windows_of_every_kind(case: tuple[int, dict[str, Any]], combine: str, axis: int) -> None:
+    extent, attrs = case
+    x = input_value("x", tensor("float64", *(extent if k == axis else 2 for k in range(3))))
+    y = ops.reduce_window(x, combine=combine, axes=(axis,), **attrs)
+    real = ops.select(ops.isinf(y), 0.0, y)  # a window of padding alone gives an infinity
+    check_grad(Graph([x], [real]), np.random.default_rng(0).permutation(x.type.size).reshape(x.shape) / 3)
+
+
+@st.composite
+def bounds(draw: st.DrawFn) -> tuple[int, tuple[int, int, int]]:
+    extent = draw(st.integers(1, 9))
+    step = draw(st.integers(-4, 4).filter(bool))
+    start, stop = draw(st.integers(-10, 10) | st.none()), draw(st.integers(-10, 10) | st.none())
+    first, last = slice_bounds(start, stop, step, extent)
+    return extent, (first, last, step)  # type: ignore[return-value]
+
+
+@settings(max_examples=60, deadline=None)
+@given(bounds(), bounds())
+def test_slices_of_every_kind(a: Any, b: Any) -> None:
+    x = input_value("x", tensor("float64", a[0], b[0]))
+    starts, stops, steps = zip(a[1], b[1], strict=True)
+    y = ops.slice(x, starts=starts, stops=stops, steps=steps)
+    check_grad(Graph([x], [ops.sin(y)]), np.random.default_rng(0).standard_normal(x.shape))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(-4, 4), st.integers(-4, 4)), min_size=1, max_size=3))
+def test_pads_and_crops_of_every_kind(axes: list[tuple[int, int, int]]) -> None:
+    shape, low, high = zip(*((d, max(a, -d), max(b, -d - min(a, 0))) for d, a, b in axes), strict=True)
+    high = tuple(max(b, -d - a) for d, a, b in zip(shape, low, high, strict=True))
+    x, v = input_value("x", tensor("float64", *shape)), input_value("v", tensor("float64"))
+    rng = np.random.default_rng(0)
+    check_grad(Graph([x, v], [ops.sin(ops.pad(x, v, low=low, high=high))]), rng.standard_normal(shape), 0.7)
 
 
 # --------------------------------------------------------------------------------------------------------- native runs
