@@ -129,7 +129,8 @@ class Import:
         if self.items:
             raise UnsupportedError(self.items)
         if self.stand_ins:
-            outputs = inline(Graph(self.stand_ins, outputs), list(self.stand_ins.values()))  # type: ignore[arg-type]
+            whole = Graph(self.stand_ins, outputs)  # type: ignore[arg-type]
+            outputs = list(inline(whole, list(self.stand_ins.values())))
         return Graph(inputs, outputs, [v.name for v in proto.output])  # type: ignore[arg-type]
 
     def _value(self, name: str, t: Type) -> Value:

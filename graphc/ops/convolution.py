@@ -205,7 +205,7 @@ def _as_convolution(
         dilation=strides,
         groups=groups,
     )
-    return transpose(found, perm=(1, 0, *range(2, 2 + spatial)))  # type: ignore[no-any-return]
+    return transpose(found, perm=(1, 0, *range(2, 2 + spatial)))
 
 
 def _tap_by_tap(
@@ -228,7 +228,7 @@ def _tap_by_tap(
         stops = [a + (q - 1) * s + 1 for a, q, s in zip(starts, g.shape[2:], strides, strict=True)]
         under = slice_(padded, starts=(0, 0, *starts), stops=(*x.shape[:2], *stops), steps=(1, 1, *strides))
         parts.append(reshape(contract(g, under, groups), shape=(*w.shape[:2], 1)))
-    return reshape(ops.concat(*parts, axis=2), shape=w.shape)  # type: ignore[no-any-return]
+    return reshape(ops.concat(*parts, axis=2), shape=w.shape)
 
 
 def _matrix_product(g: Value, x: Value, groups: int) -> Value:
@@ -238,12 +238,12 @@ def _matrix_product(g: Value, x: Value, groups: int) -> Value:
     rows = reshape(transpose(rows, perm=(1, 2, 0, 3)), shape=(groups, filters // groups, batch * pixels))
     columns = reshape(x, shape=(batch, groups, channels // groups, pixels))
     columns = reshape(transpose(columns, perm=(1, 0, 3, 2)), shape=(groups, batch * pixels, channels // groups))
-    return ops.dot(rows, columns)  # type: ignore[no-any-return]
+    return ops.dot(rows, columns)
 
 
 def _sum_of_products(g: Value, x: Value, groups: int) -> Value:
     """[C] of g[N, C, *Q] and x[N, C, *Q], for a convolution of each channel with its own filter."""
-    return ops.reduce_sum(ops.mul(g, x), axes=(0, *range(2, g.rank)))  # type: ignore[no-any-return]
+    return ops.reduce_sum(ops.mul(g, x), axes=(0, *range(2, g.rank)))
 
 
 def conv_transpose(
@@ -300,14 +300,14 @@ def conv_transpose(
         ends = [((j - 1) * e - first, last) for j, e, first, last in zip(reach, steps, dropped, after, strict=True)]
         filters = _filters(w, reach, chosen)
         y = conv(x, filters, strides=(1,) * spatial, padding=tuple(ends), dilation=steps, groups=groups)
-        return reshape(y, shape=(x.shape[0], groups, *map(len, chosen), w.shape[2], *y.shape[2:]))  # type: ignore[no-any-return]
+        return reshape(y, shape=(x.shape[0], groups, *map(len, chosen), w.shape[2], *y.shape[2:]))
 
     def all_phases(chosen: tuple[range, ...] = ()) -> Value:
         axis = len(chosen)
         if axis == spatial:
             return some_phases(chosen)
         parts = [all_phases((*chosen, alike)) for alike in phases[axis]]
-        return parts[0] if len(parts) == 1 else ops.concat(*parts, axis=2 + axis)  # type: ignore[no-any-return]
+        return parts[0] if len(parts) == 1 else ops.concat(*parts, axis=2 + axis)
 
     y = all_phases()
     weave = [n for k in range(spatial) for n in (3 + spatial + k, 2 + k)]
@@ -352,7 +352,7 @@ def _by_phases(
     w = _pad_high(w, [0, 0, *(j * r - k for (j, r), k in zip(split, taps, strict=True))])
     channels, per_group = int(w.shape[0]), int(w.shape[1])
     shape = (groups, channels // groups, per_group, *(n for pair in split for n in pair))
-    return reshape(w, shape=shape)  # type: ignore[no-any-return]
+    return reshape(w, shape=shape)
 
 
 def _filters(w: Value, reach: Sequence[int], phases: Sequence[range]) -> Value:
@@ -371,7 +371,7 @@ def _filters(w: Value, reach: Sequence[int], phases: Sequence[range]) -> Value:
     js, rs = [3 + 2 * k for k in range(spatial)], [4 + 2 * k for k in range(spatial)]
     w = transpose(w, perm=(0, *rs, 2, 1, *js))
     filters = math.prod(outer[::2]) * math.prod(map(len, phases))
-    return reshape(w, shape=(filters, outer[1], *reach))  # type: ignore[no-any-return]
+    return reshape(w, shape=(filters, outer[1], *reach))
 
 
 def _pad_high(x: Value, amounts: Sequence[int]) -> Value:
