@@ -19,6 +19,7 @@ from graphc.passes.captures import sink_constants
 from graphc.passes.decompose import decompose
 from graphc.passes.fold import fold
 from graphc.passes.fuse import fuse
+from graphc.passes.hoist import hoist
 from graphc.passes.layout import block_layout, pack_only
 from graphc.passes.simplify import simplify
 from graphc.passes.views import sink_views
@@ -74,6 +75,8 @@ def _optimisation(options: Options, machine: Machine) -> list[Pass]:
         (1, Pass("clean-layout", lambda g: _clean(g, options), requires=("layout",))),
         # Decomposition and layout made new views; fusion wants arithmetic and product side by side.
         (2, Pass("late-views", lambda g: _views(g, options), requires=("clean-layout",))),
+        # What every turn of a loop would do again, packing weights that are no constants above all.
+        (1, Pass("hoist", hoist, requires=("layout",))),
         # Fusion is last: a fused group is a kernel, and no other pass looks inside.
         (2, Pass("fuse", fuse, requires=("layout", "clean-layout"))),
     ]
@@ -128,6 +131,7 @@ def _chosen(options: Options, passes: list[tuple[int, Pass]]) -> list[Pass]:
         "fuse",
         "clean",
         "clean-layout",
+        "hoist",
     }
     for name in options.disable:
         if name in NEEDED:

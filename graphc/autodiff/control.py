@@ -190,7 +190,9 @@ def _backwards(loop: _Loop, finals: Cotangents, stacks: Cotangents, wanted: Sequ
     turn = _pull(loop, finals, stacks, wanted, unused)
     asked = dict(zip(loop.sources, wanted, strict=True))
     found = {v: g for v, g in turn.pulled.items() if g is not None}
-    addends, products = _sums({v: found[v] for v in loop.held if v in found and asked[v]})
+    summed = {v: found[v] for v in loop.held if v in found and asked[v]}
+    # products after the loop need all turns' factors at once, which is what checkpoints are to avoid
+    addends, products = _sums(summed) if loop.save == "contractions" else (summed, {})
 
     carried = [found.get(loop.state[k]) or zeros(loop.state[k].shape, loop.state[k]) for k in turn.live]
     sliced = [found[v] for v in loop.slices if v in found and asked[v]]
@@ -205,8 +207,8 @@ def _backwards(loop: _Loop, finals: Cotangents, stacks: Cotangents, wanted: Sequ
     stacking = [v for v in dict.fromkeys((*sliced, *factors)) if v not in outside]
 
     sums = {v: input_value(unused(f"sum_{v.node.attrs['name']}"), v.type) for v in addends}
-    summed = [ops.add(sums[v], g) for v, g in addends.items()]
-    outputs = _replaced([*carried, *summed, *stacking], stand_ins)
+    added = [ops.add(sums[v], g) for v, g in addends.items()]
+    outputs = _replaced([*carried, *added, *stacking], stand_ins)
     read = {v for node in toposort(outputs) for v in node.outputs if node.op.name == "input"}
     rows = [(row, stacks[k]) for k, row in turn.rows.items()]
     rows += [(stand_ins[v], stacked[v]) for v in kept]

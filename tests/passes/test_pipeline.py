@@ -68,6 +68,7 @@ LEAVABLE = [
     "fuse",
     "clean",
     "clean-layout",
+    "hoist",
 ]
 
 

@@ -1,0 +1,72 @@
+"""Work that every turn of a loop would repeat is done once, before the loop.
+
+What a body computes from captures and constants alone becomes a capture itself: packed weights, in training, where
+they are no constants. Views stay where they are, since they cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc.ir.graph import Graph, Node, Value, inline, input_value, rebuild, remake, remake_bodies
+from graphc.ir.rewrite import deep, record
+from graphc.ops.spec import Kind
+from graphc.passes.captures import captures_of
+
+__all__ = ["hoist"]
+
+
+def hoist(graph: Graph) -> Graph:
+    """The graph with what does not change from turn to turn computed outside the loops."""
+    if not any(node.op.body_types is not None for node in graph.nodes):
+        return graph
+    return deep(lambda g: rebuild(g, _hoisted))(graph)
+
+
+def _hoisted(old: Node, inputs: tuple[Value, ...]) -> Sequence[Value]:
+    node = remake(old, inputs)[0].node
+    if node.op.name not in ("scan", "loop"):
+        return node.outputs
+    body: Graph = node.attrs["body"]
+    first, offset = captures_of(node)
+    held = body.inputs[offset:]
+    fixed = set(held)
+    for inner in body.nodes:
+        if inner.op.name != "input" and all(v in fixed for v in inner.inputs):
+            fixed.update(inner.outputs)
+    worth = [v for v in _frontier(body, fixed) if v.node.op.kind not in (Kind.LEAF, Kind.HOST)]
+    if not worth:
+        return node.outputs
+    record("hoist", node)
+    outside = inline(Graph(held, worth), inputs[first:])
+    stand_ins: dict[Value, Value] = {}
+    for k, v in enumerate(worth):
+        name = f"once{k}"
+        while name in body.input_names:
+            name += "_"
+        stand_ins[v] = input_value(name, v.type)
+    new: dict[Value, Value] = dict(stand_ins)
+    for inner in body.nodes:
+        if inner.outputs and all(v in stand_ins for v in inner.outputs):
+            continue
+        made = remake(inner, tuple(new[v] for v in inner.inputs))
+        for a, b in zip(inner.outputs, made, strict=True):
+            new.setdefault(a, b)
+    again = Graph((*body.inputs, *stand_ins.values()), [new[v] for v in body.outputs], body.output_names)
+    return remake_bodies(node, (*inputs, *outside), {"body": again})
+
+
+def _frontier(body: Graph, fixed: set[Value]) -> list[Value]:
+    """The fixed values that something else reads, past the views at the end of their computation."""
+    asked: dict[Value, None] = {}
+    for inner in body.nodes:
+        if not all(v in fixed for v in inner.outputs):
+            asked |= dict.fromkeys(v for v in inner.inputs if v in fixed)
+    asked |= dict.fromkeys(v for v in body.outputs if v in fixed)
+    return list(dict.fromkeys(_before_views(v) for v in asked))
+
+
+def _before_views(v: Value) -> Value:
+    while v.node.op.kind is Kind.INJECTIVE and v.node.op.view is not None:
+        v = v.node.inputs[0]
+    return v
