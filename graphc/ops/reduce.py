@@ -7,6 +7,7 @@ identity of a maximum is -inf, or the smallest value of an integer type.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -465,8 +466,9 @@ def _window_gradient(
     if any(
         low > (w - 1) * step or high > (w - 1) * step or not isinstance(x.shape[a], int) or step > x.shape[a]
         for a, w, (low, high), step in zip(axes, window, padding, dilation, strict=True)
-    ):  # then a window may hold nothing but padding: its place is -1
-        g = select(ge(places, 0), g, 0.0)
+    ):  # then a window may hold nothing but padding, and has no place
+        shown = reduce_window(zeros(x.shape, x), combine="maximum", strides=strides, padding=padding, **where)
+        g = select(eq(shown, 0.0), g, 0.0)
     # places are counted with the window's axes innermost
     order = (*(k for k in range(x.rank) if k not in axes), *axes)
     count, found = product(x.shape), product(places.shape)
@@ -543,7 +545,7 @@ def _window_argmax_reference(
     lowest = combine_identity("maximum", dtype_of(wide))
     values = windows(wide, lowest, axes, window, strides, padding, dilation)
     places = windows(flat, -1, axes, window, strides, padding, dilation)
-    merged = (*values.shape[: x.ndim], -1)
+    merged = (*values.shape[: x.ndim], math.prod(values.shape[x.ndim :]))
     values, places = values.reshape(merged), places.reshape(merged)
     # padding is -inf and must not win even where every real element is: then take the first real one
     best = np.argmax(np.where(places < 0, lowest, values), -1)[..., None]
