@@ -16,9 +16,13 @@ from building import info, model, one_node
 from onnx import TensorProto, helper
 
 import graphc
+from bench.differentiate import parameters_as_inputs
+from graphc.api import resolve
+from graphc.autodiff.transforms import vjp
 from graphc.errors import ModelError
 from graphc.frontends.onnx import import_model
 from graphc.ir.interpret import run
+from graphc.ir.verify import verify
 from graphc.testing import check_grad
 
 draw = np.random.default_rng(0)
@@ -498,3 +502,18 @@ def test_unsound_gradient_nodes(attributes: dict[str, Any], operands: list[str],
     inputs = [info("x", ()), info("k", (), TensorProto.INT64)]
     with pytest.raises(ModelError, match=message):
         import_model(model(nodes, inputs, ["d"], domains=TRAINING))
+
+
+# ---------------------------------------------------------------------------------------------------- whole networks
+
+
+@pytest.mark.parametrize("name", ["squeezenet", "shufflenet", "inception_v1", "resnet50"])
+def test_gradient_graphs_of_networks(name: str) -> None:
+    """With respect to the image and all parameters: a sound graph of about three times as many contractions."""
+    graph = graphc.load(parameters_as_inputs(onnx.load(resolve(f"onnx:{name}"))))
+    read = {v for node in graph.nodes for v in node.inputs}
+    pulled = vjp(graph, [v for v in graph.inputs if v in read and v.dtype.is_float])
+    verify(pulled)
+    forward, both = (sum(n.op.name in ("conv", "dot") for n in g.nodes) for g in (graph, pulled))
+    # gradients of depthwise convolutions with respect to weights are sums of products; strided ones may be four pieces
+    assert 2 * forward <= both <= 3.5 * forward

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import graphc
 from graphc import ops
 from graphc.autodiff.reverse import pullback
 from graphc.autodiff.transforms import value_and_grad, vjp
@@ -234,3 +235,30 @@ def test_layouts_are_chosen_after_differentiation() -> None:
     graph = graph_of(ops.block, [(1, 8, 3)], size=4)
     with pytest.raises(NotDifferentiableError, match="layouts are chosen after differentiation"):
         vjp(graph)
+
+
+# ---------------------------------------------------------------------------------------------------------- kernels
+
+
+def test_kernels_compute_the_gradients() -> None:
+    """A network of all of these, compiled: value and gradients as the interpreter has them."""
+    inputs = {
+        "x": (2, 3, 9, 9), "stem": (16, 3, 3, 3), "depth": (16, 1, 3, 3), "wide": (32, 8, 3, 3), "point": (8, 32, 1, 1),
+        "r": (24, 8),
+    }  # fmt: skip
+    x, stem, depth, wide, point, r = (input_value(k, tensor("float64", *s)) for k, s in inputs.items())
+    one, pads = {"dilation": (1, 1)}, ((1, 1), (1, 1))
+    y = ops.relu(ops.conv(x, stem, strides=(2, 2), padding=pads, **one))
+    y = ops.add(y, ops.conv(y, depth, strides=(1, 1), padding=pads, groups=16, **one))
+    y = ops.tanh(ops.conv(y, wide, strides=(2, 2), padding=pads, groups=2, **one))
+    y = ops.conv(y, point, strides=(1, 1), padding=((0, 0), (0, 0)), **one)
+    rows = ops.reshape(ops.transpose(y, perm=(2, 3, 0, 1)), shape=(9, 2, 8))
+    steps = ops.dot(ops.reshape(rows, shape=(18, 8)), ops.transpose(r, perm=(1, 0)))
+    hidden, last = ops.gru(ops.reshape(steps, shape=(9, 2, 24)), r, ops.reduce_sum(rows, axes=(0,)), reverse=True)
+    loss = ops.add(ops.reduce_sum(ops.mul(hidden, hidden), axes=(0, 1, 2)), ops.reduce_sum(last, axes=(0, 1)))
+    both = value_and_grad(Graph([x, stem, depth, wide, point, r], [loss]))
+    arrays = [0.3 * draw.standard_normal(s) for s in inputs.values()]
+    expected = run(both, *arrays)
+    found = graphc.compile(both, threads=1).run(None, dict(zip(inputs, arrays, strict=True)))
+    for got, want in zip(found, expected, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-11)
