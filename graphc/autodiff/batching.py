@@ -211,8 +211,8 @@ def _until_all_are_done(node: Node, operands: tuple[Value, ...], batched: Flags,
 
     each = lead(trips, size, batched[0])
     active = ops.logical_and(lead(going, size, batched[1]), ops.gt(each, constant(np.int64(0))))
-    turn, go = input_value("turn", tensor(_INT64)), input_value("go", tensor(_BOOL))
-    mine, limit = input_value("active", active.type), input_value("limit", each.type)
+    wanted = {"turn": tensor(_INT64), "go": tensor(_BOOL), "active": active.type, "limit": each.type}
+    turn, go, mine, limit = (input_value(_new_name(name, body), t) for name, t in wanted.items())
     state, held = many.inputs[2 : 2 + carries], many.inputs[2 + carries :]
     again, *after = inline(many, [turn, mine, *state, *held])
     kept = [choose(mine, b, a) for a, b in zip(state, after, strict=True)]
@@ -223,6 +223,13 @@ def _until_all_are_done(node: Node, operands: tuple[Value, ...], batched: Flags,
         node.op, longest, _any(active), active, *rest[:carries], each, *rest[carries:], body=whole, carries=1 + carries
     )
     return made[1:]
+
+
+def _new_name(name: str, body: Graph) -> str:
+    """A name that none of the body's inputs has: inputs of one name and type are one."""
+    while name in body.input_names:
+        name += "_"
+    return name
 
 
 def _any(active: Value) -> Value:

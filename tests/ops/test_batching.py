@@ -107,3 +107,17 @@ def test_what_does_not_depend_on_the_case_is_left_alone() -> None:
     assert batched == (True, False)
     assert second == shared
     assert shared in {v for node in Graph((), [first]).nodes for v in node.inputs}
+
+
+def test_loops_that_are_batched_twice_keep_their_states_apart() -> None:
+    """As many cases outside as inside, so that only names can tell the inner limits from the outer ones."""
+    i, go, x = input_value("i", tensor("int64")), input_value("go", tensor("bool")), input_value("x", tensor("float32"))
+    double = ops.mul(x, 2.0)
+    body = Graph([i, go, x], [ops.lt(double, 10.0), double])
+    trips = input_value("trips", tensor("int64"))
+    graph = Graph([trips, x], [ops.loop(trips, np.True_, x, body=body, carries=1)])
+    inner, _ = batch_graph(graph, (True, False), 3)
+    outer, _ = batch_graph(inner, (False, True), 3)
+    counts, starts = np.array([1, 5, 0]), np.array([1, 3, 0.5], np.float32)
+    expected = [[run(graph, n, x)[0] for n in counts] for x in starts]
+    np.testing.assert_array_equal(run(outer, counts, starts)[0], expected)

@@ -230,6 +230,41 @@ def test_while_loop(bound: int | None) -> None:
     agree(graphc.vmap(doubled)(x[:0], limits[:0]), (np.zeros(0), np.zeros(0)))
 
 
+def rows(table: Any, places: Any) -> Any:
+    return ops.gather(value_of(table), value_of(places), axis=0)
+
+
+def turns(x: Any) -> Any:
+    return graphc.while_loop(lambda v: less(v[0], 10.0), lambda v: (mul(v[0], 2.0), add(v[1], 1)), (x, 0))
+
+
+def test_nested_while_loops() -> None:
+    """Loops of loops of cases; as many outside as inside, so that nothing but names tells their state apart."""
+    starts, limits = np.array([1.0, 3.0, 20.0]), np.array([4.0, 10.0, 100.0])
+
+    def until(x: Any, limit: Any) -> Any:
+        return graphc.while_loop(lambda v: less(v, limit), lambda v: mul(v, 2.0), x)
+
+    every = graphc.vmap(graphc.vmap(until, (0, None)), (None, 0))
+    agree(every(starts, limits), np.stack([[until(x, limit) for x in starts] for limit in limits]))
+
+
+COMPILED: dict[str, tuple[Callable[..., Any], tuple[np.ndarray, ...]]] = {
+    "scan": (recurrence, (RNG.standard_normal(5), RNG.standard_normal((5, 3)), RNG.standard_normal((5, 7, 3)))),
+    "cond": (choose, (np.array([True, False, True, True, False]), X)),
+    "while": (turns, (np.array([1.0, 3.0, 0.7, 20.0]),)),
+    "gather": (array_function(rows), (RNG.standard_normal((4, 6, 2)), RNG.integers(-6, 6, (4, 3)))),
+    "product": (matmul, (RNG.standard_normal((4, 6, 2)), RNG.standard_normal((4, 2, 3)))),
+    "gradient": (graphc.grad(lambda x, y: total(recurrence(x, y, W.T)[1])), (RNG.standard_normal(5), X)),
+}
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_cases(name: str) -> None:
+    function, columns = COMPILED[name]
+    agree(graphc.compile(graphc.vmap(function))(*columns), stacked(function, *columns))
+
+
 def test_custom_gradients_and_checkpoints() -> None:
     @graphc.custom_vjp
     def scaled(w: Any, x: Any) -> Any:
