@@ -18,6 +18,16 @@ if TYPE_CHECKING:
     from graphc.api import function as function
     from graphc.api import load as load
     from graphc.frontends.python import random as random
+    from graphc.frontends.python.array_api.creation import *  # noqa: F403
+    from graphc.frontends.python.array_api.dtypes import *  # noqa: F403
+    from graphc.frontends.python.array_api.elementwise import *  # noqa: F403
+    from graphc.frontends.python.array_api.indexing import *  # noqa: F403
+    from graphc.frontends.python.array_api.linalg import *  # noqa: F403
+    from graphc.frontends.python.array_api.manipulation import *  # noqa: F403
+    from graphc.frontends.python.array_api.nn import *  # noqa: F403
+    from graphc.frontends.python.array_api.numpy_names import *  # noqa: F403
+    from graphc.frontends.python.array_api.searching import *  # noqa: F403
+    from graphc.frontends.python.array_api.statistical import *  # noqa: F403
     from graphc.frontends.python.control import checkpoint as checkpoint
     from graphc.frontends.python.control import cond as cond
     from graphc.frontends.python.control import custom_vjp as custom_vjp
@@ -40,20 +50,60 @@ if TYPE_CHECKING:
     from graphc.frontends.python.vectorise import vmap as vmap
     from graphc.ir.graph import Graph as Graph
     from graphc.runtime.executable import Executable as Executable
+    from graphc.saving import export as export
+    from graphc.saving import to_onnx as to_onnx
 
 __version__ = "0.1.0"
 
 # Installed, frontends/, passes/ and runtime/ lie in this package. In a checkout they stand beside it: with this line
 # `python -m graphc` and `python -m bench.compare` also work there, whatever is installed.
-if not os.path.isdir(os.path.join(__path__[0], "runtime")):
-    __path__.append(os.path.dirname(__path__[0]))
+if not os.path.isdir(os.path.join(__path__[0], "runtime")):  # noqa: F405
+    __path__.append(os.path.dirname(__path__[0]))  # noqa: F405
 
 _PYTHON = "graphc.frontends.python"
-#: where a public name lives; the array functions are listed by `graphc.frontends.python.api`
+#: the array functions, by the module of `graphc.frontends.python.array_api`: its `__all__`, as a test holds
+_ARRAY_FUNCTIONS = {
+    "creation": (
+        "arange asarray empty empty_like eye from_dlpack full full_like linspace meshgrid ones ones_like tril "
+        "triu zeros zeros_like"
+    ),
+    "dtypes": (
+        "__array_namespace_info__ astype bfloat16 bool broadcast_arrays broadcast_to can_cast complex64 "
+        "complex128 e finfo float16 float32 float64 iinfo inf int8 int16 int32 int64 isdtype nan newaxis pi "
+        "result_type uint8 uint16 uint32 uint64"
+    ),
+    "elementwise": (
+        "abs acos acosh add asin asinh atan atan2 atanh bitwise_and bitwise_invert bitwise_left_shift bitwise_or "
+        "bitwise_right_shift bitwise_xor ceil clip conj copysign cos cosh divide equal exp exp2 expm1 floor "
+        "floor_divide fmod greater greater_equal hypot imag isfinite isinf isnan less less_equal log log1p log2 "
+        "log10 logaddexp logical_and logical_not logical_or logical_xor maximum minimum multiply negative "
+        "nextafter not_equal positive pow real reciprocal remainder round sign signbit sin sinh sqrt square "
+        "stop_gradient subtract tan tanh trunc"
+    ),
+    "indexing": "take take_along_axis",
+    "linalg": "diagonal dot einsum inner matmul matrix_transpose norm outer tensordot trace_of vecdot",
+    "manipulation": (
+        "concat expand_dims flip moveaxis pad permute_dims ravel repeat reshape roll split squeeze stack swapaxes "
+        "tile unstack"
+    ),
+    "nn": (
+        "elu erf gelu hard_sigmoid hard_swish leaky_relu log_sigmoid log_softmax mish one_hot relu relu6 rsqrt "
+        "selu sigmoid silu softmax softplus softsign"
+    ),
+    "numpy_names": "absolute concatenate cumprod cumsum power transpose",
+    "searching": (
+        "argmax argmin argsort count_nonzero nonzero searchsorted sort top_k unique_all unique_counts "
+        "unique_inverse unique_values where"
+    ),
+    "statistical": "all any cumulative_prod cumulative_sum diff logsumexp max mean min prod std sum var",
+}
+#: where every other public name lives
 _HOME = {
     "compile": "graphc.api",
     "load": "graphc.api",
     "function": "graphc.api",
+    "export": "graphc.saving",
+    "to_onnx": "graphc.saving",
     "Graph": "graphc.ir.graph",
     "Executable": "graphc.runtime.executable",
     "Tensor": f"{_PYTHON}.tensor",
@@ -77,6 +127,8 @@ _HOME = {
     "while_loop": f"{_PYTHON}.control",
     "debug_nans": f"{_PYTHON}.debug",
 }
+
+_HOME |= {n: f"{_PYTHON}.array_api.{module}" for module, names in _ARRAY_FUNCTIONS.items() for n in names.split()}
 
 #: public names that are modules
 _MODULES = {"backend": "graphc.backend", "random": f"{_PYTHON}.random"}

@@ -28,7 +28,7 @@ LAYERS = [
     {"codegen"},
     {"runtime"},
     {"api"},
-    {"backend", "cli", "testing"},
+    {"backend", "cli", "saving", "testing"},
     {"__main__"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
