@@ -17,22 +17,26 @@ __all__ = ["total"]
 
 def total(parts: Sequence[Value]) -> Value:
     """The sum of `parts`, all of one type."""
-    pieces = [v for v in parts if _padded_axis(v) is not None]
-    others = [v for v in parts if _padded_axis(v) is None]
+    pieces, lookups, others = list[Value](), list[Value](), list[Value]()
+    for v in parts:
+        (pieces if _padded_axis(v) is not None else lookups if _is_lookup(v) else others).append(v)
     result: Value | None = None
-    for v in [*_side_by_side(pieces), *others]:
-        result = v if result is None else _plus(result, v)
+    for v in [*_side_by_side(pieces), *others, *lookups]:
+        result = v if result is None else _scattered(v, result) if _is_lookup(v) else ops.add(result, v)
     assert result is not None
     return result
 
 
-def _plus(a: Value, b: Value) -> Value:
-    for scattered, rest in ((b, a), (a, b)):
-        node = scattered.node
-        adds = node.op.name in ("scatter_nd", "scatter_elements") and node.attrs.get("reduction") == "add"
-        if adds and _is_zero(node.inputs[0]):
-            return make(node.op, rest, *node.inputs[1:], **node.attrs)[0]
-    return ops.add(a, b)
+def _is_lookup(v: Value) -> bool:
+    """Whether `v` is the cotangent of a gather: something scattered into zeros."""
+    node = v.node
+    adds = node.op.name in ("scatter_nd", "scatter_elements") and node.attrs.get("reduction") == "add"
+    return adds and _is_zero(node.inputs[0])
+
+
+def _scattered(lookup: Value, into: Value) -> Value:
+    node = lookup.node
+    return make(node.op, into, *node.inputs[1:], **node.attrs)[0]
 
 
 def _is_zero(v: Value) -> bool:
