@@ -33,17 +33,22 @@ def _results(values: Sequence[Value]) -> list[Any]:
     return list(evaluate(values)) if current() is None else [Tensor(v) for v in values]
 
 
-def _operands(tree: Any, what: str) -> tuple[list[Value], list[Spec], Structure]:
-    """The leaves of a tree as values, with their specs; every leaf must be an array or a number."""
+def _operands(tree: Any, what: str, *, weak: bool = False) -> tuple[list[Value], list[Spec], Structure]:
+    """The leaves of a tree as values, with their specs; every leaf must be an array or a number.
+
+    With `weak` a number stays one, which adapts to what it meets; else it gets its kind's default type.
+    """
     leaves, structure = flatten(tree)
     values, specs = [], []
     for (path, leaf), _ in zip(leaves_with_paths(tree, what), leaves, strict=True):
         s = describe(leaf, path)
         if s is None:
             raise TraceError(f"{path} is {type(leaf).__name__}; an array or a number is needed")
-        # what a body takes has a type of its own, so a number gets its kind's default
-        values.append(value_of(leaf))
-        specs.append(Spec(values[-1].tensor))
+        if weak and s.weak:
+            values.append(leaf.value if isinstance(leaf, Tensor) else value_of(np.asarray(leaf)))
+        else:
+            values.append(value_of(leaf))
+        specs.append(Spec(values[-1].tensor, weak=weak and s.weak))
     return values, specs, structure
 
 
@@ -60,7 +65,7 @@ def cond(pred: Any, true_fun: Callable[..., Any], false_fun: Callable[..., Any],
             )
         if chosen.dtype != _BOOL:
             chosen = ops.cast(chosen, dtype=_BOOL)
-        values, specs, structure = _operands(operands, "operands")
+        values, specs, structure = _operands(operands, "operands", weak=True)
         bodies = [subtrace(f, [None] * len(specs), specs, structure) for f in (true_fun, false_fun)]
         a, b = bodies = _agreeing(bodies)
         if a.results != b.results:
@@ -210,7 +215,10 @@ def _steady(
     ]
     if any(changed):
         specs = [Spec(v.tensor) if c else s for c, s, v in zip(changed, specs, body.outputs, strict=False)]
-        carried = [ops.cast(v, dtype=s.dtype) if v.dtype != s.dtype else v for v, s in zip(carried, specs, strict=True)]
+        carried = [
+            value_of(leaf, s.dtype.numpy) if c else v
+            for leaf, c, v, s in zip(leaves, changed, carried, specs, strict=True)
+        ]
         body = again(specs)
     count = len(specs)
     tail = body.outputs[count:]
@@ -303,7 +311,7 @@ def checkpoint(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def kept(*args: Any, **kwargs: Any) -> Any:
         with here():
-            values, specs, structure = _operands((args, kwargs), "arguments")
+            values, specs, structure = _operands((args, kwargs), "arguments", weak=True)
             body = subtrace(lambda a, k: function(*a, **k), [None] * len(specs), specs, structure)
             (graph,), captures = close([body], [f"x{k}" for k in range(len(values))], hoist=False)
             if not graph.outputs:
@@ -341,7 +349,7 @@ class custom_vjp:  # noqa: N801  (JAX's name, used as a decorator)
             return self._function(*args)
         forward, backward = self._rules
         with here():
-            values, specs, structure = _operands(args, "arguments")
+            values, specs, structure = _operands(args, "arguments", weak=True)
             none = [None] * len(specs)
             body = subtrace(self._function, none, specs, structure)
             ahead = subtrace(forward, none, specs, structure)
@@ -355,7 +363,7 @@ class custom_vjp:  # noqa: N801  (JAX's name, used as a decorator)
             cotangents = [Spec(v.tensor) for v in body.outputs]
             pair = Structure(tuple, (0, 1), (ahead.results.children[1], body.results))
             back = subtrace(
-                _filled(backward, args, self.__name__),
+                _filled(backward, structure, specs, self.__name__),
                 [None] * (len(residuals) + count),
                 [*residuals, *cotangents],
                 pair,
@@ -378,23 +386,18 @@ class custom_vjp:  # noqa: N801  (JAX's name, used as a decorator)
             return unflatten(body.results, _results(_tuple(made)))
 
 
-def _filled(backward: Callable[..., Any], args: Sequence[Any], name: str) -> Callable[..., Any]:
-    """`backward` with zeros in place of None."""
+def _filled(backward: Callable[..., Any], arguments: Structure, specs: Sequence[Spec], name: str) -> Callable[..., Any]:
+    """`backward` with zeros in place of None, and its results as the arguments are arranged."""
 
     def full(residuals: Any, cotangent: Any) -> Any:
         given = backward(residuals, cotangent)
-        if not isinstance(given, tuple) or len(given) != len(args):
-            raise TraceError(f"{name}'s backward function must return a tuple of {len(args)} cotangents")
-        filled = []
-        for g, a in zip(given, args, strict=True):
-            leaves, structure = flatten(a)
-            filled.append(
-                unflatten(structure, [np.zeros(x.shape, x.dtype) for x in map(_sized, leaves)]) if g is None else g
-            )
+        if not isinstance(given, tuple) or len(given) != len(arguments.children):
+            raise TraceError(f"{name}'s backward function must return a tuple of {len(arguments.children)} cotangents")
+        filled, at = [], 0
+        for g, part in zip(given, arguments.children, strict=True):
+            own = specs[at : at + part.count]
+            at += part.count
+            filled.append(unflatten(part, [np.zeros(s.shape, s.dtype.numpy) for s in own]) if g is None else g)
         return tuple(filled)
 
     return full
-
-
-def _sized(x: Any) -> Any:
-    return x if isinstance(x, Tensor) else np.asarray(x)

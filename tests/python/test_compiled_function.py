@@ -1,0 +1,159 @@
+"""graphc.compile on Python functions: signatures, static and donated arguments, logs, and being part of another trace."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc.errors import GraphcError, OptionError
+
+
+def test_it_compiles_once_a_signature(caplog: pytest.LogCaptureFixture) -> None:
+    traced = []
+
+    @graphc.compile
+    def f(tree: Any, scale: Any = 2.0) -> Any:
+        traced.append(tree)
+        return {"y": tree["x"] * scale, "n": tree["n"]}
+
+    x = np.arange(3, dtype=np.float32)
+    with caplog.at_level(logging.INFO, "graphc"):
+        for _ in range(3):
+            result = f({"x": x, "n": None})
+        np.testing.assert_array_equal(result["y"], 2 * x)
+        assert result["n"] is None
+        f({"x": x, "n": None}, 5.0)
+        f({"x": x, "n": None}, 7.0)  # another value is no other signature
+        f({"x": x[:2], "n": None}, 5.0)
+        f({"x": x[:2].astype(np.float64), "n": None}, 5.0)
+    assert len(traced) == 4
+    messages = [r.getMessage() for r in caplog.records if r.getMessage().startswith("compiled f")]
+    assert "again: tree.x is float32[2], before float32[3]" in messages[2]
+    assert "again: tree.x is float64[2], before float32[2]" in messages[3]
+
+
+def test_results_are_the_functions_own_structure() -> None:
+    f = graphc.compile(lambda x: (x, [x + 1, None], {"z": 3.0}))
+    a, (b, nothing), tree = f(np.float64(1))
+    assert (a, b, nothing, tree["z"]) == (1, 2, None, 3)
+
+
+def test_static_arguments_are_values() -> None:
+    @graphc.compile(static_argnums=1, static_argnames="mode")
+    def f(x: Any, n: int, mode: str = "up") -> Any:
+        for _ in range(n):
+            x = x * 2 if mode == "up" else x / 2
+        return x
+
+    assert f(1.0, 3) == 8
+    assert f(1.0, 2, mode="down") == 0.25
+    assert f(1.0, 2, "down") == 0.25
+    with pytest.raises(OptionError, match="has no hash"):
+        f(1.0, [])  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="no parameter 'mod'"):
+        graphc.compile(f.function, static_argnames="mod")
+    with pytest.raises(OptionError, match="both static and donated"):
+        graphc.compile(f.function, static_argnums=1, donate_argnums=1)
+
+
+def test_strings_and_functions_are_handed_on() -> None:
+    @graphc.compile
+    def f(x: Any, activation: Any, name: str) -> Any:
+        return activation(x) if name == "on" else x
+
+    assert f(0.0, graphc.cos, "on") == 1
+    assert f(0.0, graphc.cos, "off") == 0
+
+
+def test_a_donated_array_is_updated_in_place() -> None:
+    @graphc.compile(donate_argnums=0)
+    def step(params: Any, x: Any) -> Any:
+        gradient = graphc.grad(lambda p: graphc.sum(graphc.tanh(x @ p["w"] + p["b"]) ** 2))(params)
+        return {k: params[k] - 0.1 * gradient[k] for k in params}
+
+    rng = np.random.default_rng(0)
+    params = {"w": rng.standard_normal((8, 5)), "b": rng.standard_normal(5)}
+    x = rng.standard_normal((4, 8))
+    expected = graphc.compile(step.function)({k: v.copy() for k, v in params.items()}, x)
+    new = step(params, x)
+    assert new["w"] is params["w"]
+    assert new["b"] is params["b"]
+    for k in new:
+        np.testing.assert_array_equal(new[k], expected[k])
+
+
+def test_what_is_still_read_is_not_overwritten() -> None:
+    """The result could lie in x, but x is read after it is written."""
+
+    @graphc.compile(donate_argnums=0)
+    def f(x: Any) -> Any:
+        y = graphc.cumulative_sum(x[::-1]) + 1
+        return y, x @ y
+
+    x = np.arange(64.0)
+    kept = x.copy()
+    y, dot = f(x)
+    np.testing.assert_allclose(y, np.cumsum(kept[::-1]) + 1)
+    assert dot == pytest.approx(kept @ (np.cumsum(kept[::-1]) + 1))
+
+
+def test_an_array_that_cannot_be_written_is_left_alone() -> None:
+    f = graphc.compile(lambda x: x + 1, donate_argnums=0)
+    x = np.zeros(4)
+    x.flags.writeable = False
+    assert f(x).sum() == 4
+    strided = np.zeros((4, 2))[:, 0]
+    assert f(strided).sum() == 4
+    assert not strided.any()
+
+
+def test_inside_of_another_trace_it_is_part_of_it() -> None:
+    inner = graphc.compile(lambda x: graphc.sin(x))
+    assert graphc.grad(lambda x: inner(x) * 2)(np.float64(0)) == 2
+    graph = graphc.trace(lambda x: inner(x), 1.0)
+    assert [n.op.name for n in graph.nodes if n.op.name == "sin"] == ["sin"]
+
+
+def test_a_graph_of_it_can_be_looked_at() -> None:
+    f = graphc.compile(lambda x, y: x @ y)
+    graph = f.trace(graphc.spec((2, 3)), graphc.spec((3, 4)))
+    assert str(graph.outputs[0].type) == "float32[2, 4]"
+    assert f.compile(graphc.spec((2, 3)), graphc.spec((3, 4))).plans
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(OptionError, match="did you mean 'threads'"):
+        graphc.compile(lambda x: x, thread=1)
+    with pytest.raises(OptionError, match="Python functions"):
+        graphc.compile(graphc.trace(lambda x: x + 1, 1.0), donate_argnums=0)
+
+
+def test_an_error_in_the_function_is_the_functions_own() -> None:
+    def broken(x: Any) -> Any:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        graphc.compile(broken)(1.0)
+    with pytest.raises(GraphcError, match="returns"):
+        graphc.compile(lambda x: "text")(1.0)
+
+
+def test_threads_may_call_it_at_once() -> None:
+    f = graphc.compile(lambda x: graphc.sum(x * x))
+    results: dict[int, float] = {}
+
+    def work(n: int) -> None:
+        for _ in range(20):
+            results[n] = float(f(np.full(n + 1, 2.0)))
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert results == {n: 4.0 * (n + 1) for n in range(4)}
