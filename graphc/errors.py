@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 __all__ = [
+    "AxisError",
     "CacheError",
     "CompileError",
     "GradientError",
@@ -81,6 +82,10 @@ class GradientNotWrittenError(GradientError, NotImplementedError):
 
 class GraphTypeError(GraphcError, TypeError):
     """An operation was given operands whose types do not fit: says which operand, what was expected and what came."""
+
+
+class AxisError(GraphTypeError, ValueError, IndexError):
+    """An axis that an array does not have, or that is named twice; IndexError and ValueError as NumPy's is."""
 
 
 class TraceError(GraphcError, TypeError):

@@ -15,17 +15,19 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from graphc import ops
-from graphc.errors import GraphTypeError
+from graphc.errors import GraphcError, GraphTypeError
 from graphc.frontends.python.debug import check_nans, nans_are_errors
-from graphc.frontends.python.promotion import DEFAULTS, is_number, kind_of, result_dtype
+from graphc.frontends.python.promotion import DEFAULTS, WIDEST, is_number, kind_of, result_dtype
 from graphc.frontends.python.tensor import Tensor
 from graphc.frontends.python.tracing import current
-from graphc.frontends.python.where import here
+from graphc.frontends.python.where import here, user_line
 from graphc.ir.dtypes import dtype_of
-from graphc.ir.graph import Graph, Value, constant
+from graphc.ir.graph import Graph, Value, constant, location, location_of
 from graphc.ir.interpret import run
 
-__all__ = ["Array", "array_function", "evaluate", "promote", "promoted", "value_of"]
+__all__ = [
+    "Array", "array_function", "as_array", "at_once", "evaluate", "inside", "promote", "promoted", "value_of",
+]  # fmt: skip
 
 #: what functions take as an array: a traced tensor, a NumPy array or scalar, a Python number, anything with DLPack
 Array: TypeAlias = Any
@@ -37,8 +39,9 @@ _inside: ContextVar[bool] = ContextVar("graphc_inside", default=False)
 def array_function(function: F) -> F:
     """Make a function that returns values (or a tuple, list or named tuple of them) a public one.
 
-    While it runs, nodes are said to come from the caller's line. A result is a tensor when something is being traced,
-    else an array. Inside another public function nothing is wrapped: it goes on with the values.
+    While it runs, nodes are said to come from the caller's line, and errors name it. A result is a tensor when
+    something is being traced, else an array. Inside another public function nothing is wrapped: it goes on with the
+    values.
     """
 
     @functools.wraps(function)
@@ -50,20 +53,46 @@ def array_function(function: F) -> F:
             with here():
                 result = function(*args, **kwargs)
                 return _deliver(result, weak=_only_weak((*args, *kwargs.values())))
+        except (GraphcError, IndexError) as e:
+            if not getattr(e, "located", False) and e.args and (line := user_line()):
+                e.located = True  # type: ignore[union-attr]
+                e.args = (f"{e.args[0]} (at {line})", *e.args[1:])
+            raise
         finally:
             _inside.reset(token)
 
     return public  # type: ignore[return-value]
 
 
+def inside() -> bool:
+    """Whether a public function is running: what it calls goes on with the values."""
+    return _inside.get()
+
+
 def _only_weak(arguments: Sequence[Any]) -> bool:
-    """Whether every array among the arguments is a Python number or a tensor made of such, and one is a tensor."""
+    """Whether every array among the arguments is a Python number or a tensor made of such, one is a tensor, and no
+    element type is asked for."""
     tensors = [a for a in arguments if isinstance(a, Tensor)]
+    others = [a for a in arguments if not isinstance(a, Tensor)]
     return (
         bool(tensors)
         and all(t.weak for t in tensors)
-        and not any(hasattr(a, "dtype") for a in arguments if a is not None and not isinstance(a, Tensor))
+        and not any(hasattr(a, "dtype") or isinstance(a, np.dtype | type | str | list | tuple) for a in others)
     )
+
+
+def at_once(name: str, numpy: Callable[..., Any], values: Sequence[Value]) -> Value:
+    """What no operation computes (complex numbers mostly), by NumPy: possible outside of traces alone.
+
+    Raises GraphTypeError inside one.
+    """
+    if current() is not None:
+        raise GraphTypeError(
+            f"{name} of {', '.join(str(v.type) for v in values)} cannot be traced, there is no kernel for it: compute "
+            "it outside of the traced function"
+        )
+    with np.errstate(all="ignore"):
+        return constant(numpy(*evaluate(values)))
 
 
 def _deliver(result: Any, weak: bool = False) -> Any:
@@ -103,7 +132,10 @@ def value_of(x: Array, dtype: Any = None, what: str = "an operand") -> Value:
     if isinstance(x, Value):
         return x
     if isinstance(x, Tensor):
-        return _cast(x.value, np.dtype(dtype or DEFAULTS[kind_of(x.dtype)])) if x.weak else x.value
+        if not x.weak:
+            return x.value
+        with location(*location_of(x.value.node)):
+            return _cast(x.value, np.dtype(dtype or DEFAULTS[kind_of(x.dtype)]))
     if is_number(x):
         kind = type(x).__name__
         try:
@@ -130,18 +162,28 @@ def as_array(x: Any, what: str = "an operand") -> np.ndarray:
 
 def promote(name: str, *xs: Array) -> tuple[Value, ...]:
     """The operands as values of their common element type; shapes stay as they are."""
+    return _in_type(name, xs, _common_type(name, xs))
+
+
+def _common_type(name: str, xs: Sequence[Array]) -> np.dtype:
     types: list[Any] = [_type_for_promotion(x, name) for x in xs]
     wanted = result_dtype(*types, what=name)
-    return tuple(_cast(value_of(x, wanted, name), wanted) for x in xs)
+    if any(isinstance(x, Tensor) for x in xs) and not any(isinstance(t, np.dtype) for t in types):
+        return WIDEST[kind_of(wanted)]  # numbers among themselves, as Python computes with them
+    return wanted
+
+
+def _in_type(name: str, xs: Sequence[Array], wanted: np.dtype) -> tuple[Value, ...]:
+    return tuple(_cast(x.value if isinstance(x, Tensor) else value_of(x, wanted, name), wanted) for x in xs)
 
 
 def promoted(name: str, *xs: Array) -> tuple[Value, ...]:
     """`promote`, and integers and bools become floats: for functions whose results are never integers."""
-    types: list[Any] = [_type_for_promotion(x, name) for x in xs]
-    wanted = result_dtype(*types, what=name)
+    wanted = _common_type(name, xs)
     if kind_of(wanted) in ("bool", "int"):
-        wanted = DEFAULTS["float"]
-    return tuple(_cast(value_of(x, wanted, name), wanted) for x in xs)
+        numbers = all(is_number(x) or (isinstance(x, Tensor) and x.weak) for x in xs)
+        wanted = (WIDEST if numbers and any(isinstance(x, Tensor) for x in xs) else DEFAULTS)["float"]
+    return _in_type(name, xs, wanted)
 
 
 def _type_for_promotion(x: Array, name: str) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 
 from graphc.errors import GraphTypeError
 
-__all__ = ["DEFAULTS", "KINDS", "is_number", "kind_of", "result_dtype"]
+__all__ = ["DEFAULTS", "KINDS", "WIDEST", "is_number", "kind_of", "result_dtype"]
 
 #: element types of Python numbers that meet no array, by kind
 DEFAULTS = {
@@ -21,6 +21,13 @@ DEFAULTS = {
     "int": np.dtype(np.int64),
     "float": np.dtype(np.float32),
     "complex": np.dtype(np.complex64),
+}
+#: in what Python computes with its numbers
+WIDEST = {
+    "bool": np.dtype(np.bool_),
+    "int": np.dtype(np.int64),
+    "float": np.dtype(np.float64),
+    "complex": np.dtype(np.complex128),
 }
 #: kinds from narrow to wide
 KINDS = ("bool", "int", "float", "complex")
