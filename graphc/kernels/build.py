@@ -1,6 +1,6 @@
 """From graph to program: where every value lies, and which kernels compute it.
 
-`build` walks a graph of static shapes once, producers first, and decides for every value *where* it lies:
+`build` walks a graph of static shapes once, in the order of `graphc.kernels.schedule`, and decides for every value *where* it lies:
 
 - a view (transpose, slice, broadcast, most reshapes) lies in its operand's buffer under another layout;
 - an operand of a concatenation is computed straight into its slice of the result, where its producer can write there;
@@ -38,6 +38,7 @@ from graphc.kernels.program import (
     Program,
     Rebind,
 )
+from graphc.kernels.schedule import schedule
 from graphc.ops.spec import Kind, Layout
 
 __all__ = ["ProgramBuilder", "anchor_of", "build", "lowering", "template_of"]
@@ -226,7 +227,7 @@ class ProgramBuilder:
         try:
             direct = self._reserve_outputs(graph, results)
             self._reserve_concats(graph)
-            for node in graph.nodes:
+            for node in schedule(graph):
                 if node.op.name != "input":
                     self._node(node)
             for i, (value, result) in enumerate(zip(graph.outputs, results, strict=True)):
