@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from small_models import convolutions, save
 
 import graphc
 from graphc import ops
@@ -280,6 +282,19 @@ def test_custom_gradients_and_checkpoints() -> None:
     agree(found, 3 * np.sum(np.cos(0.5 * X) * X, 1))
     whole = graphc.grad(lambda w: total(graphc.vmap(function, in_axes=(None, 0))(w, X)))
     agree(whole(np.float64(0.5)), np.sum(found))
+
+
+def test_imported_models(tmp_path: Path) -> None:
+    """A model made for one image on many, and many sets of parameters, an ensemble, on one."""
+    model = graphc.function(save(convolutions(), tmp_path / "model.onnx"))
+    images = RNG.standard_normal((3, 1, 3, 16, 16)).astype(np.float32)
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    np.testing.assert_allclose(graphc.vmap(model)(images), stacked(model, images), **close)
+    scales = np.float32([0.5, 1, 2])
+    ensemble = {name: np.multiply.outer(scales, np.asarray(value)) for name, value in model.params.items()}
+    found = graphc.vmap(lambda params, x: model(x, params=params), in_axes=(0, None))(ensemble, images[0])
+    members = [{name: values[k] for name, values in ensemble.items()} for k in range(3)]
+    np.testing.assert_allclose(found, stacked(lambda params: model(images[0], params=params), members), **close)
 
 
 # -------------------------------------------------------------------------------------------------------------- errors
