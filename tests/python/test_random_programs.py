@@ -143,9 +143,7 @@ def programs(depth: int) -> st.SearchStrategy[tuple[Instruction, ...]]:
     if depth == 0:
         return st.lists(simple, min_size=1, max_size=3).map(tuple)
     body = programs(depth - 1)
-    nested = st.builds(
-        Instruction, st.sampled_from(["cond", "scan", "backwards", "fori", "while"]), places, body, body
-    )
+    nested = st.builds(Instruction, st.sampled_from(["cond", "scan", "backwards", "fori", "while"]), places, body, body)
     return st.lists(st.one_of(simple, simple, nested), min_size=2, max_size=6).map(tuple)
 
 
