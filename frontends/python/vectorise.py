@@ -102,16 +102,16 @@ def _spread(axes: Axes, structure: Structure, what: str) -> list[Any]:
         return [axes] * structure.count
     if structure.kind is None:
         raise TraceError(f"{what} has {axes!r} for an array; an int or None is needed")
-    leaves = [] if structure.kind is type(None) else list(structure.children)
+    children = [] if structure.kind is type(None) else list(structure.children)
     if isinstance(axes, dict) and structure.kind is dict and set(axes) == set(structure.keys):
         parts = [axes[k] for k in structure.keys]
-    elif isinstance(axes, list | tuple) and structure.kind not in (dict, type(None)) and len(axes) == len(leaves):
+    elif isinstance(axes, list | tuple) and structure.kind not in (dict, type(None)) and len(axes) == len(children):
         parts = list(axes)
     elif type(axes) is structure.kind and structure.kind is not dict and not isinstance(axes, list | tuple):
         parts = [getattr(axes, k) for k in structure.keys]
     else:
         raise TraceError(f"{what} is {axes!r}, which does not fit what it speaks of: {structure}")
-    return [axis for part, child in zip(parts, leaves, strict=True) for axis in _spread(part, child, what)]
+    return [axis for part, child in zip(parts, children, strict=True) for axis in _spread(part, child, what)]
 
 
 def _axis(axis: int, s: Spec, what: str) -> int:

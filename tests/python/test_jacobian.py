@@ -9,16 +9,10 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc import ops
+from graphc import add, exp, matmul, sin
+from graphc import multiply as mul
+from graphc import sum as total
 from graphc.errors import NotDifferentiableError, TraceError
-from graphc.frontends.python.functions import array_function, promote, value_of
-
-sin = array_function(lambda x: ops.sin(value_of(x)))
-exp = array_function(lambda x: ops.exp(value_of(x)))
-add = array_function(lambda x, y: ops.add(*promote("add", x, y)))
-mul = array_function(lambda x, y: ops.mul(*promote("mul", x, y)))
-total = array_function(lambda x: ops.reduce_sum(v := value_of(x), axes=tuple(range(v.rank))))
-matmul = array_function(lambda x, y: ops.functions.matmul(*promote("matmul", x, y)))
 
 RNG = np.random.default_rng(1)
 W, X, Z = RNG.standard_normal((2, 3)), RNG.standard_normal(3), RNG.standard_normal(3)

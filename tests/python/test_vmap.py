@@ -12,19 +12,12 @@ import pytest
 from small_models import convolutions, save
 
 import graphc
-from graphc import ops
+from graphc import add, less, matmul, sin, take, tanh
+from graphc import multiply as mul
+from graphc import sum as total
 from graphc.errors import TraceError
-from graphc.frontends.python.functions import array_function, promote, value_of
 from graphc.ir.graph import Graph
 from graphc.ir.interpret import run
-
-sin = array_function(lambda x: ops.sin(value_of(x)))
-tanh = array_function(lambda x: ops.tanh(value_of(x)))
-add = array_function(lambda x, y: ops.add(*promote("add", x, y)))
-mul = array_function(lambda x, y: ops.mul(*promote("mul", x, y)))
-less = array_function(lambda x, y: ops.lt(*promote("less", x, y)))
-total = array_function(lambda x: ops.reduce_sum(v := value_of(x), axes=tuple(range(v.rank))))
-matmul = array_function(lambda x, y: ops.functions.matmul(*promote("matmul", x, y)))
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((5, 3))
@@ -232,8 +225,13 @@ def test_while_loop(bound: int | None) -> None:
     agree(graphc.vmap(doubled)(x[:0], limits[:0]), (np.zeros(0), np.zeros(0)))
 
 
+def test_fori_loop_over_a_number_of_turns_of_its_own() -> None:
+    sums = graphc.vmap(lambda n: graphc.fori_loop(0, n, lambda i, v: v + i, 0))(np.arange(5))
+    agree(sums, np.array([0, 0, 1, 3, 6]))
+
+
 def rows(table: Any, places: Any) -> Any:
-    return ops.gather(value_of(table), value_of(places), axis=0)
+    return take(table, places, axis=0)
 
 
 def turns(x: Any) -> Any:
@@ -255,7 +253,7 @@ COMPILED: dict[str, tuple[Callable[..., Any], tuple[np.ndarray, ...]]] = {
     "scan": (recurrence, (RNG.standard_normal(5), RNG.standard_normal((5, 3)), RNG.standard_normal((5, 7, 3)))),
     "cond": (choose, (np.array([True, False, True, True, False]), X)),
     "while": (turns, (np.array([1.0, 3.0, 0.7, 20.0]),)),
-    "gather": (array_function(rows), (RNG.standard_normal((4, 6, 2)), RNG.integers(-6, 6, (4, 3)))),
+    "gather": (rows, (RNG.standard_normal((4, 6, 2)), RNG.integers(-6, 6, (4, 3)))),
     "product": (matmul, (RNG.standard_normal((4, 6, 2)), RNG.standard_normal((4, 2, 3)))),
     "gradient": (graphc.grad(lambda x, y: total(recurrence(x, y, W.T)[1])), (RNG.standard_normal(5), X)),
 }
@@ -303,7 +301,7 @@ def test_imported_models(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: graphc.vmap(mul)(X, X.T), r"'y' is float64\[3, 5\] and has 3 cases along axis 0, but argument 'x'"),
+        (lambda: graphc.vmap(mul)(X, X.T), r"'x2' is float64\[3, 5\] and has 3 cases along axis 0, but argument 'x1'"),
         (lambda: graphc.vmap(mul, in_axes=None)(X, X), "no argument has an axis of cases"),
         (lambda: graphc.vmap(mul)(X, 2.0), r"has no axis 0 to take the cases from; in_axes=None hands it on"),
         (lambda: graphc.vmap(sin, in_axes=2)(X), "argument 'x' is float64\\[5, 3\\], which has no axis 2"),
