@@ -68,6 +68,20 @@ def test_a_missing_cotangent_is_found() -> None:
         check_grad(with_rules(right_x, None), AT_X, AT_W)
 
 
+def test_a_gradient_of_another_shape_is_found() -> None:
+    """Multiplied with a direction it would be broadcast, and give the right number."""
+    x = input_value("x", tensor("float64", 1))
+    op = OpSpec(
+        name="thrice",
+        kind=Kind.INJECTIVE,
+        infer=lambda t: t.with_shape((3,)),
+        reference=lambda v: np.repeat(v, 3),
+        gradient=by_operand(lambda g, x, y: g),
+    )
+    with pytest.raises(AssertionError, match=r"'x' has the shape \[1\], its gradient \[3\]"):
+        check_grad(Graph([x], make(op, x)), np.array([2.0]))
+
+
 def test_an_error_of_the_second_order_is_found_in_the_second_order() -> None:
     graph = with_rules(lambda g, x, w, y: ops.mul(g, ops.stop_gradient(ops.mul(w, w))), right_w)
     check_grad(graph, AT_X, AT_W)

@@ -219,6 +219,19 @@ def pulled_by_weights(y: Value, x: Value) -> Value:
     return g
 
 
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda x: ops.gather_nd(x, np.zeros((2, 3, 0), np.int64)),  # no coordinates: all of x, six times
+        lambda x: ops.unique(x, axis=1)[0],
+    ],
+    ids=["gather_nd of everything", "unique columns"],
+)
+def test_what_no_sample_shows(build: Any) -> None:
+    x = input_value("x", tensor("float64", 2, 4))
+    check_grad(Graph([x], [build(x)]), np.random.default_rng(0).standard_normal((2, 4)), order=2)
+
+
 # --------------------------------------------------------------------------------------------- zeros among the factors
 
 
