@@ -24,7 +24,19 @@ from graphc.frontends.python.where import here
 from graphc.ir.graph import Value, input_value
 from graphc.ops.functions import full
 
-__all__ = ["grad", "hessian_vector_product", "jvp", "value_and_grad", "vjp"]
+__all__ = [
+    "Call",
+    "Spread",
+    "argument_value",
+    "deliver",
+    "grad",
+    "hessian_vector_product",
+    "jvp",
+    "matching",
+    "result_and_aux",
+    "value_and_grad",
+    "vjp",
+]
 
 Function = Callable[..., Any]
 

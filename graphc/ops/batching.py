@@ -20,7 +20,7 @@ from graphc.errors import GraphTypeError
 from graphc.ir.dims import DimLike
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Graph, Node, Value, describe_location, input_value, make, remake
-from graphc.ir.types import type_symbols
+from graphc.ir.types import TensorType, type_symbols
 from graphc.ops.spec import Batch
 
 __all__ = ["case_by_case", "case_numbers", "lead", "leading", "move_axis", "next_axis", "with_case"]
@@ -61,10 +61,14 @@ def move_axis(x: Value, source: int, target: int) -> Value:
 def case_by_case(node: Node, operands: tuple[Value, ...], batched: tuple[bool, ...], size: DimLike) -> Sequence[Value]:
     """The rule that fits every operation with tensors for results: a scan over the cases.
 
-    Raises GraphTypeError where the results' sizes depend on data: then they differ from case to case.
+    Raises GraphTypeError where a result is no tensor, or its size depends on data and so differs from case to case.
     """
     known = frozenset[str]().union(*(type_symbols(v.type) for v in node.inputs))
     for t in node.types:
+        if not isinstance(t, TensorType):
+            raise GraphTypeError(
+                f"{node.op.name} gives {t} under vmap, which batches tensors alone{describe_location(node)}"
+            )
         if not type_symbols(t) <= known:
             raise GraphTypeError(
                 f"{node.op.name} gives {t}, whose size depends on the data, so the cases of vmap would differ in "

@@ -94,10 +94,12 @@ def agree(actual: np.ndarray, expected: np.ndarray) -> None:
     assert_close(actual, expected)
 
 
-def test_sizes_that_depend_on_data_are_refused() -> None:
+def test_sizes_that_depend_on_data_and_sequences_are_refused() -> None:
     x = input_value("x", tensor("float32", 4))
     with pytest.raises(GraphTypeError, match=r"nonzero gives .*whose size depends on the data.*compute with a mask"):
         batch_graph(Graph([x], [ops.nonzero(x)]), (True,), SIZE)
+    with pytest.raises(GraphTypeError, match="sequence_construct gives .* under vmap, which batches tensors alone"):
+        batch_graph(Graph([x], [ops.sequence_construct(x, x)]), (True,), SIZE)
 
 
 def test_what_does_not_depend_on_the_case_is_left_alone() -> None:
