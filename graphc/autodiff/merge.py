@@ -40,7 +40,7 @@ def _key(node: Node) -> object:
 
 def _fixed(node: Node) -> int:
     """How many results of the body are not stacked."""
-    return node.attrs["carries"] + (1 if node.op.name == "loop" else 0)  # type: ignore[no-any-return]
+    return node.attrs["carries"] + (1 if node.op.name == "loop" else 0)
 
 
 def _taken_apart(graph: Graph) -> Graph:
