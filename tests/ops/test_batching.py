@@ -73,10 +73,6 @@ def test_batched_operations_agree_with_one_case_after_the_other(
         except IndexError:  # rearranged indices point outside: then only the other operands differ
             columns = [[c[0]] * SIZE if c[0].dtype.kind in "iu" else c for c in columns]
             cases = [run(graph, *row) for row in zip(*columns, strict=True)]
-        if len({r.shape for r in cases[0]} | {r.shape for case in cases[1:] for r in case}) != len(
-            {r.shape for r in cases[0]}
-        ):
-            continue
         many, _ = batch_graph(graph, flags, SIZE, (True,) * len(graph.outputs))
         given = [np.stack(c) if b else c[0] for c, b in zip(columns, flags, strict=True)]
         forms = [many]
@@ -98,7 +94,7 @@ def test_sizes_that_depend_on_data_and_sequences_are_refused() -> None:
     x = input_value("x", tensor("float32", 4))
     with pytest.raises(GraphTypeError, match=r"nonzero gives .*whose size depends on the data.*compute with a mask"):
         batch_graph(Graph([x], [ops.nonzero(x)]), (True,), SIZE)
-    with pytest.raises(GraphTypeError, match="sequence_construct gives .* under vmap, which batches tensors alone"):
+    with pytest.raises(GraphTypeError, match=r"sequence_construct gives .* under vmap, which batches tensors alone"):
         batch_graph(Graph([x], [ops.sequence_construct(x, x)]), (True,), SIZE)
 
 
