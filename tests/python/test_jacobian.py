@@ -124,6 +124,9 @@ def test_hessian() -> None:
         rtol=1e-12,
         atol=1e-15,
     )
+    curved, aux = graphc.hessian(lambda x: (total(mul(mul(x, x), x)), mul(x, 2.0)), has_aux=True)(X)
+    np.testing.assert_allclose(curved, np.diag(6 * X), rtol=1e-13)
+    np.testing.assert_array_equal(aux, 2 * X)
     table = graphc.hessian(quartic, argnums=(0, 1))(X, Z)
     gradients = [lambda x, y, k=k: graphc.grad(quartic, k)(x, y) for k in (0, 1)]
     for i, gradient in enumerate(gradients):
