@@ -208,7 +208,7 @@ class Body:
         for v, name in zip(graph.inputs[own:], captures, strict=True):
             inner.define(v, name)
         inner.write(graph.outputs)
-        outputs = []
+        outputs: list[ValueInfoProto] = []
         for v in graph.outputs:
             # a result must be made inside, and each result has a name of its own
             made = {name for node in inner.nodes for name in node.output} - {o.name for o in outputs}

@@ -114,23 +114,23 @@ def mod(c: Body, node: Node, *operands: str) -> str:
 @composition("floordiv")
 def floordiv(x: Value, y: Value) -> Value:
     if x.dtype.is_float:
-        return ops.floor(ops.div(x, y))  # type: ignore[no-any-return]
-    return ops.div(ops.sub(x, ops.mod(x, y)), y)  # type: ignore[no-any-return]
+        return ops.floor(ops.div(x, y))
+    return ops.div(ops.sub(x, ops.mod(x, y)), y)
 
 
 @composition("rsqrt")
 def rsqrt(x: Value) -> Value:
-    return ops.reciprocal(ops.sqrt(x))  # type: ignore[no-any-return]
+    return ops.reciprocal(ops.sqrt(x))
 
 
 @composition("trunc")
 def trunc(x: Value) -> Value:
-    return ops.select(ops.lt(x, 0.0), ops.ceil(x), ops.floor(x))  # type: ignore[no-any-return]
+    return ops.select(ops.lt(x, 0.0), ops.ceil(x), ops.floor(x))
 
 
 @composition("log2")
 def log2(x: Value) -> Value:
-    return ops.mul(ops.log(x), 1 / math.log(2))  # type: ignore[no-any-return]
+    return ops.mul(ops.log(x), 1 / math.log(2))
 
 
 @composition("expm1")
@@ -138,14 +138,14 @@ def expm1(x: Value) -> Value:
     """2 sinh(x/2) exp(x/2), which loses nothing near 0; far from it the factors would overflow before the result."""
     half = ops.mul(x, 0.5)
     near = ops.mul(ops.mul(ops.sinh(half), 2.0), ops.exp(half))
-    return ops.select(ops.lt(ops.abs(x), 1.0), near, ops.sub(ops.exp(x), 1.0))  # type: ignore[no-any-return]
+    return ops.select(ops.lt(ops.abs(x), 1.0), near, ops.sub(ops.exp(x), 1.0))
 
 
 @composition("log1p")
 def log1p(x: Value) -> Value:
     """2 atanh(x / (2 + x)), which loses nothing near 0."""
     near = ops.mul(ops.atanh(ops.div(x, ops.add(x, 2.0))), 2.0)
-    return ops.select(ops.lt(ops.abs(x), 0.5), near, ops.log(ops.add(x, 1.0)))  # type: ignore[no-any-return]
+    return ops.select(ops.lt(ops.abs(x), 0.5), near, ops.log(ops.add(x, 1.0)))
 
 
 @composition("atan2")
@@ -156,7 +156,7 @@ def atan2(y: Value, x: Value) -> Value:
     turn = ops.select(ops.lt(y, 0.0), -math.pi, ops.mul(ops.add(ops.mul(y, 0.0), 1.0), math.pi))
     left = ops.add(ops.atan(ops.div(y, x)), ops.select(ops.lt(x, 0.0), turn, 0.0))
     upright = ops.mul(ops.sign(y), math.pi / 2)
-    return ops.select(ops.eq(x, 0.0), upright, left)  # type: ignore[no-any-return]
+    return ops.select(ops.eq(x, 0.0), upright, left)
 
 
 @exporter("shift_left", "shift_right")
@@ -170,7 +170,7 @@ def shift(c: Body, node: Node, *operands: str) -> str:
     op, by = (ops.shift_left if left else ops.shift_right), ops.cast(n, dtype=unsigned)
 
     def shifted(v: Value) -> Value:
-        return ops.cast(op(ops.cast(v, dtype=unsigned), by), dtype=x.dtype)  # type: ignore[no-any-return]
+        return ops.cast(op(ops.cast(v, dtype=unsigned), by), dtype=x.dtype)
 
     if left:
         return c.lower(shifted(x))

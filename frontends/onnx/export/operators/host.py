@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from graphc.frontends.onnx.export.body import Body
 from graphc.frontends.onnx.export.registry import exporter
@@ -71,7 +72,6 @@ def tfidf_vectorizer(c: Body, node: Node, x: str) -> str:
     a = dict(node.attrs)
     pool, weights = a.pop("pool"), a.pop("weights", ())
     words = "pool_strings" if pool and isinstance(pool[0], str) else "pool_int64s"
-    given = {words: list(pool), "weights": list(weights) or None}
-    return str(
-        c.emit("TfIdfVectorizer", x, **given, **{k: list(v) if isinstance(v, tuple) else v for k, v in a.items()})
-    )
+    given: dict[str, Any] = {words: list(pool), "weights": list(weights) or None}
+    given |= {k: list(v) if isinstance(v, tuple) else v for k, v in a.items()}
+    return str(c.emit("TfIdfVectorizer", x, **given))

@@ -38,11 +38,15 @@ def slice_(c: Body, node: Node, x: str) -> str:
     starts, stops, steps = (node.attrs[k] for k in ("starts", "stops", "steps"))
     if not starts:
         return x
-    ends: list[DimLike] = []
-    for stop, step in zip(stops, steps, strict=True):
-        if step < 0 and not isinstance(stop, int):
+    bounds: list[tuple[DimLike, DimLike, int]] = []
+    for start, stop, step, extent in zip(starts, stops, steps, node.outputs[0].shape, strict=True):
+        if extent == 0:  # its bounds may lie before the first element, where ONNX counts from the end
+            bounds.append((0, 0, 1))
+        elif step < 0 and not isinstance(stop, int):
             raise Refusal(f"it walks backwards down to {stop}, which only the run knows")
-        ends.append(_FIRST if isinstance(stop, int) and stop < 0 else stop)
+        else:
+            bounds.append((start, _FIRST if isinstance(stop, int) and stop < 0 else stop, step))
+    starts, ends, steps = zip(*bounds, strict=True)
     axes = c.constant(np.arange(len(starts)))
     return str(c.emit("Slice", x, c.ints(starts), c.ints(ends), axes, c.ints(steps)))
 
@@ -112,7 +116,7 @@ def shape_of(c: Body, node: Node, x: str) -> str:
 def frames(x: Value, *, size: int, step: int) -> Value:
     count = (x.shape[-1] - size) // step + 1
     starts, places = (ops.iota(shape=(count, size), axis=k, dtype=_INT64) for k in (0, 1))
-    return ops.gather(x, ops.add(ops.mul(starts, step), places), axis=x.rank - 1)  # type: ignore[no-any-return]
+    return ops.gather(x, ops.add(ops.mul(starts, step), places), axis=x.rank - 1)
 
 
 class _Word:
@@ -153,7 +157,7 @@ def random_bits(key: Value, *, shape: tuple[DimLike, ...]) -> Value:
     high, low = ops.div(flat, 1 << 32), ops.bitwise_and(flat, _Word.MASK)
     zero = ops.mul(flat, 0)
     words = threefry2x32(k0, k1, _Word(high), _Word(low), lambda w, n: w.rotate(n), lambda n: _Word(ops.add(zero, n)))
-    return ops.cast(words[0].v, dtype=dtype_of("uint32"))  # type: ignore[no-any-return]
+    return ops.cast(words[0].v, dtype=dtype_of("uint32"))
 
 
 def _known(extent: DimLike) -> int:

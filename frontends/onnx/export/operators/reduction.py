@@ -75,10 +75,7 @@ def cumprod(x: Value, *, axis: int, exclusive: bool = False, reverse: bool = Fal
     body = Graph([so_far, row], [product, so_far if exclusive else product])
     one = ops.broadcast_to(np.ones((), x.dtype.numpy), shape=slice_type.shape)
     stacked = ops.scan(one, rows, body=body, carries=1, scanned=1, reverse=reverse)[1]
-    return ops.transpose(stacked, perm=(*range(1, axis + 1), 0, *range(axis + 1, x.rank)))  # type: ignore[no-any-return]
-
-
-_NEUTRAL = {"add": lambda info: 0, "maximum": lambda info: info[0], "minimum": lambda info: info[1]}
+    return ops.transpose(stacked, perm=(*range(1, axis + 1), 0, *range(axis + 1, x.rank)))
 
 
 def _bounds(v: Value) -> tuple[float, float]:
@@ -99,7 +96,8 @@ def reduce_window(c: Body, node: Node, x: str) -> str:
         pads = (*(p[0] for p in padding), *(p[1] for p in padding))
         return str(c.emit("MaxPool", x, kernel_shape=window, strides=strides, pads=pads, dilations=dilation))
     combine = {"add": ops.add, "maximum": ops.maximum, "minimum": ops.minimum}[a["combine"]]
-    fill = np.asarray(_NEUTRAL[a["combine"]](_bounds(v))).astype(v.dtype.numpy)
+    low_end, high_end = _bounds(v)
+    fill = np.asarray({"add": 0, "maximum": low_end, "minimum": high_end}[a["combine"]]).astype(v.dtype.numpy)
     for axis, size, stride, (low, high), step in zip(axes, window, strides, padding, dilation, strict=True):
         here = [int(k == axis) for k in range(v.rank)]
         # a window wider than the padded axis has no position

@@ -42,5 +42,4 @@ def concat_from_sequence(c: Body, node: Node, sequence: str) -> str:
 
 @exporter("optional")
 def optional(c: Body, node: Node, *operands: str) -> str:
-    element = node.attrs.get("element")
-    return str(c.emit("Optional", *operands, type=type_proto(element) if not operands else None))
+    return str(c.emit("Optional", *operands, type=None if operands else type_proto(node.attrs["element"])))
