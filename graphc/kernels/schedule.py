@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
+from collections.abc import Sequence
 
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.types import TensorType
 from graphc.ops.spec import Kind
 
-__all__ = ["peak", "schedule"]
+__all__ = ["live", "peak", "schedule"]
 
 
 def schedule(graph: Graph) -> list[Node]:
@@ -134,20 +135,25 @@ def peak(graph: Graph) -> int:
 
     An estimate: it knows nothing of fusion, of workspaces, and of what control flow needs inside.
     """
+    return max(live(graph, schedule(graph)), default=0)
+
+
+def live(graph: Graph, order: Sequence[Node]) -> list[int]:
+    """The bytes that values between inputs and outputs take while each node of `order` runs."""
     buffer = _buffers(graph)
     outside = {buffer[v] for v in (*graph.inputs, *graph.outputs)}
     left = Counter(buffer[v] for node in graph.nodes for v in set(node.inputs))
-    live = most = 0
-    for node in schedule(graph):
+    taken, result = 0, []
+    for node in order:
         for v in node.outputs:
             if buffer[v] == v and v not in outside and node.op.kind is not Kind.LEAF:
-                live += _bytes(v)
-        most = max(most, live)
+                taken += _bytes(v)
+        result.append(taken)
         for v in set(node.inputs):
             left[buffer[v]] -= 1
             if not left[buffer[v]] and buffer[v] not in outside and buffer[v].node.op.kind is not Kind.LEAF:
-                live -= _bytes(buffer[v])
-    return most
+                taken -= _bytes(buffer[v])
+    return result
 
 
 def _is_view(node: Node) -> bool:
