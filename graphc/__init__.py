@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from graphc.saving import to_onnx as to_onnx
 
 __version__ = "0.1.0"
+#: of the standard that the array functions follow
+__array_api_version__ = "2024.12"
 
 # Installed, frontends/, passes/ and runtime/ lie in this package. In a checkout they stand beside it: with this line
 # `python -m graphc` and `python -m bench.compare` also work there, whatever is installed.

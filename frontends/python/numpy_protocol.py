@@ -59,7 +59,7 @@ def _ufunc(ufunc: np.ufunc) -> Callable[..., Any]:
         return _MORE_UFUNCS[name]
     if name not in graphc.__all__:
         raise TypeError(f"np.{ufunc.__name__} has no counterpart in graphc for traced tensors")
-    return getattr(graphc, name)  # type: ignore[no-any-return]
+    return getattr(graphc, name)
 
 
 _MORE_UFUNCS: dict[str, Callable[..., Any]] = {
@@ -77,11 +77,16 @@ def _plain(name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Keyword arguments without those that only say NumPy's default."""
     if any(o is not None for o in np.atleast_1d(np.array(kwargs.get("out"), object))):
         raise TypeError(f"{name}: out= cannot be written to while tracing; use the result")
-    defaults = {"out": None, "where": True, "initial": None, "casting": "same_kind", "order": None, "subok": True}
-    return {
-        k: v for k, v in kwargs.items()
-        if v is not np._NoValue and not (k == "out" or (k in defaults and (v is defaults[k] or v == "K")))
-    }  # fmt: skip
+    return {k: v for k, v in kwargs.items() if v is not np._NoValue and not _says_nothing(k, v)}
+
+
+def _says_nothing(key: str, value: Any) -> bool:
+    """Whether a keyword argument has NumPy's default, or is about memory, which a traced tensor has none of."""
+    if key == "where":
+        return value is True
+    if key == "order":
+        return value in (None, "C", "K", "A")
+    return key in ("out", "casting", "subok") or (key in ("initial", "kind") and value is None)
 
 
 def _none_left(name: str, kwargs: dict[str, Any]) -> None:
@@ -121,8 +126,8 @@ def _by_position(name: str) -> Callable[..., Any]:
 
 
 _same(
-    "broadcast_to", "einsum", "matrix_transpose", "outer", "inner", "dot", "searchsorted", "split", "concatenate",
-    "transpose", "cumsum", "cumprod", "nonzero", "argsort", "sort", "where", "swapaxes", "moveaxis", "vecdot",
+    "broadcast_to", "einsum", "matrix_transpose", "outer", "inner", "dot", "split", "concatenate",
+    "transpose", "cumsum", "cumprod", "nonzero", "where", "swapaxes", "moveaxis", "vecdot",
     "zeros_like", "ones_like", "empty_like", "full_like", "broadcast_arrays", "unique_all", "unique_counts",
     "unique_inverse", "unique_values", "cumulative_sum", "cumulative_prod", "unstack", "astype",
     real="real", imag="imag", ravel="ravel", pad="pad",
@@ -203,6 +208,21 @@ def _roll(a: Any, shift: Any, axis: Any = None) -> Any:
 @_answers(np.stack)
 def _stack(arrays: Any, axis: int = 0) -> Any:
     return graphc.stack(arrays, axis=axis)
+
+
+@_answers(np.sort)
+def _sort(a: Any, axis: int | None = -1, kind: Any = None, *, stable: Any = None) -> Any:
+    return graphc.sort(graphc.ravel(a) if axis is None else a, axis=-1 if axis is None else axis)
+
+
+@_answers(np.argsort)
+def _argsort(a: Any, axis: int | None = -1, kind: Any = None, *, stable: Any = None) -> Any:
+    return graphc.argsort(graphc.ravel(a) if axis is None else a, axis=-1 if axis is None else axis)
+
+
+@_answers(np.searchsorted)
+def _searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None) -> Any:
+    return graphc.searchsorted(a, v, side=side, sorter=sorter)
 
 
 @_answers(np.hstack)
@@ -290,7 +310,7 @@ def _shape(a: Any) -> Any:
 
 @_answers(np.ndim)
 def _ndim(a: Any) -> int:
-    return a.ndim  # type: ignore[no-any-return]
+    return a.ndim
 
 
 @_answers(np.size)

@@ -111,7 +111,7 @@ class Tensor:
     def __len__(self) -> int:
         if not self.ndim:
             raise TypeError("len() of a tensor of rank 0")
-        return self.shape[0]  # type: ignore[no-any-return]
+        return self.shape[0]
 
     def __iter__(self) -> Iterator[Any]:
         """The slices along the first axis, whose extent must be known."""

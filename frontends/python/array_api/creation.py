@@ -115,13 +115,13 @@ def arange(start: Any, /, stop: Any = None, step: Any = 1, *, dtype: Any = None,
     """
     check_device("arange", device)
     first, last = (0, start) if stop is None else (start, stop)
-    bounds = [_bound("arange", b) for b in (first, last, step)]
-    if not bounds[2]:
+    first, last, step = (_bound("arange", b) for b in (first, last, step))
+    if not step:
         raise GraphTypeError("arange: the step is 0")
-    if all(isinstance(b, int | Dim) for b in bounds):
-        return _integers(*bounds, dtype_or(dtype, INT64))
+    if all(isinstance(b, int | Dim) for b in (first, last, step)):
+        return _integers(first, last, step, dtype_or(dtype, INT64))
     wanted = dtype_or(dtype, DEFAULTS["float"])
-    return constant(np.arange(*bounds, dtype=np.float64).astype(wanted.numpy))
+    return constant(np.arange(first, last, step, dtype=np.float64).astype(wanted.numpy))
 
 
 def _bound(name: str, b: Any) -> Any:
@@ -135,8 +135,8 @@ def _integers(first: DimLike, last: DimLike, step: int, dtype: Any) -> Value:
     if isinstance(first, Dim):
         raise GraphTypeError(f"arange: it starts at {first}, a number is needed")
     extent = slice_extent(first, last, step)
-    if isinstance(extent, int) and not -(2**63) <= first + extent * step < 2**63:
-        return constant(np.arange(first, last, step).astype(dtype.numpy))
+    if isinstance(extent, int) and not -(2**63) <= first + extent * step < 2**63:  # as uint64 can hold
+        return constant(np.array([first + k * step for k in range(extent)], dtype.numpy))
     places = ops.iota(shape=(extent,), axis=0, dtype=INT64)
     scaled = places if step == 1 else ops.mul(places, step)
     return to_dtype(scaled if first == 0 else ops.add(scaled, first), dtype)
@@ -228,7 +228,7 @@ def _joined(obj: Any) -> Value:
     if isinstance(obj, list | tuple) and _holds_tensors(obj):
         from graphc.frontends.python.array_api.manipulation import stack
 
-        return stack([_joined(o) for o in obj])  # type: ignore[no-any-return]
+        return stack([_joined(o) for o in obj])
     return constant(_as_numpy(obj, None, None))
 
 

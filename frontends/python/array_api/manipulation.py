@@ -115,7 +115,7 @@ def _flat(v: Value) -> Value:
 
 
 @array_function
-def expand_dims(x: Array, /, *, axis: int | Sequence[int] = 0) -> Array:
+def expand_dims(x: Array, /, axis: int | Sequence[int] = 0) -> Array:
     """x with axes of extent 1 inserted, which count in the result."""
     v = operand("expand_dims", x)
     count = len(axis) if isinstance(axis, tuple | list) else 1
@@ -253,7 +253,9 @@ def tile(x: Array, repetitions: int | Sequence[int], /) -> Array:
     v = operand("tile", x)
     counts = shape_of_result("tile", repetitions)
     v = functions.unsqueeze(v, range(len(counts) - v.rank)) if len(counts) > v.rank else v
-    return functions.tile(v, (1,) * (v.rank - len(counts)) + counts)  # type: ignore[arg-type]
+    if not all(isinstance(n, int) for n in counts):
+        raise GraphTypeError(f"tile: the repetitions are {list(counts)}; numbers are needed, repeat takes open sizes")
+    return functions.tile(v, (*(1 for _ in range(v.rank - len(counts))), *(n for n in counts if isinstance(n, int))))
 
 
 @array_function

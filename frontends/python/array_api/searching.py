@@ -20,6 +20,7 @@ from graphc.ir.dims import product
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Value
 from graphc.ops import functions
+from graphc.ops.shapes import broadcast_shapes
 
 __all__ = [
     "argmax", "argmin", "argsort", "count_nonzero", "nonzero", "searchsorted", "sort", "top_k", "unique_all",
@@ -36,7 +37,7 @@ def where(condition: Array, x1: Array, x2: Array, /) -> Array:
     """x1 where the condition holds, else x2. Where it decides between a NaN and a number, derivatives see both."""
     test = to_dtype(operand("where", condition), np.bool_)
     a, b = promote("where", x1, x2)
-    shape = functions.broadcast_shapes(test.shape, a.shape, b.shape, what="where")
+    shape = broadcast_shapes(test.shape, a.shape, b.shape, what="where")
     test, a, b = (v if v.shape == shape else ops.broadcast_to(v, shape=shape) for v in (test, a, b))
     return ops.select(test, a, b)
 
@@ -123,7 +124,7 @@ def argsort(x: Array, /, *, axis: int = -1, descending: bool = False, stable: bo
 
 def _sorted(name: str, x: Array, axis: int, descending: bool) -> tuple[Value, Value]:
     v = operand(name, x)
-    return ops.sort(v, axis=axis_of(name, axis, v.rank), descending=descending)  # type: ignore[no-any-return]
+    return ops.sort(v, axis=axis_of(name, axis, v.rank), descending=descending)
 
 
 class TopK(NamedTuple):
