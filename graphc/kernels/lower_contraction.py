@@ -33,6 +33,10 @@ from graphc.ops.spec import Layout
 
 __all__ = ["ContractionKernel", "conv_problem", "names_of"]
 
+#: columns from which a left operand whose steps lie apart (a transposed matrix) is copied first: every panel of columns
+#: reads it again, and a step a cache line, at strides that meet in few sets of the cache, halves the speed
+WORTH_A_COPY = 64
+
 
 @dataclass(frozen=True)
 class ContractionKernel:
@@ -163,6 +167,8 @@ def _product(builder: ProgramBuilder, anchor: Node, a: Placed, w: Placed) -> tup
     n = shape[-1]
     lanes = host_machine().isa.lanes(a.dtype.itemsize)
     shared = w.layout.shape[:-3] == () or not batch
+    if k > 1 and m > 1 and a.strides[-1] != 1 and n >= WORTH_A_COPY:
+        a = builder.dense(a)
     last = a.strides[-1] if k > 1 else 1
     row_axes: tuple[int, ...] = (len(batch),)
     if shared and batch:

@@ -11,8 +11,10 @@ from graphc.ir.graph import Graph, Value, constant, input_value
 from graphc.ir.types import tensor
 from graphc.kernels.build import build
 from graphc.kernels.ir import Launch
+from graphc.kernels.machine import host_machine
 from graphc.kernels.program import Place, Program, Rebind
 from graphc.ops.control import loop, scan
+from graphc.passes.layout import pack_only
 
 
 def x(name: str = "x", *shape: int) -> Value:
@@ -110,3 +112,22 @@ def test_a_result_of_unknown_size_is_refused() -> None:
     a = input_value("a", tensor("float32", 4))
     with pytest.raises(CompileError, match="no fixed size"):
         build(Graph([a], [ops.neg(ops.reshape(ops.nonzero(a), shape=ops.nonzero(a).shape))]))
+
+
+def test_a_transposed_left_factor_is_copied_before_a_wide_product_and_not_before_a_narrow_one() -> None:
+    a = x("a", 32, 48)
+    for columns, copies in ((128, 1), (16, 0)):
+        b = x("b", 32, columns)
+        product = Graph([a, b], [ops.dot(ops.transpose(a, perm=(1, 0)), b)])
+        launches = build(pack_only(product, host_machine(), 1)).launches
+        assert len([launch for launch in launches if launch.nodes == ("copy",)]) == copies
+
+
+def test_an_output_may_lie_in_an_input_that_nobody_reads_later() -> None:
+    p, g = x("p"), x("g")
+    update = build(Graph([p, g], [ops.sub(p, ops.mul(g, 0.5)), ops.neg(g)]))
+    assert update.may_share(0, 0) or update.may_share(1, 0)
+    program = build(Graph([p, g], [ops.exp(p), ops.add(ops.exp(p), p)]))
+    assert not program.may_share(0, 0), "p is read again after its exponential is there"
+    turned = build(Graph([p], [ops.add(p, ops.slice(p, starts=(3, 0), stops=(-1, 6), steps=(-1, 1)))]))
+    assert not turned.may_share(0, 0), "an element is read after its place was written"
