@@ -45,7 +45,7 @@ def compile(
     the model needs and graphc lacks, OptionError for a bad option.
     """
     chosen = Options.of(**options)
-    functional = {
+    functional: dict[str, Any] = {
         "donate_argnums": donate_argnums,
         "static_argnums": static_argnums,
         "static_argnames": static_argnames,

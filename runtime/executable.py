@@ -345,7 +345,7 @@ class _HostStage:
         self._reads = tuple(dict.fromkeys(v for v in node.inputs if v.node.op.name != "constant"))
         self._bodies = {b: Executable(GraphSource(b, node.op.name), options) for b in node.bodies}
 
-    def run(self, arguments: list[Any], symbols: dict[str, int], donated: None) -> list[Any]:
+    def run(self, arguments: list[Any], symbols: dict[str, int], donated: Mapping[int, int] | None) -> list[Any]:
         node = self._node
         given = dict(zip(self._reads, arguments, strict=True))
         operands = [given.get(v, v.literal) for v in node.inputs]

@@ -24,7 +24,7 @@ from graphc.frontends.python.functions import as_array
 from graphc.frontends.python.promotion import is_number
 from graphc.frontends.python.trace import Traced, argument_names, describe, trace_function
 from graphc.frontends.python.tracing import current
-from graphc.frontends.python.tree import flatten, unflatten
+from graphc.frontends.python.tree import Structure, flatten, unflatten
 from graphc.ir.graph import Graph
 from graphc.ir.interpret import run
 from graphc.options import Options
@@ -33,6 +33,14 @@ from graphc.runtime.executable import Specialisation
 __all__ = ["CompiledFunction"]
 
 log = logging.getLogger("graphc")
+
+
+class _Signature(NamedTuple):
+    """What a program is chosen by."""
+
+    structure: Structure
+    statics: tuple[tuple[int | str, Any], ...]
+    leaves: tuple[object, ...]
 
 
 class _Program(NamedTuple):
@@ -66,6 +74,7 @@ class CompiledFunction:
         static_argnames: str | Sequence[str] = (),
     ) -> None:
         functools.update_wrapper(self, function)
+        self.__name__ = getattr(function, "__name__", type(function).__name__)
         self.function, self.options = function, options
         self._donated = _numbers(donate_argnums)
         self._static = _numbers(static_argnums)
@@ -73,7 +82,7 @@ class CompiledFunction:
         if overlap := set(self._donated) & set(self._static):
             raise OptionError(f"argument {min(overlap)} cannot be both static and donated")
         self._check_names()
-        self._programs: OrderedDict[object, _Program] = OrderedDict()
+        self._programs: OrderedDict[_Signature, _Program] = OrderedDict()
         self._lock = threading.RLock()
 
     def _check_names(self) -> None:
@@ -136,7 +145,7 @@ class CompiledFunction:
         partial.__name__ = self.__name__
         return partial
 
-    def _signature(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[object, list[Any]]:
+    def _signature(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[_Signature, list[Any]]:
         leaves, structure = flatten(self._dynamic(args, kwargs))
         statics = self._statics(args, kwargs)
         try:
@@ -146,12 +155,12 @@ class CompiledFunction:
             raise OptionError(
                 f"{self.__name__}: static argument {bad!r} has no hash; a static value needs one"
             ) from None
-        return (structure, statics, tuple(map(_leaf_key, leaves))), leaves
+        return _Signature(structure, statics, tuple(map(_leaf_key, leaves))), leaves
 
     def _traced(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Traced:
         return trace_function(self._with_statics(args, kwargs), *self._dynamic(args, kwargs))
 
-    def _compile(self, key: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> _Program:
+    def _compile(self, key: _Signature, args: Sequence[Any], kwargs: dict[str, Any]) -> _Program:
         with self._lock:
             if key in self._programs:  # another thread was faster
                 return self._programs[key]
@@ -183,7 +192,7 @@ class CompiledFunction:
                     at += 1
         return numbers
 
-    def _reason(self, key: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> str:
+    def _reason(self, key: _Signature, args: Sequence[Any], kwargs: dict[str, Any]) -> str:
         """Why this signature is a new one: what differs from the latest."""
         structure, statics, leaves = key
         before_structure, before_statics, before = next(reversed(self._programs))

@@ -316,7 +316,7 @@ def checkpoint(function: Callable[..., Any]) -> Callable[..., Any]:
             (graph,), captures = close([body], [f"x{k}" for k in range(len(values))], hoist=False)
             if not graph.outputs:
                 return unflatten(body.results, [])
-            made = ops.call(*values, *captures, body=graph, remat=True)
+            made = ops.REGISTRY["call"](*values, *captures, body=graph, remat=True)
             return unflatten(body.results, _results(_tuple(made)))
 
     return kept
@@ -335,6 +335,7 @@ class custom_vjp:  # noqa: N801  (JAX's name, used as a decorator)
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
+        self.__name__ = getattr(function, "__name__", type(function).__name__)
         self._rules: tuple[Callable[..., Any], Callable[..., Any]] | None = None
         functools.update_wrapper(self, function)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from types import FrameType
 
 import graphc
 from graphc.ir.graph import location
@@ -23,12 +24,12 @@ _OURS = tuple(
 
 def user_line() -> str:
     """`"model.py:12 (loss)"`: the innermost frame that is not graphc's own; empty when there is none."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
         if not code.co_filename.startswith(_OURS) and not code.co_filename.startswith("<frozen"):
             return f"{os.path.basename(code.co_filename)}:{frame.f_lineno} ({code.co_name.strip('<>')})"
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return ""
 
 
