@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 from graphc import ops
 from graphc.errors import OptionError
-from graphc.ir.graph import Graph, Node, Value, location, location_of, remake
+from graphc.ir.graph import Graph, Node, Value, location, location_of, make, rebuild, remake
 from graphc.ir.types import TensorType
 from graphc.kernels.schedule import live, peak, schedule
 from graphc.ops.spec import Kind
 
-__all__ = ["rematerialise"]
+__all__ = ["differentiated_within", "rematerialise"]
 
 
 def rematerialise(graph: Graph, budget_bytes: int, measure: Callable[[Graph], int] = peak) -> Graph:
@@ -49,6 +49,46 @@ def rematerialise(graph: Graph, budget_bytes: int, measure: Callable[[Graph], in
     )
 
 
+def differentiated_within(
+    graph: Graph,
+    differentiate: Callable[[Graph], Graph],
+    budget_bytes: int,
+    measure: Callable[[Graph], int] = peak,
+) -> Graph:
+    """`differentiate(graph)` in `budget_bytes` of memory.
+
+    First the scans get checkpoints, as many steps apart as the budget allows; what is still missing is left to
+    `rematerialise`. Raises OptionError, saying by how much, when both together do not meet the budget.
+    """
+    best = differentiate(graph)
+    needs = measure(best)
+    every = max((_turns(node) for node in graph.nodes if node.op.name == "scan"), default=0)
+    while needs > budget_bytes and every > 3:
+        every //= 2
+        candidate = differentiate(_with_checkpoints(graph, every))
+        if (less := measure(candidate)) < needs:
+            best, needs = candidate, less
+    return rematerialise(best, budget_bytes, measure)
+
+
+def _turns(scan: Node) -> int:
+    """How many turns a scan takes; 0 where that is not known."""
+    length = scan.attrs.get("length")
+    turns = scan.inputs[scan.attrs["carries"]].shape[0] if length is None else length
+    return turns if isinstance(turns, int) else 0
+
+
+def _with_checkpoints(graph: Graph, every: int) -> Graph:
+    """The graph whose scans keep their carries every so many turns when they are differentiated."""
+
+    def transform(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value]:
+        if node.op.name != "scan" or node.attrs.get("checkpoint", 0) or _turns(node) <= every:
+            return remake(node, inputs)
+        return make(node.op, *inputs, **{**node.attrs, "checkpoint": every})
+
+    return rebuild(graph, transform)
+
+
 def _numbers(nodes: int) -> Iterator[int]:
     """Numbers of segments to try: fewer compute less again."""
     n = 2
@@ -73,9 +113,7 @@ def _in_segments(graph: Graph, order: Sequence[Node], segments: int) -> Graph:
         kept.update(v for v in node.inputs if v.node in early and number[v.node] != number[node])
     dropped = {v for v in read_late if v not in kept and number[v.node] < segments - 1}
 
-    new: dict[Value, Value] = {
-        v: v for node in order if node in early or node in free for v in node.outputs
-    }
+    new: dict[Value, Value] = {v: v for node in order if node in early or node in free for v in node.outputs}
     again: dict[int, dict[Value, Value]] = {}
     token: Value | None = None
     for node in late:

@@ -39,7 +39,7 @@ def in_segments(node: Node) -> tuple[Value, ...]:
 
 def _turns(operands: Sequence[Value], attrs: dict[str, Any]) -> DimLike:
     length: DimLike | None = attrs.get("length")
-    return operands[attrs["carries"]].shape[0] if length is None else length  # type: ignore[no-any-return]
+    return operands[attrs["carries"]].shape[0] if length is None else length
 
 
 def _in_windows(operands: Sequence[Value], attrs: dict[str, Any], n: int) -> tuple[list[Value], dict[str, Any]]:
@@ -116,6 +116,4 @@ def _between(v: Value, start: DimLike, stop: DimLike) -> Value:
     """The rows of `v` from `start` to `stop`."""
     if start == 0 and stop == v.shape[0]:
         return v
-    return ops.slice(  # type: ignore[no-any-return]
-        v, starts=(start, *[0] * (v.rank - 1)), stops=(stop, *v.shape[1:]), steps=(1,) * v.rank
-    )
+    return ops.slice(v, starts=(start, *[0] * (v.rank - 1)), stops=(stop, *v.shape[1:]), steps=(1,) * v.rank)

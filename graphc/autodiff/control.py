@@ -385,7 +385,7 @@ def _factors(v: Value) -> tuple[Value, Value] | None:
 def _product_over_turns(a: Value, g: Value) -> Value:
     """The sum over turns of transpose(a) g, for stacks a[turns, m, k] and g[turns, m, n]."""
     rows = [ops.reshape(v, shape=(v.shape[0] * v.shape[1], v.shape[2])) for v in (a, g)]
-    return ops.dot(ops.transpose(rows[0], perm=(1, 0)), rows[1])  # type: ignore[no-any-return]
+    return ops.dot(ops.transpose(rows[0], perm=(1, 0)), rows[1])
 
 
 # -------------------------------------------------------------------------------------------------------------- bodies

@@ -133,13 +133,13 @@ def _units(graph: Graph) -> dict[Node, list[Node]]:
 def peak(graph: Graph) -> int:
     """The most bytes that values between inputs and outputs take at once in this order: what a plan is about to need.
 
-    An estimate: it knows nothing of fusion, of workspaces, and of what control flow needs inside.
+    An estimate: it knows nothing of fusion and of workspaces.
     """
     return max(live(graph, schedule(graph)), default=0)
 
 
 def live(graph: Graph, order: Sequence[Node]) -> list[int]:
-    """The bytes that values between inputs and outputs take while each node of `order` runs."""
+    """The bytes that values between inputs and outputs take while each node of `order` runs, its body included."""
     buffer = _buffers(graph)
     outside = {buffer[v] for v in (*graph.inputs, *graph.outputs)}
     left = Counter(buffer[v] for node in graph.nodes for v in set(node.inputs))
@@ -148,7 +148,7 @@ def live(graph: Graph, order: Sequence[Node]) -> list[int]:
         for v in node.outputs:
             if buffer[v] == v and v not in outside and node.op.kind is not Kind.LEAF:
                 taken += _bytes(v)
-        result.append(taken)
+        result.append(taken + max(map(peak, node.bodies), default=0))
         for v in set(node.inputs):
             left[buffer[v]] -= 1
             if not left[buffer[v]] and buffer[v] not in outside and buffer[v].node.op.kind is not Kind.LEAF:

@@ -37,7 +37,7 @@ def _samples() -> Iterable[Sample]:
     yield Sample((np.array([3, 1, 2]),))
 
 
-after = register(
+after: OpSpec = register(
     OpSpec(
         name="after",
         kind=Kind.INJECTIVE,

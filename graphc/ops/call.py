@@ -32,7 +32,7 @@ def _call_type(*operands: Type, body: Graph, remat: bool = False) -> tuple[Type,
 
 def _call_samples() -> Iterable[Sample]:
     x, y = (input_value(n, tensor("float32", 3)) for n in "xy")
-    operands = np.float32([1, 2, 3]), np.float32([0.5, -1, 2])
+    operands = np.array([1, 2, 3], np.float32), np.array([0.5, -1, 2], np.float32)
     for remat in (False, True):
         yield Sample(operands, {"body": Graph([x, y], [mul(sin(x), y), add(x, y)]), "remat": remat})
 
@@ -119,7 +119,7 @@ def _custom_samples() -> Iterable[Sample]:
         "backward": Graph([r, g], [mul(mul(g, r), 2.0)]),
         "arguments": 1,
     }
-    yield Sample((np.float32([1, 2, 3]),), attrs)
+    yield Sample((np.array([1, 2, 3], np.float32),), attrs)
 
 
 custom_vjp = register(

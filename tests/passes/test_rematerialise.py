@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from graphc.kernels.build import build
 from graphc.kernels.schedule import peak
 from graphc.options import Options
 from graphc.passes.pipeline import optimise, prepare
-from graphc.passes.rematerialise import rematerialise
+from graphc.passes.rematerialise import differentiated_within, rematerialise
 from graphc.runtime.arena import Block, plan_arena
 
 
@@ -82,6 +83,34 @@ def test_a_budget_that_cannot_be_met_is_refused_with_what_is_missing() -> None:
         OptionError, match=r"a budget of 4,096 bytes cannot be met .* 32,768 bytes are the least, 28,672"
     ):
         rematerialise(training(16), 4096)
+
+
+def recurrent(turns: int) -> Graph:
+    """A scalar of h <- tanh(h w) + x over many turns."""
+    h, x, w = (input_value(n, tensor("float64", 4, 4)) for n in "hxw")
+    body = Graph([h, x, w], [ops.add(ops.tanh(ops.dot(h, w)), x)])
+    xs = input_value("xs", tensor("float64", turns, 4, 4))
+    last = ops.scan(h, xs, w, body=body, carries=1, scanned=1)
+    return Graph([h, xs, w], [ops.reduce_sum(last, axes=(0, 1))])
+
+
+@pytest.mark.parametrize("measure", [peak, arena])
+def test_loops_get_as_many_checkpoints_as_the_budget_asks_for(measure: Callable[[Graph], int]) -> None:
+    graph = recurrent(256)
+
+    def differentiate(g: Graph) -> Graph:
+        return value_and_grad(g, "w")
+
+    plain = differentiate(graph)
+    assert differentiated_within(graph, differentiate, measure(plain), measure) == plain
+    for share in (4, 8):
+        after = differentiated_within(graph, differentiate, measure(plain) // share, measure)
+        assert measure(after) <= measure(plain) // share
+        arguments = [0.3 * np.random.default_rng(0).standard_normal(v.shape) for v in graph.inputs]
+        for x, y in zip(run(after, *arguments), run(plain, *arguments), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-12, atol=1e-12)
+    with pytest.raises(OptionError, match="cannot be met"):
+        differentiated_within(graph, differentiate, measure(plain) // 1000, measure)
 
 
 def test_it_runs_natively() -> None:
