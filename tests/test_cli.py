@@ -355,3 +355,13 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "cache" in done.stderr
+
+
+def test_export_saves_what_graphc_imports(capsys: pytest.CaptureFixture[str], tmp_path: Path, model: str) -> None:
+    target = tmp_path / "saved.onnx"
+    assert main(["export", model, str(target), "--shape", "x=2x8"]) == 0
+    assert "nodes" in capsys.readouterr().out
+    saved = onnx.load(target)
+    onnx.checker.check_model(saved, full_check=True)
+    assert [d.dim_value for d in saved.graph.input[0].type.tensor_type.shape.dim] == [2, 8]
+    assert "is a folder" in fails(capsys, "export", model, str(tmp_path))

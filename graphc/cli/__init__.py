@@ -1,4 +1,4 @@
-"""The command line: `graphc run MODEL` and `graphc inspect MODEL`.
+"""The command line: `graphc run MODEL`, `graphc inspect MODEL` and `graphc export MODEL FILE`.
 
 Exit codes: 0 done; 1 a check found a difference; 2 the model, the inputs or the options are bad (one message, no
 traceback unless asked); 130 interrupted. Nothing but argparse is imported before a command runs, so that help and
@@ -58,6 +58,10 @@ def _command(arguments: argparse.Namespace) -> int:
         from graphc.cli.run import run
 
         return run(arguments)
+    if arguments.command == "export":
+        from graphc.cli.export import export
+
+        return export(arguments)
     from graphc.cli.inspect import inspect
 
     return inspect(arguments)
@@ -136,18 +140,24 @@ def _parser() -> argparse.ArgumentParser:
         metavar="RULE",
         help="which rewrites were applied how often, and why others were not; with RULE, at which nodes",
     )
+
+    export = commands.add_parser(
+        "export",
+        help="save a model as graphc imports it",
+        formatter_class=formatter,
+        epilog=_EPILOG,
+        description="Save a model as ONNX, of one recent opset and of plain operators, for the given input shapes.",
+    )
+    export.add_argument("model", metavar="MODEL", help="a file, or onnx:NAME")
+    export.add_argument("file", metavar="FILE.onnx", help="where to save it; an existing file is replaced")
+    _add_shape(export)
+    _add_messages(export)
     return parser
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a file, or onnx:NAME")
-    parser.add_argument(
-        "--shape",
-        action="append",
-        default=[],
-        metavar="NAME=1x3x224x224",
-        help="the shape of an input whose sizes the model leaves open",
-    )
+    _add_shape(parser)
     parser.add_argument(
         "--threads", type=_positive, metavar="N", help="threads to use (default: every CPU of this process)"
     )
@@ -165,6 +175,20 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         metavar="PASS",
         help="leave out a pass (see inspect --passes); may be repeated",
     )
+    _add_messages(parser)
+
+
+def _add_shape(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--shape",
+        action="append",
+        default=[],
+        metavar="NAME=1x3x224x224",
+        help="the shape of an input whose sizes the model leaves open",
+    )
+
+
+def _add_messages(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--traceback", action="store_true", help="show where an error was raised")
     parser.add_argument("-v", "--verbose", action="count", default=0, help="say what is compiled and why")
 
