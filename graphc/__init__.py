@@ -82,7 +82,7 @@ _ARRAY_FUNCTIONS = {
         "nextafter not_equal positive pow real reciprocal remainder round sign signbit sin sinh sqrt square "
         "stop_gradient subtract tan tanh trunc"
     ),
-    "indexing": "take take_along_axis",
+    "indexing": "at take take_along_axis",
     "linalg": "diagonal dot einsum inner matmul matrix_transpose norm outer tensordot trace_of vecdot",
     "manipulation": (
         "concat expand_dims flip moveaxis pad permute_dims ravel repeat reshape roll split squeeze stack swapaxes "

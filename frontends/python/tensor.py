@@ -370,7 +370,9 @@ class Place:
 
     def get(self) -> Any:
         """x[i]."""
-        return self._tensor[self._key]
+        from graphc.frontends.python.array_api.indexing import get_item
+
+        return get_item(self._tensor, self._key)
 
     def set(self, values: Any) -> Any:
         """x with the values at i; of several for one element the last."""

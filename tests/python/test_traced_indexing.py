@@ -48,6 +48,15 @@ def test_writes_what_numpy_writes(key: Any) -> None:
     np.testing.assert_array_equal(found[2], replaced)
 
 
+def test_arrays_are_updated_as_tensors_are() -> None:
+    wanted = X.copy()
+    wanted[I, 1:3] = 7
+    np.testing.assert_array_equal(graphc.at(X)[I, 1:3].set(7), wanted)
+    np.testing.assert_array_equal(run(graphc.trace(lambda x: graphc.at(x)[I, 1:3].set(7), X), X)[0], wanted)
+    np.testing.assert_array_equal(graphc.at(X)[I, 1:3].get(), X[I, 1:3])
+    assert not np.shares_memory(graphc.at(X)[:0].set(7), X)
+
+
 @st.composite
 def keys(draw: Any) -> Any:
     """A key for X: an int, a slice or a vector of one common length for each of some axes, None, an ellipsis."""

@@ -17,14 +17,14 @@ from graphc.errors import GraphTypeError, TraceError
 from graphc.frontends.python.array_api.operands import axis_of, broadcast, kind, operand, to_dtype
 from graphc.frontends.python.functions import Array, array_function, as_array, value_of
 from graphc.frontends.python.promotion import is_number
-from graphc.frontends.python.tensor import Tensor
+from graphc.frontends.python.tensor import At, Tensor
 from graphc.ir.dims import Dim, DimLike, product
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Value, constant
 from graphc.ops import functions
 from graphc.ops.shapes import broadcast_shapes, slice_bounds
 
-__all__ = ["take", "take_along_axis"]
+__all__ = ["at", "take", "take_along_axis"]
 
 INT64 = dtype_of("int64")
 
@@ -265,6 +265,11 @@ def _integers(name: str, places: Value) -> Value:
 
 
 # ------------------------------------------------------------------------------------------------------- updating
+
+
+def at(x: Array, /) -> At:
+    """`graphc.at(x)[i].set(v)`: `x.at[i].set(v)` for NumPy arrays as well, which have no `at` (array-api-extra's)."""
+    return At(x)
 
 
 @array_function
