@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 from graphc import ops
 from graphc.autodiff.accumulate import total
@@ -189,61 +190,80 @@ def _backwards(loop: _Loop, finals: Cotangents, stacks: Cotangents, wanted: Sequ
     unused = _Unused(loop.body.input_names)
     turn = _pull(loop, finals, stacks, wanted, unused)
     asked = dict(zip(loop.sources, wanted, strict=True))
-    found = {v: g for v, g in turn.pulled.items() if g is not None}
-    summed = {v: found[v] for v in loop.held if v in found and asked[v]}
+    found = {v: g for v, g in turn.pulled.items() if g is not None and (asked[v] or v in loop.state)}
+    summed = {v: found[v] for v in loop.held if v in found}
     # products after the loop need all turns' factors at once, which is what checkpoints are to avoid
     addends, products = _sums(summed) if loop.save == "contractions" else (summed, {})
 
-    carried = [found.get(loop.state[k]) or zeros(loop.state[k].shape, loop.state[k]) for k in turn.live]
-    sliced = [found[v] for v in loop.slices if v in found and asked[v]]
+    # what goes from turn to turn: cotangents of the state, and sums
+    carried: list[_Carried] = []
+    for k in turn.live:
+        v, g = loop.state[k], finals[k]
+        zero = zeros(v.shape, v)
+        carried.append(_Carried(zero if g is None else g, turn.seeds[k], found.get(v, zero)))
+    for v, g in addends.items():
+        so_far = input_value(unused(f"sum_{v.node.attrs['name']}"), v.type)
+        carried.append(_Carried(zeros(v.shape, v), so_far, ops.add(so_far, g)))
+    sliced = {v: found[v] for v in loop.slices if v in found}
     factors = [f for pairs in products.values() for pair in pairs for f in pair]
-    results = [*carried, *addends.values(), *sliced, *factors]
+    last, stacked = _turns_back(loop, turn, stacks, carried, (*sliced.values(), *factors), unused)
 
-    # what the backward turn reads of the forward turn, and the part of it that is kept
-    kept = _kept(loop, results, (*turn.seeds.values(), *turn.rows.values()))
-    stacked = dict(zip(kept, _run(loop, kept), strict=True))
+    result: dict[Value, Value] = {loop.state[k]: g for k, g in zip(turn.live, last, strict=False)}
+    result |= {v: stacked[g] for v, g in sliced.items()}
+    sums = dict(zip(addends, last[len(turn.live) :], strict=True))
+    for v in summed:
+        parts = [sums[v]] if v in sums else []
+        result[v] = total(parts + [_product_over_turns(stacked[a], stacked[g]) for a, g in products.get(v, ())])
+    return [result.get(v) if asked[v] else None for v in loop.sources]
+
+
+class _Carried(NamedTuple):
+    """What the backward loop carries: its initial value, and in a turn what comes in and what goes out."""
+
+    initial: Value
+    before: Value
+    after: Value
+
+
+def _turns_back(
+    loop: _Loop,
+    turn: _Turn,
+    stacks: Cotangents,
+    carried: Sequence[_Carried],
+    stacking: Iterable[Value],
+    unused: _Unused,
+) -> tuple[tuple[Value, ...], dict[Value, Value]]:
+    """The backward loop: the last of what is carried, and the stacks of values of its turns, `stacking` among them."""
+    stacking = list(dict.fromkeys(stacking))
+    kept = _kept(loop, (*(c.after for c in carried), *stacking), (*turn.seeds.values(), *turn.rows.values()))
+    # stacks that there are anyway
+    stacked = {**dict(zip(loop.slices, loop.rows, strict=True)), **dict(zip(kept, _run(loop, kept), strict=True))}
+    new = [v for v in stacking if v not in stacked]
+    if not carried and not new:
+        return (), stacked
     stand_ins = {v: input_value(unused(f"kept{k}"), v.type) for k, v in enumerate(kept)}
-    outside = {**dict(zip(loop.slices, loop.rows, strict=True)), **stacked}
-    stacking = [v for v in dict.fromkeys((*sliced, *factors)) if v not in outside]
+    outputs = _replaced([*(c.after for c in carried), *new], stand_ins)
 
-    sums = {v: input_value(unused(f"sum_{v.node.attrs['name']}"), v.type) for v in addends}
-    added = [ops.add(sums[v], g) for v, g in addends.items()]
-    outputs = _replaced([*carried, *added, *stacking], stand_ins)
     read = {v for node in toposort(outputs) for v in node.outputs if node.op.name == "input"}
-    rows = [(row, stacks[k]) for k, row in turn.rows.items()]
-    rows += [(stand_ins[v], stacked[v]) for v in kept]
-    rows += list(zip(loop.slices, loop.rows, strict=True))
+    rows = [(v, g) for k, v in turn.rows.items() if (g := stacks[k]) is not None]
+    rows += [*((stand_ins[v], stacked[v]) for v in kept), *zip(loop.slices, loop.rows, strict=True)]
     rows = [(v, row) for v, row in rows if v in read]
     if not rows and loop.length is None:  # the turns are counted by walking over their numbers
         rows = [(loop.around[0], _run(loop, [loop.around[0]])[0])]
     captures = [(v, capture) for v, capture in zip(loop.held, loop.captures, strict=True) if v in read]
-
-    initial = [finals[k] or zeros(loop.state[k].shape, loop.state[k]) for k in turn.live]
-    initial += [zeros(v.shape, v) for v in sums]
-    inputs = [*(turn.seeds[k] for k in turn.live), *sums.values(), *(v for v, _ in rows), *(v for v, _ in captures)]
-    made: tuple[Value, ...] = ()
-    if outputs:
-        made = make(
-            scan_op,
-            *initial,
-            *(v for _, v in rows if v is not None),
-            *(v for _, v in captures),
-            body=Graph(inputs, outputs),
-            carries=len(initial),
-            scanned=len(rows),
-            reverse=not loop.reverse,
-            save=loop.save,
-            **({} if rows else {"length": loop.length}),
-        )
-    outside |= dict(zip(stacking, made[len(initial) :], strict=True))
-    result: dict[Value, Value] = {loop.state[k]: g for k, g in zip(turn.live, made, strict=False)}
-    result |= {v: outside[found[v]] for v in loop.slices if v in found and asked[v]}
-    for v in loop.held:
-        parts = [made[len(turn.live) + list(addends).index(v)]] if v in addends else []
-        parts += [_product_over_turns(outside[a], outside[g]) for a, g in products.get(v, ())]
-        if parts:
-            result[v] = total(parts)
-    return [result.get(v) if asked[v] else None for v in loop.sources]
+    made = make(
+        scan_op,
+        *(c.initial for c in carried),
+        *(row for _, row in rows),
+        *(capture for _, capture in captures),
+        body=Graph([*(c.before for c in carried), *(v for v, _ in rows), *(v for v, _ in captures)], outputs),
+        carries=len(carried),
+        scanned=len(rows),
+        reverse=not loop.reverse,
+        save=loop.save,
+        **({} if rows else {"length": loop.length}),
+    )
+    return made[: len(carried)], stacked | dict(zip(new, made[len(carried) :], strict=True))
 
 
 @dataclass(frozen=True)
