@@ -8,6 +8,8 @@ int64, complex numbers complex64.
 
 from __future__ import annotations
 
+import functools
+
 import ml_dtypes
 import numpy as np
 
@@ -39,6 +41,7 @@ def is_number(x: object) -> bool:
     return type(x) in (bool, int, float, complex)
 
 
+@functools.cache
 def kind_of(dtype: np.dtype) -> str:
     """ "bool", "int" (signed or not), "float" or "complex"; "other" for strings."""
     if dtype == np.bool_:

@@ -74,6 +74,8 @@ def operand(name: str, x: Array) -> Value:
 
 def broadcast(name: str, values: Sequence[Value]) -> tuple[Value, ...]:
     """The values in the shape that NumPy's broadcasting gives them."""
+    if all(v.shape == values[0].shape for v in values):
+        return tuple(values)
     shape = broadcast_shapes(*(v.shape for v in values), what=name)
     return tuple(v if v.shape == shape else ops.broadcast_to(v, shape=shape) for v in values)
 
