@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
+from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Graph, Value, inline, input_value, rebuild, remake
 from graphc.ir.types import tensor
 
@@ -33,7 +34,10 @@ def lstm(turns: Any, *, batch: int = 2, width: int = 3, hidden: int = 4, **attrs
     start = [input_value(n, tensor("float64", batch, hidden)) for n in ("h0", "c0")]
     last_h, last_c, ys = ops.scan(*start, xs, *held, body=body, carries=2, scanned=1, **attrs)
     last = ops.reduce_sum(ops.mul(last_h, last_c), axes=(0, 1))
-    return Graph([xs, *start, *held], [ops.add(last, ops.reduce_sum(ops.sin(ys), axes=(0, 1, 2)))])
+    # each step's result counts otherwise, or a wrong order of the steps would not show
+    step = ops.cast(ops.iota(shape=(turns, batch, hidden), axis=0, dtype=dtype_of("int64")), dtype=ys.dtype)
+    each = ops.reduce_sum(ops.mul(ops.sin(ys), ops.add(step, 1.0)), axes=(0, 1, 2))
+    return Graph([xs, *start, *held], [ops.add(last, each)])
 
 
 def unrolled(graph: Graph) -> Graph:

@@ -249,6 +249,13 @@ def test_a_loop_that_ends_by_itself() -> None:
     assert_equal(value_and_grad(graph), value_and_grad(stepwise(4)), arguments)
 
 
+def test_a_loop_of_unknown_length_runs_once() -> None:
+    graph = value_and_grad(powers(input_value("trips", tensor(I64))))
+    assert count(graph, "loop") == 1
+    graph = hessian_vector_product(powers(input_value("trips", tensor(I64))))
+    assert count(graph, "loop") == 1
+
+
 # ----------------------------------------------------------------------------------------------------------------- if_
 
 
