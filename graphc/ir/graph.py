@@ -4,7 +4,7 @@
 the same operation on the same operands *is* the same node, which makes common-subexpression elimination free and
 lets a pass say "nothing changed" by returning the same object.
 
-A node's source location is kept beside it, not in it: two equal nodes from two places are one node.
+A node's source location is no part of what it is: two equal nodes from two places are one node.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -63,15 +63,17 @@ class Value(NamedTuple):
 
     @property
     def dtype(self) -> DType:
-        return self.tensor.dtype
+        t = self.node.types[self.index]
+        return t.dtype if type(t) is TensorType else self.tensor.dtype
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        return self.tensor.shape
+        t = self.node.types[self.index]
+        return t.shape if type(t) is TensorType else self.tensor.shape
 
     @property
     def rank(self) -> int:
-        return len(self.tensor.shape)
+        return len(self.shape)
 
     @property
     def literal(self) -> np.ndarray | None:
@@ -89,7 +91,7 @@ _new_tuple = tuple.__new__
 class Node:
     """An operation applied to values. Made by `make`; equality is identity."""
 
-    __slots__ = ("__weakref__", "attrs", "identity", "inputs", "level", "op", "types")
+    __slots__ = ("__weakref__", "attrs", "identity", "inputs", "level", "op", "types", "where")
     op: OpSpec
     inputs: tuple[Value, ...]
     attrs: Mapping[str, Any]
@@ -98,6 +100,8 @@ class Node:
     types: tuple[Type, ...]
     #: the deepest `level` of the inputs that it depends on, -1 when it depends on none (see `input_value`)
     level: int
+    #: the first place that is known to have made it, see `location_of`
+    where: tuple[str, ...]
 
     def __init__(
         self,
@@ -106,11 +110,16 @@ class Node:
         attrs: Mapping[str, Any],
         types: tuple[Type, ...],
         identity: tuple[object, ...] = (),
+        where: tuple[str, ...] = (),
     ) -> None:
-        self.op, self.inputs, self.attrs, self.types, self.identity = op, inputs, attrs, types, identity
-        self.level = max([v.node.level for v in inputs], default=-1)
-        if op.name == "input":
-            self.level = attrs.get("level", 0)
+        self.op, self.inputs, self.attrs, self.types, self.identity, self.where = (
+            op, inputs, attrs, types, identity, where
+        )  # fmt: skip
+        level = -1
+        for v in inputs:
+            if v.node.level > level:
+                level = v.node.level
+        self.level = level if op.name != "input" else attrs.get("level", 0)
 
     @property
     def outputs(self) -> tuple[Value, ...]:
@@ -177,7 +186,6 @@ class Literal:
 
 _interned: WeakValueDictionary[object, Node] = WeakValueDictionary()
 _intern_lock = threading.Lock()
-_locations: WeakKeyDictionary[Node, tuple[str, ...]] = WeakKeyDictionary()
 _here: ContextVar[tuple[str, ...]] = ContextVar("graphc_location", default=())
 
 
@@ -198,17 +206,24 @@ class location:  # noqa: N801  (reads as the function it might be; passes enter 
 
 def location_of(node: Node) -> tuple[str, ...]:
     """Where the node came from, () when nobody said. A fused node names every place it was made of."""
-    return _locations.get(node, ())
+    return node.where
 
 
 def describe_location(node: Node) -> str:
     """`" (at conv1, relu1)"` for messages, or an empty string."""
-    where = location_of(node)
-    return f" (at {', '.join(where)})" if where else ""
+    return f" (at {', '.join(node.where)})" if node.where else ""
+
+
+#: types of attributes that are as they should be: nearly all are of these
+_FROZEN = frozenset((int, str, bool, float, DType))
+_INT = frozenset((int,))
 
 
 def freeze(value: Any) -> Any:
     """An attribute's value as something immutable and hashable: lists become tuples, NumPy scalars Python's."""
+    kind = type(value)
+    if kind in _FROZEN or (kind is tuple and _FROZEN.issuperset(map(type, value))):
+        return value
     if isinstance(value, list | tuple):
         return tuple(freeze(v) for v in value)
     if isinstance(value, np.generic):
@@ -220,7 +235,7 @@ def _identity(attr: Any) -> object:
     """What tells attributes apart: 1 == 1.0 == True and 0.0 == -0.0 in Python, but not in a program."""
     kind = type(attr)
     if kind is tuple:
-        return tuple(attr) if all(type(a) is int for a in attr) else (kind, *map(_identity, attr))
+        return attr if _INT.issuperset(map(type, attr)) else (kind, *map(_identity, attr))
     return (kind, attr.hex() if kind is float else attr)
 
 
@@ -229,7 +244,8 @@ def make(op: OpSpec, *inputs: Value, **attrs: Any) -> tuple[Value, ...]:
 
     Raises GraphTypeError when the operands' types or the attributes do not fit the operation.
     """
-    return _intern(op, inputs, {k: freeze(v) for k, v in sorted(attrs.items())}, None)
+    frozen = {k: freeze(attrs[k]) for k in sorted(attrs)} if attrs else attrs
+    return _intern(op, inputs, frozen, None)
 
 
 def _intern(
@@ -238,31 +254,32 @@ def _intern(
     attrs: Mapping[str, Any],
     types: tuple[Type, ...] | None,
     identity: tuple[object, ...] | None = None,
+    where: tuple[str, ...] | None = None,
 ) -> tuple[Value, ...]:
     """The node with these frozen attributes; its types are inferred unless they are known already."""
     if identity is None:
-        identity = tuple((k, _identity(v)) for k, v in attrs.items())
+        identity = tuple([(k, _identity(v)) for k, v in attrs.items()]) if attrs else ()
+    if where is None:
+        where = _here.get()
     key = (op.name, inputs, identity)
     node = _interned.get(key)
     if node is None:
         if types is None:
             try:
-                found = op.infer(*(v.type for v in inputs), **attrs)
+                found = op.infer(*[v.type for v in inputs], **attrs)
             except GraphcError as e:
-                if _here.get() and not getattr(e, "located", False):
+                if where and not getattr(e, "located", False):
                     e.located = True  # type: ignore[attr-defined]
-                    e.args = (f"{e.args[0]} (at {', '.join(_here.get())})", *e.args[1:])
+                    e.args = (f"{e.args[0]} (at {', '.join(where)})", *e.args[1:])
                 raise
             types = found if type(found) is tuple else (found,)
-        node = Node(op, inputs, attrs, types, identity)
+        node = Node(op, inputs, attrs, types, identity, where)
         with _intern_lock:
             known = _interned.get(key)
             if known is None:
                 _interned[key] = node
             else:
                 node = known
-            if _here.get() and node not in _locations:
-                _locations[node] = _here.get()
     return node.outputs
 
 
@@ -357,18 +374,22 @@ def toposort(roots: Iterable[Value], level: int = -1) -> list[Node]:
 
     Iterative: a deep chain must not overflow the stack.
     """
-    seen: dict[Node, None] = {}
-    stack: list[tuple[Node, bool]] = [(v.node, False) for v in reversed(list(roots))]
+    done: dict[Node, None] = {}
+    stack = [v.node for v in roots]
+    stack.reverse()
     while stack:
-        node, inputs_done = stack.pop()
-        if node in seen:
+        node = stack[-1]
+        if node in done:
+            stack.pop()
             continue
-        if inputs_done:
-            seen[node] = None
+        waiting = [v.node for v in node.inputs if v.node not in done and v.node.level >= level]
+        if waiting:
+            waiting.reverse()
+            stack += waiting
         else:
-            stack.append((node, True))
-            stack += [(v.node, False) for v in reversed(node.inputs) if v.node.level >= level]
-    return list(seen)
+            done[node] = None
+            stack.pop()
+    return list(done)
 
 
 def rebuild(graph: Graph, transform: Callable[[Node, tuple[Value, ...]], Sequence[Value]]) -> Graph:
@@ -388,17 +409,20 @@ def rebuild(graph: Graph, transform: Callable[[Node, tuple[Value, ...]], Sequenc
     return Graph(inputs, outputs, graph.output_names)
 
 
-def remake(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
+def remake(node: Node, inputs: tuple[Value, ...], where: tuple[str, ...] | None = None) -> tuple[Value, ...]:
     """The same operation on other inputs (the very same node when the inputs are).
 
     Inputs of the same types give results of the same types. They are taken over rather than inferred again: a size
-    that only the run can tell keeps its name, which other nodes may mention.
+    that only the run can tell keeps its name, which other nodes may mention. A new node comes from the current
+    location, or from `where`, for which a pass gives `node.where`.
     """
     if inputs == node.inputs:
         return node.outputs
-    if all(new is old or new.type == old.type for new, old in zip(inputs, node.inputs, strict=True)):
-        return _intern(node.op, inputs, node.attrs, node.types, node.identity)
-    return make(node.op, *inputs, **node.attrs)
+    for new, old in zip(inputs, node.inputs, strict=True):
+        if new is not old and (a := new.type) is not (b := old.type) and a != b:
+            with location(*(_here.get() if where is None else where)):
+                return make(node.op, *inputs, **node.attrs)
+    return _intern(node.op, inputs, node.attrs, node.types, node.identity, where)
 
 
 def remake_bodies(
