@@ -10,6 +10,7 @@ from loops import arguments_for, count, lstm, unrolled
 
 import graphc
 from graphc import ops
+from graphc.autodiff.reverse import pullback
 from graphc.autodiff.transforms import grad, hessian_vector_product, jvp, value_and_grad, vjp
 from graphc.errors import NotDifferentiableError
 from graphc.ir.dims import Dim
@@ -17,6 +18,7 @@ from graphc.ir.graph import Graph, Node, Value, constant, input_value
 from graphc.ir.interpret import run
 from graphc.ir.types import tensor
 from graphc.ir.verify import verify
+from graphc.passes.calls import expand_calls
 from graphc.testing import check_grad
 
 F64, I64, BOOL = "float64", "int64", "bool"
@@ -95,6 +97,23 @@ def test_no_loop_runs_twice() -> None:
     assert len(scans(value_and_grad(lstm(6, checkpoint=3)))) == 2
     # forwards, backwards, and their tangents
     assert len(scans(hessian_vector_product(lstm(7)))) == 4
+
+
+def test_no_loop_in_a_loop_runs_twice() -> None:
+    y, w = input_value("y", tensor(F64, 2)), input_value("w", tensor(F64, 2))
+    inner = Graph([y, w], [ops.mul(ops.sin(y), w)])
+    turn = Graph([y, w], [ops.scan(y, w, body=inner, carries=1, scanned=0, length=3)])
+    last = ops.scan(y, w, body=turn, carries=1, scanned=0, length=4)
+    graph = value_and_grad(Graph([y, w], [ops.reduce_sum(last, axes=(0,))]))
+    assert count(graph, "scan") == 4
+
+
+def test_gradients_of_traces_are_merged_when_they_are_compiled() -> None:
+    graph = lstm(7)
+    pulled = pullback(graph.outputs, [constant(np.ones(()))], graph.inputs[3:])
+    both = Graph(graph.inputs, (*graph.outputs, *(g for g in pulled if g is not None)))
+    assert count(both, "scan") == 3
+    assert count(expand_calls(both), "scan") == 2
 
 
 def test_only_carries_are_kept_of_segments() -> None:
@@ -332,8 +351,6 @@ def test_recomputation_changes_no_number(transform: Any) -> None:
 
 
 def test_recomputation_waits_for_the_cotangent() -> None:
-    from graphc.passes.calls import expand_calls
-
     plain, again = (expand_calls(value_and_grad(layers(remat))) for remat in (False, True))
     assert count(plain, "after") == 0
     assert count(plain, "sin") == 3

@@ -16,11 +16,11 @@ def names(graph: Graph) -> list[str]:
 
 
 def looped(reverse: bool = False) -> Graph:
-    """h <- tanh(h (a b)') + x: the product of the captures is the same in every turn, its transpose is a view."""
+    """h <- tanh(h exp(a b)') + x: the exponential of the captures is the same in every turn, its transpose is a view."""
     h, x, a, b = (
         input_value(n, tensor("float32", *s)) for n, s in zip("hxab", [(2, 4), (2, 4), (4, 3), (3, 4)], strict=True)
     )
-    weight = ops.transpose(ops.dot(a, b), perm=(1, 0))
+    weight = ops.transpose(ops.exp(ops.dot(a, b)), perm=(1, 0))
     new = ops.add(ops.tanh(ops.dot(h, weight)), x)
     body = Graph([h, x, a, b], [new, ops.mul(new, 2.0)])
     start, rows = input_value("start", tensor("float32", 2, 4)), input_value("rows", tensor("float32", 5, 2, 4))
@@ -31,8 +31,9 @@ def test_work_on_captures_moves_before_the_loop(agree: Callable[..., None]) -> N
     graph = looped()
     after = hoist(graph)
     verify(after)
-    assert names(after) == ["dot", "scan"]
+    assert names(after) == ["dot", "exp", "scan"]
     (loop,) = (n for n in after.nodes if n.op.name == "scan")
+    assert len(loop.inputs) == 5, "only the end of the computation is handed in"
     assert names(loop.attrs["body"]).count("dot") == 1
     assert "transpose" in names(loop.attrs["body"]), "views stay"
     agree(graph, after)
