@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any
@@ -29,6 +30,9 @@ class Options:
     disable     names of passes to leave out; a wrong name lists those there are. "simplify", "fold" and "sink" also
                 leave the cleaning passes, "blocking" keeps channels where they are
     memory      "planned": buffers share one arena by their lifetimes; "separate": each has a place of its own
+    memory_budget
+                bytes that the arena may take (a number, or text such as "64MB"); what does not fit is computed again
+                instead of being kept, in loops of Python functions by checkpoints. None: no limit
     progress    show a progress bar on standard error while compiling
     """
 
@@ -38,6 +42,7 @@ class Options:
     level: int = 2
     disable: frozenset[str] = frozenset()
     memory: str = "planned"
+    memory_budget: int | None = None
     progress: bool = False
 
     @staticmethod
@@ -52,6 +57,8 @@ class Options:
         if "disable" in given:
             disable = given["disable"]
             given["disable"] = frozenset([disable] if isinstance(disable, str) else disable)
+        if isinstance(given.get("memory_budget"), str):
+            given["memory_budget"] = _bytes(given["memory_budget"])
         options = Options(**given)
         options._check()
         return options
@@ -65,6 +72,9 @@ class Options:
             raise OptionError(f"memory={self.memory!r}: expected one of {', '.join(MEMORY)}")
         if self.level not in (0, 1, 2):
             raise OptionError(f"level={self.level!r}: expected 0, 1 or 2")
+        budget = self.memory_budget
+        if budget is not None and (type(budget) is not int or budget <= 0):
+            raise OptionError(f"memory_budget={budget!r}: expected a number of bytes, or text such as '64MB'")
         threads = self.threads
         if threads is not None and (type(threads) is not int or not 1 <= threads <= MOST_THREADS):
             raise OptionError(f"threads={threads!r}: expected a number from 1 to {MOST_THREADS}, or None for every CPU")
@@ -73,6 +83,15 @@ class Options:
     def thread_count(self) -> int:
         """`threads`, or the default for it."""
         return self.threads or default_threads()
+
+
+def _bytes(text: str) -> int:
+    """A number of bytes from "64MB", "1.5 GiB", "4096". Raises OptionError for anything else."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)[bB]?\s*", text)
+    if found is None:
+        raise OptionError(f"memory_budget={text!r}: expected a number of bytes, or text such as '64MB'")
+    number, prefix, binary = found.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(prefix.upper() or " "))
 
 
 def default_threads() -> int:

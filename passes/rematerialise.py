@@ -21,7 +21,7 @@ from graphc.ir.types import TensorType
 from graphc.kernels.schedule import live, peak, schedule
 from graphc.ops.spec import Kind
 
-__all__ = ["differentiated_within", "rematerialise"]
+__all__ = ["checkpoints_within", "differentiated_within", "longest_scan", "rematerialise"]
 
 
 def rematerialise(graph: Graph, budget_bytes: int, measure: Callable[[Graph], int] = peak) -> Graph:
@@ -60,15 +60,29 @@ def differentiated_within(
     First the scans get checkpoints, as many steps apart as the budget allows; what is still missing is left to
     `rematerialise`. Raises OptionError, saying by how much, when both together do not meet the budget.
     """
-    best = differentiate(graph)
-    needs = measure(best)
-    every = max((_turns(node) for node in graph.nodes if node.op.name == "scan"), default=0)
-    while needs > budget_bytes and every > 3:
+    every = checkpoints_within(
+        lambda n: measure(differentiate(_with_checkpoints(graph, n) if n else graph)), longest_scan(graph), budget_bytes
+    )
+    return rematerialise(differentiate(_with_checkpoints(graph, every) if every else graph), budget_bytes, measure)
+
+
+def checkpoints_within(needs: Callable[[int], int], turns: int, budget_bytes: int) -> int:
+    """How many turns apart the checkpoints of loops of `turns` turns should be to meet a budget: 0, none, if that is
+    enough, else as far apart as will do; where nothing will, what takes the least memory.
+
+    `needs(n)` tells the bytes with checkpoints every n turns.
+    """
+    best, least, every = 0, needs(0), turns
+    while least > budget_bytes and every > 3:
         every //= 2
-        candidate = differentiate(_with_checkpoints(graph, every))
-        if (less := measure(candidate)) < needs:
-            best, needs = candidate, less
-    return rematerialise(best, budget_bytes, measure)
+        if (less := needs(every)) < least:
+            best, least = every, less
+    return best
+
+
+def longest_scan(graph: Graph) -> int:
+    """The turns of the scan with the most of them, 0 when there is none."""
+    return max((_turns(node) for node in graph.nodes if node.op.name == "scan"), default=0)
 
 
 def _turns(scan: Node) -> int:

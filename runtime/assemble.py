@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from graphc.codegen.cpu import KernelSource, source
 from graphc.errors import GraphcError
 from graphc.ir.graph import Graph
-from graphc.kernels.build import build
 from graphc.kernels.ir import Kernel, Launch, Operand
-from graphc.kernels.program import Branch, Count, Exhausted, Instruction, Jump, Label, Place, Program, Rebind
+from graphc.kernels.program import Branch, Count, Exhausted, Instruction, Jump, Label, Place, Rebind
 from graphc.options import Options
-from graphc.runtime.arena import Block, lower_bound, plan_arena, plan_naive
 from graphc.runtime.native import kernel_addresses
 from graphc.runtime.plan import Plan, PlanBuilder
+from graphc.runtime.planned import planned
 from graphc.runtime.progress import compiling
 from graphc.runtime.threads import run
 
-__all__ = ["CompiledGraph", "MemoryReport", "aligned_empty"]
+__all__ = ["CompiledGraph", "aligned_empty"]
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 
@@ -37,27 +34,14 @@ def aligned_empty(nbytes: int) -> np.ndarray:
     return raw[start : start + nbytes]
 
 
-@dataclass(frozen=True)
-class MemoryReport:
-    """Bytes of a compiled graph: the planned arena, the least any plan could take, without sharing, constants."""
-
-    arena: int
-    lower_bound: int
-    unshared: int
-    constants: int
-
-
 class CompiledGraph:
     """A graph of static shapes, ready to run. Runs take turns: the arena is one."""
 
     def __init__(self, graph: Graph, options: Options) -> None:
         self.graph, self.options = graph, options
-        threads = options.thread_count
-        self.program: Program = build(graph, threads)
-        self.sources: dict[Kernel, KernelSource] = {}
-        for launch in self.program.launches:
-            if launch.kernel not in self.sources:
-                self.sources[launch.kernel] = source(launch.kernel)
+        plan = planned(graph, options)
+        self.program, self.memory, self.blocks, self.offsets = plan.program, plan.memory, plan.blocks, plan.offsets
+        self.sources = plan.sources
         kernels = list(self.sources)
         texts = [(self.sources[k].name, self.sources[k].text) for k in kernels]
         with compiling(options.progress) as progress:
@@ -67,29 +51,18 @@ class CompiledGraph:
         self._outputs = [(v.dtype.numpy, v.tensor.static_shape) for v in graph.outputs]
         self.plan = self._write_plan()
         # a plan without parallel launches never wakes the other threads
-        self._threads = threads if any(launch.tasks > 1 for launch in self.program.launches) else 1
+        self._threads = options.thread_count if any(launch.tasks > 1 for launch in self.program.launches) else 1
         self._lock = threading.Lock()
 
     # -- memory ---------------------------------------------------------------------------------------------------
 
     def _place_buffers(self) -> None:
-        lifetimes = self.program.lifetimes()
-        blocks = [Block(b, self.program.buffers[b].nbytes, first, last) for b, (first, last) in lifetimes.items()]
-        planner = plan_arena if self.options.memory == "planned" else plan_naive
-        self.offsets, arena_bytes = planner(blocks)
-        self.blocks = blocks
-        self._arena = aligned_empty(arena_bytes)
+        self._arena = aligned_empty(self.memory.arena)
         self._constants = {
             i: _aligned(b.array)
             for i, b in enumerate(self.program.buffers)
             if b.place is Place.CONSTANT and b.array is not None
         }
-        self.memory = MemoryReport(
-            arena_bytes,
-            lower_bound(blocks),
-            sum(b.nbytes for b in blocks),
-            sum(a.nbytes for a in self._constants.values()),
-        )
 
     def _address(self, operand: Operand) -> int:
         """Where an operand is; for the caller's arrays the offset in them, to which a run adds the array's address."""

@@ -24,9 +24,11 @@ from graphc.ir.interpret import bind_symbols, run_node
 from graphc.ir.types import OptionalType, SequenceType, TensorType, Type, type_symbols
 from graphc.options import Options
 from graphc.passes.pipeline import optimise, prepare
+from graphc.passes.rematerialise import rematerialise
 from graphc.passes.specialise import specialise
 from graphc.runtime.assemble import CompiledGraph
 from graphc.runtime.control import run_control
+from graphc.runtime.planned import arena_bytes
 from graphc.runtime.stages import Stage, partition
 
 __all__ = ["Executable", "GraphSource", "Port", "Source"]
@@ -319,6 +321,8 @@ class _NativeStage:
         return list(self._plans.values())
 
     def _plan(self, graph: Graph) -> CompiledGraph:
+        if self._options.memory_budget is not None:
+            graph = rematerialise(graph, self._options.memory_budget, lambda g: arena_bytes(g, self._options))
         return CompiledGraph(optimise(graph, self._options), self._options)
 
     def run(

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from graphc.errors import OptionError
+from graphc.frontends.python.control import checkpointing
 from graphc.frontends.python.debug import check_nans, nans_are_errors
 from graphc.frontends.python.functions import as_array
 from graphc.frontends.python.promotion import is_number
@@ -28,7 +29,10 @@ from graphc.frontends.python.tree import Structure, flatten, unflatten
 from graphc.ir.graph import Graph
 from graphc.ir.interpret import run
 from graphc.options import Options
+from graphc.passes.pipeline import prepare
+from graphc.passes.rematerialise import checkpoints_within, longest_scan
 from graphc.runtime.executable import Specialisation
+from graphc.runtime.planned import arena_bytes
 
 __all__ = ["CompiledFunction"]
 
@@ -165,7 +169,7 @@ class CompiledFunction:
             if key in self._programs:  # another thread was faster
                 return self._programs[key]
             started = time.perf_counter()
-            traced = self._traced(args, kwargs)
+            traced = self._within_budget(args, kwargs)
             specialisation = Specialisation(traced.graph, self.options)
             program = _Program(traced, specialisation, specialisation.sharing(self._given_away(args, kwargs)))
             log.info(
@@ -178,6 +182,22 @@ class CompiledFunction:
             while len(self._programs) > self.KEEP:
                 self._programs.popitem(last=False)
             return program
+
+    def _within_budget(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Traced:
+        """The function traced with as many checkpoints in its loops as the memory budget asks for."""
+        traced = self._traced(args, kwargs)
+        budget, turns = self.options.memory_budget, longest_scan(traced.graph)
+        if budget is None or not turns:
+            return traced
+
+        def with_checkpoints(every: int) -> Traced:
+            with checkpointing(every):
+                return self._traced(args, kwargs)
+
+        def needs(every: int) -> int:
+            return arena_bytes(prepare(with_checkpoints(every).graph, self.options), self.options)
+
+        return with_checkpoints(checkpoints_within(needs, turns, budget))
 
     def _given_away(self, args: Sequence[Any], kwargs: dict[str, Any]) -> list[int]:
         """The numbers of the graph's inputs that stand for donated arrays."""

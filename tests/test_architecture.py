@@ -28,7 +28,8 @@ LAYERS = [
     {"codegen"},
     {"runtime"},
     {"api"},
-    {"backend", "cli", "saving", "testing"},
+    {"saving"},
+    {"backend", "cli", "testing"},
     {"__main__"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

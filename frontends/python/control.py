@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -23,14 +25,26 @@ from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Graph, Value, constant, inline, input_value
 from graphc.ir.types import TensorType
 
-__all__ = ["checkpoint", "cond", "custom_vjp", "fori_loop", "scan", "while_loop"]
+__all__ = ["checkpoint", "checkpointing", "cond", "custom_vjp", "fori_loop", "scan", "while_loop"]
 
+#: the checkpoints of scans that say none themselves
+_checkpoints: ContextVar[int] = ContextVar("graphc_checkpoints", default=0)
 _INT64, _BOOL = dtype_of("int64"), dtype_of("bool")
 _FOREVER = np.int64(2**63 - 1)
 
 
 def _results(values: Sequence[Value]) -> list[Any]:
     return list(evaluate(values)) if current() is None else [Tensor(v) for v in values]
+
+
+@contextmanager
+def checkpointing(every: int) -> Iterator[None]:
+    """Scans traced inside keep their carries every so many turns, unless they say something else themselves."""
+    token = _checkpoints.set(every)
+    try:
+        yield
+    finally:
+        _checkpoints.reset(token)
 
 
 def _operands(tree: Any, what: str, *, weak: bool = False) -> tuple[list[Value], list[Spec], Structure]:
@@ -167,7 +181,8 @@ def _scanned(
 ) -> tuple[Value, ...]:
     attrs: dict[str, Any] = {"body": graph, "carries": len(carried), "scanned": len(rows), "reverse": reverse}
     attrs |= {"length": steps} if not rows else {}
-    attrs |= {"checkpoint": checkpoint} if checkpoint else {}
+    every = checkpoint or _checkpoints.get()
+    attrs |= {"checkpoint": every} if every and not (isinstance(steps, int) and steps <= every) else {}
     attrs |= {"window": window} if window else {}
     if not graph.outputs:
         return ()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
-from graphc.cli.dryrun import Stretch
 from graphc.cli.show import bytes_text
+from graphc.runtime.planned import Planned
 
 __all__ = ["draw_memory"]
 
@@ -13,7 +13,7 @@ _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 1000, 500, 70, 40, 30
 _COLOURS = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#76b7b2", "#edc948", "#b07aa1", "#9c755f")
 
 
-def draw_memory(stretch: Stretch) -> str:
+def draw_memory(stretch: Planned) -> str:
     """An SVG: one box a buffer, as wide as its lifetime and as tall as its size; hovering names what writes it."""
     steps, arena = max(1, len(stretch.program.instructions)), max(1, stretch.memory.arena)
     writers: dict[int, str] = {}

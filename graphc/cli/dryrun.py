@@ -12,22 +12,17 @@ from functools import cached_property
 
 import numpy as np
 
-from graphc.codegen.cpu import KernelSource, source
 from graphc.errors import NeedsValue
 from graphc.ir.graph import Graph, Node
 from graphc.ir.rewrite import Pass, Trace, trace
 from graphc.ir.types import TensorType
-from graphc.kernels.build import build
-from graphc.kernels.ir import Kernel
-from graphc.kernels.program import Place, Program
 from graphc.options import Options
 from graphc.passes.pipeline import optimise, prepare
-from graphc.runtime.arena import Block, lower_bound, plan_arena
-from graphc.runtime.assemble import MemoryReport
 from graphc.runtime.executable import Source
+from graphc.runtime.planned import Planned, planned
 from graphc.runtime.stages import partition
 
-__all__ = ["DryRun", "PassRecord", "Stretch", "dry_run"]
+__all__ = ["DryRun", "PassRecord", "dry_run"]
 
 
 @dataclass(frozen=True)
@@ -38,18 +33,6 @@ class PassRecord:
     graph: Graph
     changed: bool
     seconds: float
-
-
-@dataclass(frozen=True, eq=False)
-class Stretch:
-    """A stretch of native code: its final graph, its program, where buffers lie and the source of its kernels."""
-
-    graph: Graph
-    program: Program
-    blocks: list[Block]
-    offsets: Mapping[int, int]
-    memory: MemoryReport
-    sources: Mapping[Kernel, KernelSource]
 
 
 @dataclass
@@ -71,9 +54,9 @@ class DryRun:
     unplanned: int = 0
 
     @cached_property
-    def stretches(self) -> list[Stretch]:
+    def stretches(self) -> list[Planned]:
         """The programs of `graphs`; made when asked for: a graph that cannot be lowered can be looked at."""
-        return [_stretch(graph, self.options) for graph in self.graphs]
+        return [planned(graph, self.options) for graph in self.graphs]
 
 
 def dry_run(model: Source, feeds: Mapping[str, np.ndarray], options: Options, explain: bool = False) -> DryRun:
@@ -109,13 +92,3 @@ def _import(model: Source, feeds: Mapping[str, np.ndarray]) -> Graph:
             return model.graph(arguments, known)
         except NeedsValue as request:
             known.update(request.names)
-
-
-def _stretch(graph: Graph, options: Options) -> Stretch:
-    program = build(graph, options.thread_count)
-    sources = {kernel: source(kernel) for kernel in dict.fromkeys(launch.kernel for launch in program.launches)}
-    blocks = [Block(b, program.buffers[b].nbytes, first, last) for b, (first, last) in program.lifetimes().items()]
-    offsets, arena = plan_arena(blocks)
-    constants = sum(b.nbytes for b in program.buffers if b.place is Place.CONSTANT)
-    memory = MemoryReport(arena, lower_bound(blocks), sum(b.nbytes for b in blocks), constants)
-    return Stretch(graph, program, blocks, offsets, memory, sources)

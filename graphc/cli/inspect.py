@@ -12,7 +12,7 @@ import numpy as np
 
 from graphc.cli import show
 from graphc.cli.draw import draw_memory
-from graphc.cli.dryrun import DryRun, Stretch, dry_run
+from graphc.cli.dryrun import DryRun, dry_run
 from graphc.cli.feeds import choose_shapes, parse_shapes, random_feeds
 from graphc.errors import OptionError
 from graphc.ir.graph import Graph, location_of
@@ -20,6 +20,7 @@ from graphc.kernels.ir import Launch
 from graphc.kernels.program import Branch, Count, Exhausted, Instruction, Jump, Label, Place, Program, Rebind
 from graphc.options import Options
 from graphc.runtime.executable import Source
+from graphc.runtime.planned import Planned
 
 __all__ = ["inspect"]
 
@@ -131,7 +132,7 @@ def _plans(seen: DryRun) -> None:
     _unplanned(seen)
 
 
-def _row(stretch: Stretch, program: Program, instruction: Instruction) -> tuple[str, str, str, str]:
+def _row(stretch: Planned, program: Program, instruction: Instruction) -> tuple[str, str, str, str]:
     """Kernel, tasks, bytes of the buffers it touches, what it computes."""
     match instruction:
         case Launch():
@@ -194,7 +195,7 @@ def _unplanned(seen: DryRun) -> None:
         show.note(f"{seen.unplanned} stretches depend on sizes that only a run knows; they are planned then, not shown")
 
 
-def _title(seen: DryRun, stretch: Stretch) -> str:
+def _title(seen: DryRun, stretch: Planned) -> str:
     return f"stretch {seen.stretches.index(stretch)} of {len(seen.stretches)}" if len(seen.stretches) > 1 else ""
 
 
