@@ -19,6 +19,7 @@ from graphc.ir.interpret import run
 from graphc.ir.types import tensor
 from graphc.ir.verify import verify
 from graphc.passes.calls import expand_calls
+from graphc.passes.decompose import decompose
 from graphc.testing import check_grad
 
 F64, I64, BOOL = "float64", "int64", "bool"
@@ -53,6 +54,21 @@ WAYS: list[dict[str, Any]] = [
 def test_backpropagation_through_time_is_that_of_the_unrolled_loop(attrs: dict[str, Any], turns: int) -> None:
     graph = lstm(turns, **attrs)
     assert_equal(value_and_grad(graph), value_and_grad(unrolled(graph)), arguments_for(graph))
+
+
+@pytest.mark.parametrize("transform", [value_and_grad, hessian_vector_product])
+@pytest.mark.parametrize("name", ["lstm", "gru", "rnn"])
+def test_recurrent_layers_are_differentiated_as_their_steps_written_out(name: str, transform: Any) -> None:
+    hidden, states = 3, 2 if name == "lstm" else 1
+    gates = {"lstm": 4, "gru": 3, "rnn": 1}[name] * hidden
+    xs, r = input_value("xs", tensor(F64, 5, 2, gates)), input_value("r", tensor(F64, gates, hidden))
+    start = [input_value(f"h{k}", tensor(F64, 2, hidden)) for k in range(states)]
+    ys, last, *_ = ops.REGISTRY[name](xs, r, *start)
+    loss = ops.add(ops.reduce_sum(ops.sin(ys), axes=(0, 1, 2)), ops.reduce_sum(ops.mul(last, last), axes=(0, 1)))
+    graph = Graph([xs, r, *start], [loss])
+    written_out = unrolled(decompose(graph))
+    assert count(written_out, "scan") == count(written_out, name) == 0
+    assert_equal(transform(graph), transform(written_out), arguments_for(transform(graph)))
 
 
 @pytest.mark.parametrize("attrs", WAYS[:4], ids=str)
