@@ -8,8 +8,10 @@ import numpy as np
 import graphc
 from graphc import ops
 from graphc.ir.graph import Graph, Node, Value, input_value
-from graphc.ir.rewrite import Uses, rewrite, rule, trace
+from graphc.ir.rewrite import rewrite
+from graphc.ir.rules import Uses, rule
 from graphc.ir.text import parse_graph
+from graphc.ir.trace import trace
 from graphc.ir.types import tensor
 
 # Operations are functions on values; types are inferred as the graph is made.

@@ -13,7 +13,7 @@ import numpy as np
 from graphc import ops
 from graphc.ir.dtypes import DType
 from graphc.ir.graph import Node, Value, constant, location
-from graphc.ir.rewrite import Rule, Uses, located, rule
+from graphc.ir.rules import Rule, Uses, located, rule
 from graphc.passes.match import constant_source, is_constant, is_uniform, needs, uniform
 
 __all__ = ["algebra_rules", "gather_constants"]

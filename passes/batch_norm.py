@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from graphc import ops
 from graphc.ir.graph import Graph, Node, Value, location
-from graphc.ir.rewrite import Rule, Uses, located, rewrite, rule
+from graphc.ir.rewrite import rewrite
+from graphc.ir.rules import Rule, Uses, located, rule
 from graphc.passes.algebra import gather_constants
 from graphc.passes.match import is_constant, varying_axes
 

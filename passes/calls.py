@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.autodiff.merge import merged
+from graphc.ir.bodies import deep
 from graphc.ir.graph import Graph, Node, Value, inline, rebuild, remake
-from graphc.ir.rewrite import deep, record
+from graphc.ir.trace import record
 
 __all__ = ["expand_calls"]
 

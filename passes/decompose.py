@@ -19,7 +19,8 @@ import numpy as np
 from graphc import ops
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.rewrite import Rule, Uses, rewrite, rule
+from graphc.ir.rewrite import rewrite
+from graphc.ir.rules import Rule, Uses, rule
 from graphc.ops.frames import frames
 from graphc.passes.match import needs
 

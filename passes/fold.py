@@ -16,8 +16,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphc.errors import ModelError, PassError
+from graphc.ir.bodies import deep
 from graphc.ir.graph import Graph, Node, Value, constant, describe_location, inline, location, location_of, remake
-from graphc.ir.rewrite import deep, once_settled, record, refuse
+from graphc.ir.manager import once_settled
+from graphc.ir.trace import record, refuse
 from graphc.ir.types import TensorType
 from graphc.ops.spec import REGISTRY, Kind
 

@@ -23,8 +23,9 @@ from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
+from graphc.ir.bodies import deep
 from graphc.ir.graph import Graph, Node, Value, location, location_of, make, remake
-from graphc.ir.rewrite import deep, record, refuse
+from graphc.ir.trace import record, refuse
 from graphc.ir.types import TensorType, Type
 from graphc.kernels.lower import why_not
 from graphc.ops.fusion import body_of, fusion

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphc.ir.bodies import deep
 from graphc.ir.graph import Graph, Node, Value, inline, input_value, rebuild, remake, remake_bodies
-from graphc.ir.rewrite import deep, record
+from graphc.ir.trace import record
 from graphc.ops.spec import Kind
 from graphc.passes.captures import captures_of
 

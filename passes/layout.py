@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
+from graphc.ir.bodies import deep
 from graphc.ir.graph import Graph, Node, Value, constant, location, location_of, remake
-from graphc.ir.rewrite import deep, record, refuse
+from graphc.ir.trace import record, refuse
 from graphc.ir.types import TensorType
 from graphc.kernels.contraction import ConvProblem, GemmProblem, schedule
 from graphc.kernels.machine import Machine

@@ -11,7 +11,7 @@ import numpy as np
 
 from graphc.ir.dims import DimLike
 from graphc.ir.graph import Node, Value
-from graphc.ir.rewrite import Uses
+from graphc.ir.rules import Uses
 from graphc.ir.types import TensorType
 from graphc.ops.spec import Kind
 

@@ -13,7 +13,7 @@ import numpy as np
 from graphc import ops
 from graphc.ir.dims import DimLike
 from graphc.ir.graph import Node, Value
-from graphc.ir.rewrite import Rule, Uses, rule
+from graphc.ir.rules import Rule, Uses, rule
 from graphc.ops.shapes import factor_groups
 from graphc.ops.spec import Kind
 from graphc.passes.match import is_constant, is_uniform, needs, size_of, uniform

@@ -11,7 +11,7 @@ import numpy as np
 
 from graphc import ops
 from graphc.ir.graph import Node, Value
-from graphc.ir.rewrite import Uses, rule
+from graphc.ir.rules import Uses, rule
 from graphc.passes.match import constant_array, is_tensor, uniform
 
 __all__ = ["one_hot_product"]

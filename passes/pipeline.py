@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from graphc.errors import OptionError
 from graphc.ir.graph import Graph
-from graphc.ir.rewrite import Hook, Pass, PassManager
+from graphc.ir.manager import Hook, Pass, PassManager
 from graphc.kernels.machine import Machine, host_machine
 from graphc.options import Options
 from graphc.passes.batch_norm import fold_batch_norm

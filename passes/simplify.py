@@ -7,7 +7,9 @@ additions meet.
 from __future__ import annotations
 
 from graphc.ir.graph import Graph
-from graphc.ir.rewrite import Rule, once_settled, rewrite
+from graphc.ir.manager import once_settled
+from graphc.ir.rewrite import rewrite
+from graphc.ir.rules import Rule
 from graphc.passes.algebra import algebra_rules
 from graphc.passes.movement import MOVEMENT_RULES
 from graphc.passes.one_hot import one_hot_product

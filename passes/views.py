@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from graphc import ops
+from graphc.ir.bodies import deep
 from graphc.ir.graph import Graph, Node, Value, constant, location, location_of, remake
-from graphc.ir.rewrite import deep, record, refuse
+from graphc.ir.trace import record, refuse
 from graphc.ir.types import TensorType
 from graphc.ops.spec import Kind, OpSpec
 from graphc.passes.match import is_constant, uniform

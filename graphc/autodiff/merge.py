@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from graphc.autodiff.checkpoint import in_segments
+from graphc.ir.bodies import in_bodies
 from graphc.ir.graph import Graph, Node, Value, rebuild, remake, remake_bodies, toposort
-from graphc.ir.rewrite import in_bodies
 from graphc.ir.types import TensorType, Type
 
 __all__ = ["merged", "returning"]

@@ -14,7 +14,8 @@ import numpy as np
 
 from graphc.errors import NeedsValue
 from graphc.ir.graph import Graph, Node
-from graphc.ir.rewrite import Pass, Trace, trace
+from graphc.ir.manager import Pass
+from graphc.ir.trace import Trace, trace
 from graphc.ir.types import TensorType
 from graphc.options import Options
 from graphc.passes.pipeline import optimise, prepare

@@ -9,7 +9,10 @@ import pytest
 from graphc import ops
 from graphc.errors import PassError, VerifyError
 from graphc.ir.graph import Graph, Node, Value, input_value, location, location_of
-from graphc.ir.rewrite import Dump, Pass, PassManager, Rule, Timer, Uses, located, rewrite, rule, trace, verify_between
+from graphc.ir.manager import Dump, Pass, PassManager, Timer, verify_between
+from graphc.ir.rewrite import rewrite
+from graphc.ir.rules import Rule, Uses, located, rule
+from graphc.ir.trace import trace
 from graphc.ir.types import tensor
 
 x = input_value("x", tensor("float32", 4))

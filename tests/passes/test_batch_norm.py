@@ -9,7 +9,7 @@ import pytest
 
 from graphc import ops
 from graphc.ir.graph import Graph, Value, constant, input_value, location, location_of
-from graphc.ir.rewrite import trace
+from graphc.ir.trace import trace
 from graphc.ir.types import tensor
 from graphc.passes.batch_norm import fold_batch_norm
 from graphc.passes.fold import fold

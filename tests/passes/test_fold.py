@@ -9,7 +9,7 @@ import pytest
 
 from graphc import ops
 from graphc.ir.graph import Graph, constant, input_value
-from graphc.ir.rewrite import trace
+from graphc.ir.trace import trace
 from graphc.ir.types import tensor
 from graphc.passes.fold import fold
 

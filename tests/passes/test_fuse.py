@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from graphc import ops
 from graphc.ir.graph import Graph, Node, Value, constant, input_value, location, location_of
-from graphc.ir.rewrite import trace
+from graphc.ir.trace import trace
 from graphc.ir.types import tensor
 from graphc.kernels.lower import why_not
 from graphc.kernels.machine import ISAS, Machine

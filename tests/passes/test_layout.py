@@ -12,7 +12,7 @@ import pytest
 from graphc import ops
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Graph, Value, constant, input_value
-from graphc.ir.rewrite import trace
+from graphc.ir.trace import trace
 from graphc.ir.types import tensor
 from graphc.kernels.machine import ISAS, Machine
 from graphc.passes.decompose import decompose

@@ -11,7 +11,7 @@ import pytest
 from graphc import ops
 from graphc.errors import OptionError
 from graphc.ir.graph import Graph, Value, constant, input_value, location
-from graphc.ir.rewrite import PassManager, verify_between
+from graphc.ir.manager import PassManager, verify_between
 from graphc.ir.types import tensor
 from graphc.kernels.machine import ISAS, Machine
 from graphc.ops.functions import softmax

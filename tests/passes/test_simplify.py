@@ -14,7 +14,7 @@ from graphc import ops
 from graphc.ir.dims import Dim
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Graph, Value, constant, input_value
-from graphc.ir.rewrite import trace
+from graphc.ir.trace import trace
 from graphc.ir.types import tensor
 from graphc.passes.fold import fold
 from graphc.passes.simplify import simplification_rules, simplify

@@ -10,7 +10,7 @@ import pytest
 
 from graphc import ops
 from graphc.ir.graph import Graph, Value, constant, input_value
-from graphc.ir.rewrite import trace
+from graphc.ir.trace import trace
 from graphc.ir.types import tensor
 from graphc.ops.convolution import conv_transpose
 from graphc.passes.batch_norm import fold_batch_norm
