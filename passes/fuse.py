@@ -19,13 +19,12 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence, Set
-from dataclasses import dataclass
-from weakref import WeakKeyDictionary
+from collections.abc import Callable, Container, Iterable, Set
 
 from graphc.ir.bodies import deep
-from graphc.ir.graph import Graph, Node, Value, location, location_of, make, remake
-from graphc.ir.trace import record, refuse
+from graphc.ir.graph import Graph, Node, Value, location, make, remake
+from graphc.ir.rules import located
+from graphc.ir.trace import is_explaining, record, refuse
 from graphc.ir.types import TensorType, Type
 from graphc.kernels.lower import why_not
 from graphc.ops.fusion import body_of, fusion
@@ -50,16 +49,34 @@ _LOOKUPS = ("gather", "gather_nd", "gather_elements")
 
 def fuse(graph: Graph) -> Graph:
     """The graph with fusions in place of groups of operations; shapes must be known."""
-    return deep(lambda g: _apply(g, plan(g)))(graph)
+    return deep(lambda g: _apply(g, _Planner(g)))(graph)
 
 
-@dataclass
 class Group:
     """Operations that become one kernel; `root` gives its result. Members stand as they joined, root first."""
 
-    root: Node
-    members: dict[Node, None]
-    numbers: Set[Value] = frozenset()
+    __slots__ = ("members", "numbers", "reads", "root")
+
+    def __init__(self, root: Node, numbers: Set[Value] = frozenset(), others: Iterable[Node] = ()) -> None:
+        self.root, self.numbers = root, numbers
+        self.members: dict[Node, None] = {}
+        self.reads: dict[Value, None] = {}
+        self.add(root)
+        for node in others:
+            self.add(node)
+
+    def add(self, node: Node) -> None:
+        """Take in one more operation, after all members that read it."""
+        self.members[node] = None
+        for v in node.outputs:
+            self.reads.pop(v, None)
+        for v in node.inputs:
+            if v.node not in self.members and v not in self.numbers:
+                self.reads[v] = None
+
+    def without(self, nodes: Container[Node]) -> Group:
+        """The group of the other members."""
+        return Group(self.root, self.numbers, [n for n in self.members if n is not self.root and n not in nodes])
 
     @property
     def anchor(self) -> Node | None:
@@ -68,12 +85,7 @@ class Group:
     @property
     def operands(self) -> list[Value]:
         """What the group reads from outside, in a fixed order; single numbers are written into the kernel instead."""
-        found: dict[Value, None] = {}
-        for node in self.members:
-            for v in node.inputs:
-                if v.node not in self.members and v not in self.numbers:
-                    found[v] = None
-        return list(found)
+        return list(self.reads)
 
     def body(self) -> Graph:
         return body_of(self.operands, self.root.outputs)
@@ -126,15 +138,20 @@ class _Planner:
         self.order = {node: k for k, node in enumerate(graph.nodes)}
         self.outputs = {v.node for v in graph.outputs}
         self.taken: set[Node] = set()
-        self.views = _views(graph)
+        self.fusible = {node for node in graph.nodes if _is_fusible(node)}
+        self.views = _views(graph, self.fusible)
         self.numbers = _written_numbers(graph)
+        self.explaining = is_explaining()
+        self.behind = self._behind_anchors()
+        self.bodies: dict[object, tuple[Graph, str | None]] = {}
 
     def run(self) -> list[Group]:
         """Anchors first: what could stand behind one is not worth more anywhere else."""
         groups = []
+        roots = [n for n in reversed(self.graph.nodes) if n in self.fusible and n not in self.views]
         for find in (self.behind_anchor, self.nest):
-            for node in reversed(self.graph.nodes):
-                if node in self.taken or not _is_fusible(node) or node in self.views or node.outputs[0] in self.numbers:
+            for node in roots:
+                if node in self.taken or node.outputs[0] in self.numbers:
                     continue
                 group = find(node)
                 if group is not None and len(group.members) > 1:
@@ -150,19 +167,19 @@ class _Planner:
 
         def offer(node: Node) -> None:
             for v in node.inputs:
-                if v.node not in offered and v.node not in group.members and v not in self.numbers:
-                    offered.add(v.node)
-                    heapq.heappush(heap, -self.order[v.node])
+                if v.node in offered or v in self.numbers or not (v.node in self.fusible or self.explaining):
+                    continue
+                offered.add(v.node)
+                heapq.heappush(heap, -self.order[v.node])
 
-        for member in group.members:
-            offer(member)
+        offer(group.root)
         while heap and len(group.members) < OPERATIONS:
             node = self.graph.nodes[-heapq.heappop(heap)]
             why = self.leaves(group, node) or joins(group, node)
             if why is None:
-                group.members[node] = None
+                group.add(node)
                 offer(node)
-            elif node.op.kind is not Kind.LEAF:
+            elif self.explaining and node.op.kind is not Kind.LEAF:
                 refuse("fuse", node, f"{why}; not part of the kernel of {group.root.op.name}")
 
     def leaves(self, group: Group, node: Node) -> str | None:
@@ -171,68 +188,143 @@ class _Planner:
             return "it is part of another kernel"
         if node in self.outputs:
             return "it is an output of the graph"
-        if any(u not in group.members for v in node.outputs for u in self.graph.users.get(v, ())):
-            return "something else reads it too"
+        for v in node.outputs:
+            for reader in self.graph.users.get(v, ()):
+                if reader not in group.members:
+                    return "something else reads it too"
         return None
+
+    def body(self, group: Group) -> tuple[Graph, str | None]:
+        """The group's body, and why it is not one loop nest. Equal groups share it: large graphs repeat themselves."""
+        operands = group.operands
+        names: dict[Value, object] = {v: k for k, v in enumerate(operands)}
+        rows: list[object] = [tuple([v.type for v in operands])]
+        for k, node in enumerate(sorted(group.members, key=self.order.__getitem__)):
+            rows.append((node.op.name, node.identity, tuple([names.get(v, v) for v in node.inputs])))
+            names[node.outputs[0]] = ~k
+        key = tuple(rows)
+        found = self.bodies.get(key)
+        if found is None:
+            body = group.body()
+            found = self.bodies[key] = body, why_not(body) if group.anchor is None else None
+        return found
+
+    def objection(self, group: Group) -> str | None:
+        """Why a group is not one loop nest."""
+        if len(group.reads) + 1 > OPERANDS:
+            return f"it has more than {OPERANDS} operands"
+        return self.body(group)[1]
 
     # -- anchors ----------------------------------------------------------------------------------------------------
 
+    def _behind_anchors(self) -> set[Node]:
+        """The operations from which arithmetic of one shape leads back to an anchor: no other ends an epilogue."""
+        found: set[Node] = set()
+        for node in self.graph.nodes:
+            if node.op.kind is Kind.ELEMENTWISE and node in self.fusible:
+                shape = node.types[0].shape  # type: ignore[union-attr]  # a tensor, since it is fusible
+                for v in node.inputs:
+                    if (v.node in found or v.node.op.template in FUSING_ANCHORS) and v.shape == shape:
+                        found.add(node)
+                        break
+        return found
+
     def behind_anchor(self, root: Node) -> Group | None:
         """The anchor whose epilogue ends in `root`, with that epilogue; None when there is none."""
-        if root.op.kind is not Kind.ELEMENTWISE:
+        if root.op.kind is not Kind.ELEMENTWISE or not (self.explaining or root in self.behind):
             return None
-        group = Group(root, {root: None}, self.numbers)
-        self.grow(group, _joins_epilogue)
+        group = Group(root, self.numbers)
+        self.grow(group, self.joins_epilogue)
         anchor = group.anchor
         if anchor is None:
             return None
-        _keep_needed(group, anchor)
-        return group if len(group.operands) + 1 <= OPERANDS else None
+        group = _needed(group, anchor)
+        return group if len(group.reads) + 1 <= OPERANDS else None
+
+    def joins_epilogue(self, group: Group, node: Node) -> str | None:
+        """Why a producer cannot stand before the group in an anchor's kernel."""
+        if node not in self.fusible:
+            return f"no kernel computes {node.op.name} on {', '.join(map(str, node.types))}"
+        shape = group.root.outputs[0].shape
+        if node.op.kind is Kind.ELEMENTWISE:
+            return None if node.outputs[0].shape == shape else "its shape is another one"
+        if node.op.kind is not Kind.ANCHOR:
+            return f"{node.op.name} does not belong to an epilogue"
+        if node.op.template not in FUSING_ANCHORS:
+            return f"the template {node.op.template} takes no epilogue"
+        if group.anchor is not None:
+            return "the kernel has an anchor already"
+        return None if node.outputs[0].shape == shape else "its shape is another one"
 
     # -- nests ------------------------------------------------------------------------------------------------------
 
-    def nest(self, root: Node) -> Group:
-        """The largest group that makes one loop nest."""
-        group = Group(root, {root: None}, self.numbers)
+    def nest(self, root: Node) -> Group | None:
+        """The largest group that makes one loop nest; None when that is the operation alone."""
         if root.op.kind not in _NEST_KINDS or root.op.name in _APART:
-            return group
-        self.grow(group, _joins_nest)
-        self.trim(group)
+            return None
+        group = Group(root, self.numbers)
+        self.grow(group, self.joins_nest)
+        group = self.trimmed(group)
         if len(group.members) == 1:
-            return group
-        why = _objection(group)
+            return None
+        why = self.objection(group)
         if why is None:
             return group
         refuse("fuse", root, f"{why}; growing step by step")
-        group = Group(root, {root: None}, self.numbers)
-        self.grow(group, _joins_checked)
-        self.trim(group)
-        return group if _objection(group) is None else Group(root, {root: None}, self.numbers)
+        group = Group(root, self.numbers)
+        self.grow(group, self.joins_checked)
+        group = self.trimmed(group)
+        return group if self.objection(group) is None else None
 
-    def trim(self, group: Group) -> None:
-        """Drop views at the operands' side: their readers follow strides."""
+    def joins_nest(self, group: Group, node: Node) -> str | None:
+        """Why a producer, all of whose readers are in the group, should not be computed inside its loop nest."""
+        if node.op.kind not in _NEST_KINDS or node not in self.fusible:
+            return f"{node.op.name} has a kernel of its own"
+        if node.op.name in _APART:
+            return f"{node.op.name} stays apart: its operands are computed in their places"
+        if len(group.reads) + len(node.inputs) - 1 > OPERANDS:
+            return f"the kernel would have more than {OPERANDS} operands"
+        result = node.outputs[0]
+        readers = self.graph.users[result]
+        if any(m.op.name in _LOOKUPS and m.inputs[0] == result for m in readers):
+            return "what is looked up must be in memory"
+        if node.op.kind is not Kind.REDUCE and any(_repeats(m, result) for m in readers) and not _is_repeatable(node):
+            return "a reader would compute it many times"
+        if node.op.kind is Kind.INJECTIVE and all(m.op.kind is Kind.INJECTIVE for m in group.members):
+            return None  # elements only move: once through however many shapes is cheaper than several times
+        if any(m.op.name == "reshape" and not _only_units(m) for m in readers):
+            return "a reader sees it in another shape"
+        if node.op.name == "reshape" and not _only_units(node):
+            return "it sees its operand in another shape, which is free"
+        return None
+
+    def joins_checked(self, group: Group, node: Node) -> str | None:
+        """As `joins_nest`, with a trial lowering of every step."""
+        return self.joins_nest(group, node) or self.objection(
+            Group(group.root, self.numbers, [n for n in group.members if n is not group.root] + [node])
+        )
+
+    def trimmed(self, group: Group) -> Group:
+        """The group without views at the operands' side: their readers follow strides."""
         while True:
-            loose = [
+            loose = {
                 n
                 for n in group.members
-                if n is not group.root and n in self.views and all(v.node not in group.members for v in n.inputs)
-            ]
+                if n in self.views and n is not group.root and all(v.node not in group.members for v in n.inputs)
+            }
             if not loose:
-                return
-            for n in loose:
-                del group.members[n]
+                return group
+            group = group.without(loose)
 
 
 def _is_fusible(node: Node) -> bool:
-    found = _fusible.get(node)
-    if found is None:
-        found = node.op.kind in (*_NEST_KINDS, Kind.ANCHOR) and len(node.types) == 1
-        found = _fusible[node] = found and all(map(_has_elements, (node.types[0], *(v.type for v in node.inputs))))
-    return found
-
-
-#: asked whenever a group might take the node in
-_fusible: WeakKeyDictionary[Node, bool] = WeakKeyDictionary()
+    kind = node.op.kind
+    return (
+        (kind in _NEST_KINDS or kind is Kind.ANCHOR)
+        and len(node.types) == 1
+        and _has_elements(node.types[0])
+        and all(_has_elements(v.type) for v in node.inputs)
+    )
 
 
 def _has_elements(t: Type) -> bool:
@@ -240,7 +332,7 @@ def _has_elements(t: Type) -> bool:
     return isinstance(t, TensorType) and t.is_static and has_kernel(t.dtype) and 0 not in t.shape
 
 
-def _views(graph: Graph) -> set[Node]:
+def _views(graph: Graph, fusible: Set[Node]) -> set[Node]:
     """The operations whose results lie in their operands' memory under other strides, supposing that all else is dense.
 
     A reshape behind a transpose is none: it has to copy. Nor is a view whose reader would copy it.
@@ -248,7 +340,7 @@ def _views(graph: Graph) -> set[Node]:
     layouts: dict[Value, Layout] = {}
     views: set[Node] = set()
     for node in graph.nodes:
-        if node.op.kind is Kind.INJECTIVE and node.op.view is not None and _is_fusible(node):
+        if node.op.kind is Kind.INJECTIVE and node.op.view is not None and node in fusible:
             operand = node.inputs[0]
             layout = node.op.view(
                 layouts.get(operand) or Layout.dense(operand.tensor.static_shape), node.types[0], **node.attrs
@@ -270,68 +362,13 @@ def _must_be_dense(graph: Graph, node: Node, layout: Layout) -> bool:
     )
 
 
-def _joins_epilogue(group: Group, node: Node) -> str | None:
-    """Why a producer cannot stand before the group in an anchor's kernel."""
-    if not _is_fusible(node):
-        return f"no kernel computes {node.op.name} on {', '.join(map(str, node.types))}"
-    shape = group.root.outputs[0].shape
-    if node.op.kind is Kind.ELEMENTWISE:
-        return None if node.outputs[0].shape == shape else "its shape is another one"
-    if node.op.kind is not Kind.ANCHOR:
-        return f"{node.op.name} does not belong to an epilogue"
-    if node.op.template not in FUSING_ANCHORS:
-        return f"the template {node.op.template} takes no epilogue"
-    if group.anchor is not None:
-        return "the kernel has an anchor already"
-    return None if node.outputs[0].shape == shape else "its shape is another one"
-
-
-def _keep_needed(group: Group, anchor: Node) -> None:
-    """Leave in an anchor's group what depends on the anchor; the rest is better done before, once."""
+def _needed(group: Group, anchor: Node) -> Group:
+    """What depends on the anchor of its group; the rest is better done before, once."""
     depends = {anchor}
     for node in reversed(group.members):
         if any(v.node in depends for v in node.inputs):
             depends.add(node)
-    group.members = dict.fromkeys(n for n in group.members if n in depends)
-
-
-def _joins_nest(group: Group, node: Node) -> str | None:
-    """Why a producer should not be computed inside a loop nest."""
-    if node.op.kind not in _NEST_KINDS or not _is_fusible(node):
-        return f"{node.op.name} has a kernel of its own"
-    if node.op.name in _APART:
-        return f"{node.op.name} stays apart: its operands are computed in their places"
-    if len(group.operands) + len(node.inputs) - 1 > OPERANDS:
-        return f"the kernel would have more than {OPERANDS} operands"
-    result = node.outputs[0]
-    readers = [m for m in group.members if result in m.inputs]
-    if any(m.op.name in _LOOKUPS and m.inputs[0] == result for m in readers):
-        return "what is looked up must be in memory"
-    if node.op.kind is not Kind.REDUCE and any(_repeats(m, result) for m in readers) and not _is_repeatable(node):
-        return "a reader would compute it many times"
-    if all(m.op.kind is Kind.INJECTIVE for m in (*group.members, node)):
-        return None  # elements only move: once through however many shapes is cheaper than several times
-    if any(m.op.name == "reshape" and not _only_units(m) for m in readers):
-        return "a reader sees it in another shape"
-    if node.op.name == "reshape" and not _only_units(node):
-        return "it sees its operand in another shape, which is free"
-    return None
-
-
-def _joins_checked(group: Group, node: Node) -> str | None:
-    """As `_joins_nest`, with a trial lowering of every step."""
-    why = _joins_nest(group, node)
-    if why is None:
-        trial = Group(group.root, {**group.members, node: None}, group.numbers)
-        why = _objection(trial)
-    return why
-
-
-def _objection(group: Group) -> str | None:
-    """Why a group is not one loop nest."""
-    if len(group.operands) + 1 > OPERANDS:
-        return f"it has more than {OPERANDS} operands"
-    return why_not(group.body())
+    return group.without({n for n in group.members if n not in depends})
 
 
 def _repeats(reader: Node, operand: Value) -> bool:
@@ -375,8 +412,8 @@ def _size(v: Value) -> int:
 # --- applying it -----------------------------------------------------------------------------------------------------
 
 
-def _apply(graph: Graph, groups: Iterable[Group]) -> Graph:
-    by_root = {group.root: group for group in groups}
+def _apply(graph: Graph, planner: _Planner) -> Graph:
+    by_root = {group.root: group for group in planner.run()}
     inside = {n for group in by_root.values() for n in group.members if n is not group.root}
     new: dict[Value, Value] = {}
     for node in graph.nodes:
@@ -384,18 +421,12 @@ def _apply(graph: Graph, groups: Iterable[Group]) -> Graph:
             continue
         group = by_root.get(node)
         if group is None:
-            with location(*location_of(node)):
-                outs: Sequence[Value] = remake(node, tuple(new[v] for v in node.inputs))
+            outs = remake(node, tuple([new.get(v, v) for v in node.inputs]), node.where)
         else:
             record("fuse", node)
-            body = group.body()
-            with location(*_places(body)):
-                outs = make(fusion, *(new[v] for v in group.operands), body=body)
-        new.update(zip(node.outputs, outs, strict=True))
-    outputs = tuple(new[v] for v in graph.outputs)
+            with location(*located(*sorted(group.members, key=planner.order.__getitem__))):
+                outs = make(fusion, *[new.get(v, v) for v in group.reads], body=planner.body(group)[0])
+        if outs[0].node is not node:
+            new.update(zip(node.outputs, outs, strict=True))
+    outputs = tuple([new.get(v, v) for v in graph.outputs])
     return graph if outputs == graph.outputs else graph.with_outputs(outputs)
-
-
-def _places(body: Graph) -> tuple[str, ...]:
-    """Everywhere that the operations of a body come from."""
-    return tuple(dict.fromkeys(place for n in body.nodes for place in location_of(n)))

@@ -40,6 +40,8 @@ def needs(test: Callable[[Node], bool], why: str) -> Callable[[Node, Uses], str 
 
 def constant_source(v: Value) -> Value | None:
     """The constant that `v` is, under any broadcasts, reshapes and transposes; else None."""
+    if v.node.level >= 0:  # it depends on an input, as most values do
+        return None
     while v.node.op.name in ("broadcast_to", "reshape", "transpose"):
         v = v.node.inputs[0]
     return v if v.node.op.name == "constant" else None
@@ -80,6 +82,8 @@ def size_of(shape: tuple[DimLike, ...]) -> int | None:
 
 def is_constant(v: Value) -> bool:
     """Whether the value is computed from constants alone; folding may not have been there yet."""
+    if v.node.level >= 0:
+        return False
     pending = [v.node]
     while pending:
         node = pending[-1]
@@ -124,6 +128,8 @@ def varying_axes(v: Value) -> frozenset[int] | None:
 
 def constant_array(v: Value) -> np.ndarray | None:
     """The elements of a constant seen through broadcasts, reshapes and transposes, as a NumPy view where possible."""
+    if v.node.level >= 0:
+        return None
     chain: list[Node] = []
     while v.node.op.name in ("broadcast_to", "reshape", "transpose"):
         chain.append(v.node)
