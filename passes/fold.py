@@ -17,13 +17,13 @@ import numpy as np
 
 from graphc.errors import ModelError, PassError
 from graphc.ir.bodies import deep
-from graphc.ir.graph import Graph, Node, Value, constant, describe_location, inline, location, location_of, remake
+from graphc.ir.graph import Graph, Node, Value, constant, describe_location, inline, location, remake
 from graphc.ir.manager import once_settled
 from graphc.ir.trace import record, refuse
 from graphc.ir.types import TensorType
 from graphc.ops.spec import REGISTRY, Kind
 
-__all__ = ["fold"]
+__all__ = ["fold", "folded"]
 
 #: a folded result may have this many times the bytes of what it was computed from ...
 GROWTH = 4
@@ -41,6 +41,25 @@ def fold(graph: Graph) -> Graph:
     return once_settled("fold", deep(lambda g: _Folder(g).run()), graph)
 
 
+def folded(node: Node) -> Sequence[Value] | None:
+    """The results of one node whose operands are constants, or repeat one; None when they are not computed now.
+
+    For `rewrite(evaluate=...)`: what rules make of constants is folded while they still work.
+    """
+    if node.op.kind in (Kind.LEAF, Kind.CONTROL) or node.op.name == "broadcast_to":
+        return None
+    folder = _Folder(Graph((), node.outputs))
+    for v in node.inputs:
+        source = v if v.literal is not None else v.node.inputs[0] if v.node.op.name == "broadcast_to" else None
+        if source is None or source.literal is None:
+            return None
+        folder.known[v] = source.literal if source is v else np.broadcast_to(source.literal, v.shape)
+        folder.names[v] = source.node.attrs["data"].name
+    folder.visit(node, node.inputs)
+    results = [folder.emit(v) for v in node.outputs]
+    return None if results[0].node is node else results
+
+
 class _Folder:
     """One sweep. `known` holds arrays by value, `new` what replaces each value of the old graph."""
 
@@ -54,19 +73,19 @@ class _Folder:
     def run(self) -> Graph:
         new, known = self.new, self.known
         for node in self.graph.nodes:
-            inputs = tuple(new.get(v, v) for v in node.inputs)
-            if (
-                inputs == node.inputs
-                and node.inputs
-                and node.op.kind is not Kind.CONTROL
-                and not any(v in known for v in inputs)
-            ):
+            inputs = node.inputs
+            if new or known:
+                inputs = tuple([new.get(v, v) for v in inputs])
+            if node.op.kind is Kind.CONTROL or not inputs or any(map(known.__contains__, inputs)):
+                with location(*node.where):
+                    outs = self.visit(node, inputs)
+            elif inputs == node.inputs:
                 continue  # nothing is known about it
-            with location(*location_of(node)):
-                outs = self.visit(node, inputs)
-            if outs != node.outputs:
+            else:
+                outs = remake(node, inputs, node.where)
+            if outs[0].node is not node:
                 new.update(zip(node.outputs, outs, strict=True))
-        outputs = tuple(self.emit(new.get(v, v)) for v in self.graph.outputs)
+        outputs = tuple([self.emit(new.get(v, v)) for v in self.graph.outputs])
         return self.graph if outputs == self.graph.outputs else self.graph.with_outputs(outputs)
 
     def visit(self, old: Node, inputs: tuple[Value, ...]) -> Sequence[Value]:
@@ -142,7 +161,7 @@ class _Folder:
             array = self.known[v]
             base = _distinct(array)
             already = v.node.op.name == "broadcast_to" and v.node.inputs[0].literal is not None
-            with location(*location_of(v.node)):
+            with location(*v.node.where):
                 if already and base.size < array.size:
                     self.emitted[v] = v
                 elif base.size < array.size:

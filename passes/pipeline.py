@@ -60,7 +60,7 @@ def _optimisation(options: Options, machine: Machine) -> list[Pass]:
     passes = [
         # What the sizes made constant goes first: every later pass gets less to look at.
         (1, Pass("fold", fold)),
-        (1, Pass("simplify", lambda g: simplify(g, strict))),
+        (1, Pass("simplify", lambda g: _simplify(g, options))),
         # Arithmetic behind a reshaped or transposed product moves before the view, next to the product.
         (1, Pass("views", lambda g: _views(g, options))),
         # Scales meet weights while both are still as the model has them, nothing between convolution and scale.
@@ -92,16 +92,23 @@ def _layout(options: Options, machine: Machine, threads: int) -> Callable[[Graph
     return lambda g: arrange(g, machine, threads)
 
 
+def _simplify(graph: Graph, options: Options) -> Graph:
+    return simplify(graph, options.precision == "strict", folding="fold" not in options.disable)
+
+
 def _clean(graph: Graph, options: Options, rounds: int = 8) -> Graph:
-    """Fold, sink constants into bodies and simplify until nothing is left to do: each makes work for the others."""
+    """Simplify, fold and sink constants into bodies until nothing is left to do: each makes work for the others.
+
+    Simplification folds what it meets, so that a second round is for graphs with control flow.
+    """
     for _ in range(rounds):
         before = graph
+        if "simplify" not in options.disable:
+            graph = _simplify(graph, options)
         if "fold" not in options.disable:
             graph = fold(graph)
         if "sink" not in options.disable:
             graph = sink_constants(graph)
-        if "simplify" not in options.disable:
-            graph = simplify(graph, options.precision == "strict")
         if graph is before:
             break
     return graph

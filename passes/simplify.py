@@ -11,6 +11,7 @@ from graphc.ir.manager import once_settled
 from graphc.ir.rewrite import rewrite
 from graphc.ir.rules import Rule
 from graphc.passes.algebra import algebra_rules
+from graphc.passes.fold import folded
 from graphc.passes.movement import MOVEMENT_RULES
 from graphc.passes.one_hot import one_hot_product
 
@@ -22,7 +23,7 @@ def simplification_rules(strict: bool = False) -> tuple[Rule, ...]:
     return (*MOVEMENT_RULES, *algebra_rules(strict), one_hot_product)
 
 
-def simplify(graph: Graph, strict: bool = False) -> Graph:
-    """The graph in normal form under `simplification_rules`."""
-    rules = simplification_rules(strict)
-    return once_settled(("simplify", strict), lambda g: rewrite(g, rules), graph)
+def simplify(graph: Graph, strict: bool = False, folding: bool = False) -> Graph:
+    """The graph in normal form under `simplification_rules`; with `folding` also what they make of constants."""
+    rules, evaluate = simplification_rules(strict), folded if folding else None
+    return once_settled(("simplify", strict, folding), lambda g: rewrite(g, rules, evaluate=evaluate), graph)
