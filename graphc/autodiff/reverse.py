@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from graphc.autodiff.accumulate import total
 from graphc.errors import GradientNotWrittenError, NotDifferentiableError
+from graphc.ir.garbage import collector_waits
 from graphc.ir.graph import (
     Graph,
     Node,
@@ -58,6 +59,13 @@ def pullback(
     None where no differentiable path leads from a value to an output whose cotangent is not None.
     Raises NotDifferentiableError, or GradientNotWrittenError, naming the operation on the path that has no gradient.
     """
+    with collector_waits():
+        return _pullback(outputs, cotangents, wrt)
+
+
+def _pullback(
+    outputs: Sequence[Value], cotangents: Sequence[Value | None], wrt: Sequence[Value]
+) -> tuple[Value | None, ...]:
     sources = set(wrt)
     active = active_nodes(outputs, wrt)
     known = set(active)

@@ -375,20 +375,19 @@ def toposort(roots: Iterable[Value], level: int = -1) -> list[Node]:
     Iterative: a deep chain must not overflow the stack.
     """
     done: dict[Node, None] = {}
+    opened: set[Node] = set()
     stack = [v.node for v in roots]
     stack.reverse()
     while stack:
-        node = stack[-1]
+        node = stack.pop()
         if node in done:
-            stack.pop()
             continue
-        waiting = [v.node for v in node.inputs if v.node not in done and v.node.level >= level]
-        if waiting:
-            waiting.reverse()
-            stack += waiting
-        else:
+        if node in opened or not node.inputs:
             done[node] = None
-            stack.pop()
+            continue
+        opened.add(node)
+        stack.append(node)  # again, behind what it reads
+        stack += [v.node for v in node.inputs[::-1] if v.node not in done and v.node.level >= level]
     return list(done)
 
 

@@ -15,6 +15,7 @@ from typing import TypeAlias
 from weakref import WeakSet
 
 from graphc.errors import GraphcError, PassError
+from graphc.ir.garbage import collector_waits
 from graphc.ir.graph import Graph
 from graphc.ir.trace import is_explaining
 from graphc.ir.verify import verify
@@ -53,6 +54,10 @@ class PassManager:
 
     def run(self, graph: Graph) -> Graph:
         """The graph after all passes. Errors say which pass they come from."""
+        with collector_waits():
+            return self._run(graph)
+
+    def _run(self, graph: Graph) -> Graph:
         for p in self.passes:
             before, started = graph, time.perf_counter()
             try:

@@ -80,7 +80,8 @@ class _Engine:
         like = made[0].node
         if like not in self.final and not self.tried(like):
             self.normalise(like)
-        self.finish(node, self.final[like] or made)
+        self.final[node] = values = self.final[like] or made
+        self.uses.replaced(node, values)
 
     def lookup(self, v: Value) -> Value:
         found = self.final[v.node]

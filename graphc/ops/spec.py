@@ -144,23 +144,29 @@ class OpSpec:
         Arrays become constants. With `promote`, Python numbers take the other operands' element type and shapes are
         broadcast as NumPy does; element types must agree.
         """
+        values = operands if all(type(o) is Value for o in operands) else self._as_values(operands)
+        if self.promote and len(values) > 1:
+            first = values[0].shape
+            if any(v.shape != first for v in values):
+                from graphc.ops.injective import broadcast_shapes, broadcast_to
+
+                shape = broadcast_shapes(*(v.shape for v in values), what=self.name)
+                values = [v if v.shape == shape else broadcast_to(v, shape=shape) for v in values]
+        outs = make(self, *values, **attrs)
+        return outs[0] if len(outs) == 1 else outs
+
+    def _as_values(self, operands: Sequence[Value | np.ndarray | float]) -> list[Value]:
+        """The operands with arrays and numbers as constants."""
         # the last value decides, for in select(condition, a, 0.0) the first one is a bool
         like = next(
             (o.dtype for o in reversed(operands) if isinstance(o, Value) and isinstance(o.type, TensorType)), None
         )
-        values = [
+        return [
             o
             if isinstance(o, Value)
             else constant(o, like if isinstance(o, bool | int | float) and self.promote else None)
             for o in operands
         ]
-        if self.promote and len({v.shape for v in values}) > 1:
-            from graphc.ops.injective import broadcast_shapes, broadcast_to
-
-            shape = broadcast_shapes(*(v.shape for v in values), what=self.name)
-            values = [v if v.shape == shape else broadcast_to(v, shape=shape) for v in values]
-        outs = make(self, *values, **attrs)
-        return outs[0] if len(outs) == 1 else outs
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"
