@@ -8,15 +8,16 @@ the value of everything that is no array. What was compiled again and why goes t
 from __future__ import annotations
 
 import functools
-import inspect
 import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MethodType
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 from graphc.errors import OptionError
 from graphc.frontends.python.control import checkpointing
@@ -25,12 +26,13 @@ from graphc.frontends.python.functions import as_array
 from graphc.frontends.python.promotion import is_number
 from graphc.frontends.python.trace import Traced, argument_names, describe, trace_function
 from graphc.frontends.python.tracing import current
-from graphc.frontends.python.tree import Structure, flatten, unflatten
+from graphc.frontends.python.tree import Structure, flatten
 from graphc.ir.graph import Graph
 from graphc.ir.interpret import run
 from graphc.options import Options
 from graphc.passes.pipeline import prepare
 from graphc.passes.rematerialise import checkpoints_within, longest_scan
+from graphc.runtime.arguments import Roles
 from graphc.runtime.executable import Specialisation
 from graphc.runtime.planned import arena_bytes
 
@@ -80,24 +82,13 @@ class CompiledFunction:
         functools.update_wrapper(self, function)
         self.__name__ = getattr(function, "__name__", type(function).__name__)
         self.function, self.options = function, options
-        self._donated = _numbers(donate_argnums)
-        self._static = _numbers(static_argnums)
-        self._static_names = frozenset([static_argnames] if isinstance(static_argnames, str) else static_argnames)
-        if overlap := set(self._donated) & set(self._static):
-            raise OptionError(f"argument {min(overlap)} cannot be both static and donated")
-        self._check_names()
+        self._roles = Roles(function, donate_argnums, static_argnums, static_argnames)
         self._programs: OrderedDict[_Signature, _Program] = OrderedDict()
         self._lock = threading.RLock()
 
-    def _check_names(self) -> None:
-        try:
-            parameters = list(inspect.signature(self.function).parameters)
-        except (TypeError, ValueError):
-            return
-        for name in self._static_names:
-            if name not in parameters:
-                raise OptionError(f"static_argnames: no parameter {name!r}; there are {', '.join(parameters)}")
-        self._static = tuple({*self._static, *(parameters.index(n) for n in self._static_names)})
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """As a method: the instance is the first argument, a tree if it is a dataclass, else a value."""
+        return self if instance is None else MethodType(self, instance)
 
     def __repr__(self) -> str:
         return f"<compiled {self.__name__}, {len(self._programs)} signatures>"
@@ -107,11 +98,12 @@ class CompiledFunction:
             return self.function(*args, **kwargs)
         key, leaves = self._signature(args, kwargs)
         if nans_are_errors():
-            traced = trace_function(self._with_statics(args, kwargs), *self._dynamic(args, kwargs))
-            results = run(traced.graph, *_arrays(leaves), on_node=check_nans)
-            return unflatten(traced.results, results)
+            traced = self._traced(args, kwargs)
+            return traced.arranged(run(traced.graph, *_arrays(leaves), on_node=check_nans))
         program = self._programs.get(key) or self._compile(key, args, kwargs)
-        return unflatten(program.traced.results, program.specialisation.run(_arrays(leaves), program.donated))
+        arrays = _arrays(leaves)
+        donated = self._apart(program.donated, arrays) if program.donated else None
+        return program.traced.arranged(program.specialisation.run(arrays, donated))
 
     def trace(self, *args: Any, **kwargs: Any) -> Graph:
         """The graph for arguments like these (arrays or specs), before any pass."""
@@ -124,22 +116,11 @@ class CompiledFunction:
 
     # -- signatures ---------------------------------------------------------------------------------------------------
 
-    def _dynamic(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments that are not static."""
-        positional = tuple(a for k, a in enumerate(args) if k not in self._static)
-        return positional, {n: a for n, a in kwargs.items() if n not in self._static_names}
-
-    def _statics(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        return (
-            *((k, a) for k, a in enumerate(args) if k in self._static),
-            *((n, a) for n, a in sorted(kwargs.items()) if n in self._static_names),
-        )
-
     def _with_statics(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Callable[..., Any]:
         """The function of the other arguments alone."""
-        if not self._static and not self._static_names:
+        if not self._roles.static:
             return self.function
-        fixed = dict(self._statics(args, kwargs))
+        fixed = dict(self._roles.statics(args, kwargs))
 
         def partial(*rest: Any, **named: Any) -> Any:
             remaining = iter(rest)
@@ -150,19 +131,38 @@ class CompiledFunction:
         return partial
 
     def _signature(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[_Signature, list[Any]]:
-        leaves, structure = flatten(self._dynamic(args, kwargs))
-        statics = self._statics(args, kwargs)
-        try:
-            hash(statics)
-        except TypeError:
-            bad = next(k for k, a in statics if not _hashable(a))
+        leaves, structure = flatten(self._roles.dynamic(args, kwargs))
+        keys = tuple(map(_leaf_key, leaves))
+        if _NO_KEY in keys:
+            names = argument_names(self._with_statics(args, kwargs), *self._roles.dynamic(args, kwargs))
+            name, leaf = names[keys.index(_NO_KEY)], leaves[keys.index(_NO_KEY)]
             raise OptionError(
-                f"{self.__name__}: static argument {bad!r} has no hash; a static value needs one"
-            ) from None
-        return _Signature(structure, statics, tuple(map(_leaf_key, leaves))), leaves
+                f"{self.__name__}: argument {name!r} is {leaf!r:.80}, a {type(leaf).__name__}: neither an array nor a "
+                "value with a hash, by which its program could be found again; pass an array, or something that cannot "
+                "change (a tuple, a frozenset)"
+            )
+        return _Signature(structure, self._roles.statics(args, kwargs), keys), leaves
+
+    def _apart(self, donated: Mapping[int, int], arrays: Sequence[np.ndarray]) -> dict[int, int]:
+        """What is donated and shares no memory with another argument, which would change under the program."""
+        spans = sorted((*byte_bounds(a), k) for k, a in enumerate(arrays) if a.nbytes)
+        shared: set[int] = set()
+        end, last = 0, -1
+        for first, past, k in spans:
+            if first < end:
+                shared |= {last, k}
+            if past > end:
+                end, last = past, k
+        for k in shared & set(donated.values()):
+            log.warning(
+                "%s: donated argument %d shares memory with another argument, so it is not overwritten",
+                self.__name__,
+                k,
+            )
+        return {output: k for output, k in donated.items() if k not in shared}
 
     def _traced(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Traced:
-        return trace_function(self._with_statics(args, kwargs), *self._dynamic(args, kwargs))
+        return trace_function(self._with_statics(args, kwargs), *self._roles.dynamic(args, kwargs))
 
     def _compile(self, key: _Signature, args: Sequence[Any], kwargs: dict[str, Any]) -> _Program:
         with self._lock:
@@ -171,7 +171,7 @@ class CompiledFunction:
             started = time.perf_counter()
             traced = self._within_budget(args, kwargs)
             specialisation = Specialisation(traced.graph, self.options)
-            program = _Program(traced, specialisation, specialisation.sharing(self._given_away(args, kwargs)))
+            program = _Program(traced, specialisation, specialisation.sharing(self._roles.given_away(args, kwargs)))
             log.info(
                 "compiled %s in %.2f s%s",
                 self.__name__,
@@ -199,19 +199,6 @@ class CompiledFunction:
 
         return with_checkpoints(checkpoints_within(needs, turns, budget))
 
-    def _given_away(self, args: Sequence[Any], kwargs: dict[str, Any]) -> list[int]:
-        """The numbers of the graph's inputs that stand for donated arrays."""
-        numbers, at = [], 0
-        for k, a in enumerate(args):
-            if k in self._static:
-                continue
-            for leaf in flatten(a)[0]:
-                if describe(leaf, "") is not None:
-                    if k in self._donated and isinstance(leaf, np.ndarray):
-                        numbers.append(at)
-                    at += 1
-        return numbers
-
     def _reason(self, key: _Signature, args: Sequence[Any], kwargs: dict[str, Any]) -> str:
         """Why this signature is a new one: what differs from the latest."""
         structure, statics, leaves = key
@@ -223,7 +210,7 @@ class CompiledFunction:
                 f"{k}={new!r}" for (k, new), (_, old) in zip(statics, before_statics, strict=False) if new != old
             ]
             return f" again: static arguments changed: {', '.join(changed)}"
-        names = argument_names(self._with_statics(args, kwargs), *self._dynamic(args, kwargs))
+        names = argument_names(self._with_statics(args, kwargs), *self._roles.dynamic(args, kwargs))
         changed = [
             f"{name} is {_shown(new)}, before {_shown(old)}"
             for name, new, old in zip(names, leaves, before, strict=True)
@@ -232,16 +219,8 @@ class CompiledFunction:
         return f" again: {'; '.join(changed)}"
 
 
-def _numbers(given: int | Iterable[int]) -> tuple[int, ...]:
-    return (given,) if isinstance(given, int) else tuple(given)
-
-
-def _hashable(x: Any) -> bool:
-    try:
-        hash(x)
-    except TypeError:
-        return False
-    return True
+#: the key of a leaf by which no program can be found again
+_NO_KEY = object()
 
 
 def _leaf_key(leaf: Any) -> object:
@@ -252,7 +231,11 @@ def _leaf_key(leaf: Any) -> object:
         return type(leaf)
     described = describe(leaf, "an argument")
     if described is None:
-        return leaf if _hashable(leaf) else id(leaf)
+        try:
+            hash(leaf)
+        except TypeError:
+            return _NO_KEY
+        return leaf
     return described.dtype.numpy, described.shape
 
 

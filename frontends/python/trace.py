@@ -74,11 +74,23 @@ def _dim(d: Any, axis: int) -> DimLike:
 
 
 class Traced(NamedTuple):
-    """A traced function: its graph, and how arguments and results are arranged in trees."""
+    """A traced function: its graph, and how arguments and results are arranged in trees.
+
+    `handed_back` are the leaves of the result that are no arrays: they came in as arguments, and go out as they are.
+    """
 
     graph: Graph
     arguments: Structure
     results: Structure
+    handed_back: dict[int, Any]
+
+    def arranged(self, outputs: Iterable[Any]) -> Any:
+        """The result, from the graph's outputs."""
+        rest = iter(outputs)
+        count = self.results.count
+        return unflatten(
+            self.results, [self.handed_back[k] if k in self.handed_back else next(rest) for k in range(count)]
+        )
 
 
 def trace(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Graph:
@@ -109,11 +121,13 @@ def trace_function(function: Callable[..., Any], args: Sequence[Any], kwargs: di
         call_args, call_kwargs = unflatten(structure, given)
         result = function(*call_args, **call_kwargs)
         results, shape = flatten(result)
-        outputs = [_result(r, now) for r in results]
-        labels = [label for label, _ in leaves_with_paths(result)]
+        static = [leaf for leaf, value in zip(leaves, given, strict=True) if leaf is value]
+        back = {k: r for k, r in enumerate(results) if any(r is leaf for leaf in static)}
+        outputs = [_result(r, now) for k, r in enumerate(results) if k not in back]
+        labels = [label for k, (label, _) in enumerate(leaves_with_paths(result)) if k not in back]
         output_names = ["out" if not n else f"out{n}" if n[0].isdigit() else n for n in labels]
         # derivatives taken on the way leave loops beside like ones that return more
-        return Traced(merged(Graph(inputs, outputs, output_names)), structure, shape)
+        return Traced(merged(Graph(inputs, outputs, output_names)), structure, shape, back)
 
 
 def describe(leaf: Any, name: str) -> Spec | None:
