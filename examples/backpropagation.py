@@ -15,6 +15,7 @@ Four parts, all in float64:
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -64,7 +65,7 @@ def leaves(tree: object) -> list[Array]:
 
 
 def random_layers(rng: np.random.Generator, sizes: Sequence[int]) -> list[Layer]:
-    return [(rng.standard_normal((n, m)) / np.sqrt(m), rng.standard_normal(n)) for m, n in zip(sizes, sizes[1:])]
+    return [(rng.standard_normal((n, m)) / np.sqrt(m), rng.standard_normal(n)) for m, n in pairwise(sizes)]
 
 
 def four_layers(rng: np.random.Generator) -> float:

@@ -55,7 +55,7 @@ def test_static_arguments_are_values() -> None:
     assert f(1.0, 2, "down") == 0.25
     with pytest.raises(OptionError, match="has no hash"):
         f(1.0, [])  # type: ignore[arg-type]
-    with pytest.raises(OptionError, match="no parameter .mod."):
+    with pytest.raises(OptionError, match=r"no parameter .mod."):
         graphc.compile(f.function, static_argnames="mod")
     with pytest.raises(OptionError, match="both static and donated"):
         graphc.compile(f.function, static_argnums=1, donate_argnums=1)

@@ -36,7 +36,7 @@ def test_a_deep_net_fits_a_smaller_budget() -> None:
     small = graphc.compile(gradient, memory_budget=int(0.6 * needs))
     assert arena(small, x, weights) <= 0.6 * needs
     np.testing.assert_allclose(small(x, weights), plain(x, weights), rtol=1e-12)
-    with pytest.raises(OptionError, match="cannot be met .* too many"):
+    with pytest.raises(OptionError, match=r"cannot be met .* too many"):
         graphc.compile(gradient, memory_budget="1kB")(x, weights)
 
 
