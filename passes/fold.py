@@ -73,14 +73,16 @@ class _Folder:
     def run(self) -> Graph:
         new, known = self.new, self.known
         for node in self.graph.nodes:
-            inputs = node.inputs
-            if new or known:
-                inputs = tuple([new.get(v, v) for v in inputs])
+            if node.inputs and node.op.kind is not Kind.CONTROL:
+                for v in node.inputs:
+                    if v.node.level < 0 or v in new:  # it may be known, or was replaced
+                        break
+                else:
+                    continue
+            inputs = tuple([new.get(v, v) for v in node.inputs])
             if node.op.kind is Kind.CONTROL or not inputs or any(map(known.__contains__, inputs)):
                 with location(*node.where):
                     outs = self.visit(node, inputs)
-            elif inputs == node.inputs:
-                continue  # nothing is known about it
             else:
                 outs = remake(node, inputs, node.where)
             if outs[0].node is not node:

@@ -218,13 +218,17 @@ class _Planner:
     # -- anchors ----------------------------------------------------------------------------------------------------
 
     def _behind_anchors(self) -> set[Node]:
-        """The operations from which arithmetic of one shape leads back to an anchor: no other ends an epilogue."""
+        """The operations from which arithmetic of one shape, read by such arithmetic alone, leads back to an anchor: no
+        other ends an epilogue."""
         found: set[Node] = set()
         for node in self.graph.nodes:
-            if node.op.kind is Kind.ELEMENTWISE and node in self.fusible:
-                shape = node.types[0].shape  # type: ignore[union-attr]  # a tensor, since it is fusible
-                for v in node.inputs:
-                    if (v.node in found or v.node.op.template in FUSING_ANCHORS) and v.shape == shape:
+            if node.op.kind is not Kind.ELEMENTWISE or node not in self.fusible:
+                continue
+            for v in node.inputs:
+                before = v.node
+                if (before in found or before.op.template in FUSING_ANCHORS) and v.shape == node.outputs[0].shape:
+                    readers = self.graph.users[v]
+                    if before not in self.outputs and all(r.op.kind is Kind.ELEMENTWISE for r in readers):
                         found.add(node)
                         break
         return found

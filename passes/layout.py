@@ -25,7 +25,7 @@ import numpy as np
 
 from graphc import ops
 from graphc.ir.bodies import deep
-from graphc.ir.graph import Graph, Node, Value, constant, location, location_of, remake
+from graphc.ir.graph import Graph, Node, Value, constant, location, remake
 from graphc.ir.trace import record, refuse
 from graphc.ir.types import TensorType
 from graphc.kernels.contraction import ConvProblem, GemmProblem, schedule
@@ -68,10 +68,15 @@ class _Layout:
         self.blocked_forms: dict[Value, Blocked] = {}
 
     def run(self) -> Graph:
+        plain = self.plain_forms
         for node in self.graph.nodes:
-            with location(*location_of(node)):
-                self.visit(node)
-        outputs = tuple(self.plain(v) for v in self.graph.outputs)
+            if node.op.name in ("conv", "dot") or any(v in self.blocked_forms for v in node.inputs):
+                with location(*node.where):
+                    self.visit(node)
+            else:  # nothing to decide: its operands have plain forms alone
+                outs = remake(node, tuple([plain[v] for v in node.inputs]), node.where)
+                plain.update(zip(node.outputs, outs, strict=True))
+        outputs = tuple([self.plain(v) for v in self.graph.outputs])
         return self.graph if outputs == self.graph.outputs else self.graph.with_outputs(outputs)
 
     def visit(self, node: Node) -> None:
@@ -81,7 +86,7 @@ class _Layout:
                 record("layout", node)
                 return
             refuse("layout", node, why)
-        elif self.spread and any(v in self.blocked_forms for v in node.inputs):
+        elif self.spread:
             found = self.on_blocks(node)
             if isinstance(found, Blocked):
                 self.blocked_forms[node.outputs[0]] = found
@@ -90,7 +95,8 @@ class _Layout:
                 self.plain_forms[node.outputs[0]] = found
                 return
             refuse("layout", node, found)
-        self.plain_forms.update(zip(node.outputs, remake(node, tuple(self.plain(v) for v in node.inputs)), strict=True))
+        made = remake(node, tuple([self.plain(v) for v in node.inputs]))
+        self.plain_forms.update(zip(node.outputs, made, strict=True))
 
     # -- the two forms ------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from graphc import ops
 from graphc.ir.bodies import deep
-from graphc.ir.graph import Graph, Node, Value, constant, location, location_of, remake
+from graphc.ir.graph import Graph, Node, Value, constant, location, remake
 from graphc.ir.trace import record, refuse
 from graphc.ir.types import TensorType
 from graphc.ops.spec import Kind, OpSpec
@@ -74,16 +74,27 @@ def _sink(graph: Graph) -> Graph:
         return movable[v]
 
     for node in graph.nodes:
-        operands = tuple(new.get(v, v) for v in node.inputs)
-        if operands == node.inputs and not any(v in seen for v in operands):  # most nodes have nothing to do with it
+        for v in node.inputs:
+            if v in seen or v in new:
+                break
+        else:  # most nodes have nothing to do with it
             if node.op.kind is Kind.ANCHOR and len(node.types) == 1:
                 seen[node.outputs[0]] = _Seen(node.outputs[0])
             continue
-        ready = {new.get(v, v) for v in node.inputs if may_move(v)}
-        with location(*location_of(node)):
-            moved = _behind(node, operands, {v: seen[v] for v in ready if v in seen}) if ready else None
-            outs = remake(node, operands) if moved is None else (moved.again(moved.source, node.outputs[0].shape),)
-        new |= {old: made for old, made in zip(node.outputs, outs, strict=True) if old != made}
+        operands = tuple([new.get(v, v) for v in node.inputs])
+        moved = None
+        if node.op.kind is Kind.ELEMENTWISE:
+            ready = {v for old, v in zip(node.inputs, operands, strict=True) if v in seen and may_move(old)}
+            if ready:
+                with location(*node.where):
+                    moved = _behind(node, operands, {v: seen[v] for v in ready})
+        if moved is None:
+            outs = remake(node, operands, node.where)
+        else:
+            with location(*node.where):
+                outs = (moved.again(moved.source, node.outputs[0].shape),)
+        if outs[0].node is not node:
+            new.update(zip(node.outputs, outs, strict=True))
         if len(outs) != 1:
             continue
         (made,) = outs

@@ -42,6 +42,9 @@ class DType:
     def is_numeric(self) -> bool:
         return self.kind in ("float", "int", "uint", "complex")
 
+    def __hash__(self) -> int:
+        return hash(self.name)
+
     def __str__(self) -> str:
         return self.name
 

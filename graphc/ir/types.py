@@ -11,6 +11,8 @@ from graphc.ir.dtypes import DType, dtype_of
 
 __all__ = ["OptionalType", "SequenceType", "TensorType", "Type", "substitute_type", "tensor"]
 
+_INT = frozenset((int,))
+
 
 @dataclass(frozen=True, slots=True)
 class TensorType:
@@ -26,7 +28,7 @@ class TensorType:
     @property
     def is_static(self) -> bool:
         """True when every dimension is an int."""
-        return all(isinstance(d, int) for d in self.shape)
+        return _INT.issuperset(map(type, self.shape)) or all(isinstance(d, int) for d in self.shape)
 
     @property
     def static_shape(self) -> tuple[int, ...]:
