@@ -93,6 +93,10 @@ class Roles:
                 ) from None
         return (*found, *named)
 
+    def key(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[object, ...]:
+        """What tells static arguments apart: 1, 1.0 and True are equal in Python, but not in a program."""
+        return tuple((k, _exactly(a)) for k, a in self.statics(args, kwargs))
+
     def given_away(self, args: Sequence[Any], kwargs: dict[str, Any]) -> list[int]:
         """The numbers of the graph's inputs whose arrays results may be written into."""
         if not self.donated:
@@ -101,3 +105,9 @@ class Roles:
         rest += [(n in self.donated, kwargs[n]) for n in sorted(kwargs, key=str) if n not in self.static]
         leaves = [(mine, leaf) for mine, a in rest for leaf in flatten(a)[0] if describe(leaf, "") is not None]
         return [k for k, (mine, _) in enumerate(leaves) if mine]
+
+
+def _exactly(value: Any) -> object:
+    if isinstance(value, tuple | frozenset):
+        return type(value), tuple(map(_exactly, value)) if isinstance(value, tuple) else frozenset(map(_exactly, value))
+    return type(value), value

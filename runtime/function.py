@@ -7,6 +7,7 @@ the value of everything that is no array. What was compiled again and why goes t
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import threading
@@ -45,7 +46,7 @@ class _Signature(NamedTuple):
     """What a program is chosen by."""
 
     structure: Structure
-    statics: tuple[tuple[int | str, Any], ...]
+    statics: tuple[object, ...]
     leaves: tuple[object, ...]
 
 
@@ -67,7 +68,7 @@ class CompiledFunction:
     static_argnames
     """
 
-    #: signatures kept; the oldest goes first
+    #: signatures kept; the one that was not used for longest goes first
     KEEP = 64
 
     def __init__(
@@ -100,10 +101,17 @@ class CompiledFunction:
         if nans_are_errors():
             traced = self._traced(args, kwargs)
             return traced.arranged(run(traced.graph, *_arrays(leaves), on_node=check_nans))
-        program = self._programs.get(key) or self._compile(key, args, kwargs)
+        program = self._known(key) or self._compile(key, args, kwargs)
         arrays = _arrays(leaves)
         donated = self._apart(program.donated, arrays) if program.donated else None
         return program.traced.arranged(program.specialisation.run(arrays, donated))
+
+    def _known(self, key: _Signature) -> _Program | None:
+        program = self._programs.get(key)
+        if program is not None:
+            with contextlib.suppress(KeyError):  # another thread may just have dropped it
+                self._programs.move_to_end(key)
+        return program
 
     def trace(self, *args: Any, **kwargs: Any) -> Graph:
         """The graph for arguments like these (arrays or specs), before any pass."""
@@ -141,7 +149,7 @@ class CompiledFunction:
                 "value with a hash, by which its program could be found again; pass an array, or something that cannot "
                 "change (a tuple, a frozenset)"
             )
-        return _Signature(structure, self._roles.statics(args, kwargs), keys), leaves
+        return _Signature(structure, self._roles.key(args, kwargs), keys), leaves
 
     def _apart(self, donated: Mapping[int, int], arrays: Sequence[np.ndarray]) -> dict[int, int]:
         """What is donated and shares no memory with another argument, which would change under the program."""
@@ -206,10 +214,8 @@ class CompiledFunction:
         if structure != before_structure:
             return f" again: the arguments are arranged as {structure}, before as {before_structure}"
         if statics != before_statics:
-            changed = [
-                f"{k}={new!r}" for (k, new), (_, old) in zip(statics, before_statics, strict=False) if new != old
-            ]
-            return f" again: static arguments changed: {', '.join(changed)}"
+            shown = ", ".join(f"{k}={a!r:.40}" for k, a in self._roles.statics(args, kwargs))
+            return f" again: static arguments changed, to {shown}"
         names = argument_names(self._with_statics(args, kwargs), *self._roles.dynamic(args, kwargs))
         changed = [
             f"{name} is {_shown(new)}, before {_shown(old)}"

@@ -8,6 +8,7 @@ grads = graphc.compile(graphc.grad(loss))(model.params, x, t)
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
@@ -46,9 +47,12 @@ class ModelFunction:
     them: `model(x, params={"fc.weight": w})`.
     """
 
+    #: graphs kept, one for each signature of inputs; the one that was not used for longest goes first
+    KEEP = 16
+
     def __init__(self, source: _Source, load: Callable[[], Graph]) -> None:
         self._source, self._load = source, load
-        self._graphs: dict[object, Graph] = {}
+        self._graphs: OrderedDict[object, Graph] = OrderedDict()
         self.__name__ = source.name
 
     @property
@@ -127,6 +131,7 @@ class ModelFunction:
         while True:
             key = tuple((a.tobytes() if n in known else None, getattr(a, "shape", None)) for n, a in given.items())
             if key in self._graphs:
+                self._graphs.move_to_end(key)
                 return self._graphs[key]
             # an array without memory of its own stands for a traced tensor: only its type is looked at
             stand_in = {
@@ -135,6 +140,8 @@ class ModelFunction:
             }
             try:
                 graph = self._graphs[key] = self._source.graph(stand_in, known)
+                while len(self._graphs) > self.KEEP:
+                    self._graphs.popitem(last=False)
                 return graph
             except NeedsValue as request:
                 for name in request.names:

@@ -169,7 +169,21 @@ def argument_names(function: Callable[..., Any], args: Sequence[Any], kwargs: di
         names += [path for path, _ in leaves_with_paths(arg, root)]
     for key in sorted(kwargs, key=str):
         names += [path for path, _ in leaves_with_paths(kwargs[key], key)]
-    return names
+    return _apart(names)
+
+
+def _apart(names: Sequence[str]) -> list[str]:
+    """The names, those that stand twice with a number: an input is known by its name."""
+    result: list[str] = []
+    taken = set(names)
+    seen: set[str] = set()
+    for name in names:
+        own, number = name, 2
+        while own in seen or (own != name and own in taken):
+            own, number = f"{name}_{number}", number + 1
+        seen.add(own)
+        result.append(own)
+    return result
 
 
 # ---------------------------------------------------------------------------------------------- traces inside traces

@@ -157,7 +157,8 @@ class Program:
     def lifetimes(self, places: Collection[Place] = (Place.ARENA,)) -> dict[int, tuple[int, int]]:
         """First and last instruction that touches each buffer of these places.
 
-        What enters a loop lives to its end, and what leaves it lives from its beginning."""
+        What enters a loop lives to its end, and what leaves it lives from its beginning. The caller's arrays are there
+        all the time: what touches them in one turn does so in every turn."""
         spans: dict[int, list[int]] = {}
 
         def touch(buffer: int, at: int) -> None:
@@ -174,6 +175,8 @@ class Program:
                     result[b] = (start, max(end, last))
                 elif start <= last < end:  # filled turn by turn
                     result[b] = (first, end)
+                elif first <= start and end <= last and self.buffers[b].place is not Place.ARENA:
+                    result[b] = (first, last)
         return result
 
 

@@ -212,3 +212,33 @@ def test_methods_and_values_that_pass_through() -> None:
     assert Layer(5.0)(np.float32(2)) == 10
     tree = graphc.compile(lambda p: {"name": p["name"], "w": p["w"] * 2})({"name": "fc", "w": 1.0})
     assert (tree["name"], tree["w"]) == ("fc", 2)
+
+
+def test_a_loop_reads_a_donated_array_in_every_turn() -> None:
+    def backwards(a: Any) -> Any:
+        return graphc.scan(lambda c, x: (c, x * 2), np.float32(0), a[::-1])[1]
+
+    def first(a: Any) -> Any:
+        return graphc.scan(lambda c, x: (c, x + a[0]), np.float32(0), a)[1]
+
+    for f in (backwards, first):
+        a = np.array([1, 2, 3, 4], np.float32)
+        expected = graphc.compile(f)(a.copy())
+        np.testing.assert_array_equal(graphc.compile(f, donate_argnums=0)(a), expected)
+
+
+def test_static_values_are_told_apart_by_type() -> None:
+    f = graphc.compile(lambda x, n: graphc.full((2,), n), static_argnums=1)
+    assert [f(0.0, n).dtype for n in (1, 1.0, True)] == [np.int64, np.float32, np.bool_]
+    g = graphc.compile(lambda x, n: graphc.full((2,), n[0]), static_argnums=1)
+    assert [g(0.0, (n,)).dtype for n in (1, 1.0)] == [np.int64, np.float32]
+
+
+def test_a_signature_in_use_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphc.runtime.function.CompiledFunction.KEEP", 3)
+    traced = []
+    f = graphc.compile(lambda x: (traced.append(x.shape), x + 1)[1])
+    for n in range(1, 8):
+        f(np.zeros(100))
+        f(np.zeros(n))
+    assert traced.count((100,)) == 1

@@ -285,3 +285,13 @@ def test_debug_nans_names_the_operation_and_the_line() -> None:
 
     with graphc.debug_nans(), pytest.raises(FloatingPointError, match="sqrt at"):
         graphc.compile(looping)(np.array([1.0, 5.0, 1.0]))
+
+
+def test_inputs_of_equal_names_stay_apart() -> None:
+    def f(x0: Any, *x: Any) -> Any:
+        return x0 - x[0]
+
+    assert graphc.compile(f)(5.0, 3.0) == 2
+    assert graphc.trace(f, 1.0, 1.0).input_names == ("x0", "x0_2")
+    assert graphc.compile(lambda p: p["a.b"] - p["a"]["b"])({"a.b": 5.0, "a": {"b": 3.0}}) == 2
+    assert graphc.compile(lambda p: p[1] - p["1"])({1: 5.0, "1": 3.0}) == 2
