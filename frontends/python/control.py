@@ -144,7 +144,7 @@ def scan(
                 sqrt(n) carries instead of n for one more forward pass. 0 keeps every turn's
     window      truncated backpropagation through time: no gradient flows through the carry from one window of so many
                 turns to the one before. 0 truncates nowhere
-    unroll      turns written out in a row in the body; changes the speed only
+    unroll      accepted as JAX's: a turn costs no dispatch here, so there is nothing to gain from writing out several
 
     Raises TraceError when the carry changes its type, or leading extents differ.
     """
@@ -199,6 +199,8 @@ def _length(xs: Any, rows: Sequence[Value], length: int | None) -> Any:
         if found is not None and found != v.shape[0]:
             raise TraceError(f"scan: {path} is {v.type} with {v.shape[0]} slices, but {where} gives {found}")
         found, where = v.shape[0], path
+    if isinstance(found, int) and found < 0:
+        raise TraceError(f"scan: length is {found}, which is no number of turns")
     if found is None:
         raise TraceError("scan: there is nothing to walk over: give xs, or length")
     return found
@@ -384,6 +386,11 @@ class custom_vjp:  # noqa: N801  (JAX's name, used as a decorator)
                 [*residuals, *cotangents],
                 pair,
             )
+            if len(back.outputs) != len(specs):
+                raise TraceError(
+                    f"{self.__name__}'s backward function gives {len(back.outputs)} cotangents for {len(specs)} arrays"
+                )
+            back = _cast_to_numbers(back, specs)
             for k, (v, s) in enumerate(zip(back.outputs, specs, strict=True)):
                 if v.type != s.type:
                     raise TraceError(
@@ -400,6 +407,15 @@ class custom_vjp:  # noqa: N801  (JAX's name, used as a decorator)
                 *values, *captures, body=graphs[0], forward=graphs[1], backward=reverse, arguments=len(values)
             )
             return unflatten(body.results, _results(_tuple(made)))
+
+
+def _cast_to_numbers(back: Body, specs: Sequence[Spec]) -> Body:
+    """The cotangents of Python numbers in the type that stands for them."""
+    outputs = tuple(
+        ops.cast(v, dtype=s.dtype) if s.weak and v.dtype != s.dtype and v.dtype.is_float and s.dtype.is_float else v
+        for v, s in zip(back.outputs, specs, strict=True)
+    )
+    return back._replace(outputs=outputs)
 
 
 def _filled(backward: Callable[..., Any], arguments: Structure, specs: Sequence[Spec], name: str) -> Callable[..., Any]:

@@ -144,7 +144,9 @@ def value_of(x: Array, dtype: Any = None, what: str = "an operand") -> Value:
             raise GraphTypeError(f"{what}: {x} does not fit {dtype or DEFAULTS[kind]}") from None
     if isinstance(x, list | tuple) and any(isinstance(e, Tensor) for e in x):
         raise GraphTypeError(f"{what}: a {type(x).__name__} of tensors is no array; join them with graphc.stack")
-    return constant(as_array(x, what))
+    array = as_array(x, what)
+    # a trace outlives this moment, and the caller may write into his array meanwhile
+    return constant(array.copy() if current() is not None and array.flags.writeable else array)
 
 
 def as_array(x: Any, what: str = "an operand") -> np.ndarray:

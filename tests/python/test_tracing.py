@@ -295,3 +295,28 @@ def test_inputs_of_equal_names_stay_apart() -> None:
     assert graphc.trace(f, 1.0, 1.0).input_names == ("x0", "x0_2")
     assert graphc.compile(lambda p: p["a.b"] - p["a"]["b"])({"a.b": 5.0, "a": {"b": 3.0}}) == 2
     assert graphc.compile(lambda p: p[1] - p["1"])({1: 5.0, "1": 3.0}) == 2
+
+
+def test_a_trace_keeps_the_arrays_it_saw() -> None:
+    w = np.ones(1000)
+    f = graphc.compile(lambda x: x + w)
+    assert f(np.zeros(1000)).sum() == 1000
+    w[:] = 5
+    assert f(np.zeros(1000)).sum() == 1000
+
+
+def test_the_cotangent_of_a_number_may_have_another_width() -> None:
+    @graphc.custom_vjp
+    def scaled(x: Any, by: Any) -> Any:
+        return x * by
+
+    scaled.defvjp(lambda x, by: (x * by, (x, by)), lambda kept, g: (g * kept[1], graphc.sum(g * kept[0])))
+    x = np.ones(3, np.float32)
+    dx, dby = graphc.grad(lambda v, b: graphc.sum(scaled(v, b)), argnums=(0, 1))(x, 2.0)
+    np.testing.assert_array_equal(dx, [2, 2, 2])
+    assert dby == 3
+
+
+def test_a_loop_of_a_negative_length_is_refused() -> None:
+    with pytest.raises(TraceError, match="length is -2"):
+        graphc.scan(lambda c, _: (c, c), 0.0, None, length=-2)
