@@ -21,7 +21,7 @@ from graphc.ir.graph import Node, Value
 from graphc.ir.types import TensorType
 from graphc.ops.batching import case_numbers, leading, next_axis
 from graphc.ops.casting import convert
-from graphc.ops.elementwise import DISCRETE, add, cast, div, eq, ge, mul, neg, select, sub
+from graphc.ops.elementwise import DISCRETE, add, cast, div, eq, ge, mul, ne, neg, select, sub
 from graphc.ops.gradient import Rule, by_operand, flip, restore, spread, zero, zeros
 from graphc.ops.injective import pad, reshape, tensor_operand, transpose
 from graphc.ops.spec import Gradient, Kind, OpSpec, Sample, expect, register
@@ -153,10 +153,10 @@ def _product_gradient(g: Value, x: Value, y: Value, *, axes: Ints) -> Value:
 
 
 def _shared_gradient(g: Value, x: Value, y: Value, *, axes: Ints) -> Value:
-    """Of several largest (or smallest) elements each takes an equal part."""
+    """Of several largest (or smallest) elements each takes an equal part; where one is NaN the derivative is."""
     extreme = eq(x, restore(y, x, axes))
     count = reduce_sum(cast(extreme, dtype=x.dtype), axes=axes)
-    return select(extreme, restore(div(g, count), x, axes), 0.0)
+    return select(extreme, restore(div(g, count), x, axes), restore(select(ne(y, y), y, 0.0), x, axes))
 
 
 reduce_sum = _reduction(

@@ -486,3 +486,11 @@ def test_gradients_run_as_kernels() -> None:
     found = compile(graph)(*feeds)
     for name, a, b in zip(graph.output_names, found, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("op", [ops.reduce_max, ops.reduce_min])
+def test_the_derivative_of_an_extreme_that_is_nan_is_nan(op: Any) -> None:
+    x = input_value("x", tensor("float64", 2, 3))
+    graph = vjp(Graph([x], [op(x, axes=(1,))]))
+    _, g = run(graph, np.array([[1.0, nan, 3.0], [1.0, 1.0, 1.0]]), np.ones(2))
+    np.testing.assert_allclose(g, [[nan] * 3, [1 / 3] * 3])
