@@ -323,13 +323,20 @@ def fori_loop(lower: Any, upper: Any, body_fun: Callable[[Any, Any], Any], init_
 
 
 def checkpoint(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, whose intermediate values backpropagation computes again instead of keeping them."""
+    """`function`, whose intermediate values backpropagation computes again instead of keeping them.
+
+    Arguments that are no arrays (strings, functions) are handed to it as they are.
+    """
 
     @functools.wraps(function)
     def kept(*args: Any, **kwargs: Any) -> Any:
         with here():
-            values, specs, structure = _operands((args, kwargs), "arguments", weak=True)
-            body = subtrace(lambda a, k: function(*a, **k), [None] * len(specs), specs, structure)
+            leaves, structure = flatten((args, kwargs))
+            arrays = [describe(leaf, "an argument") is not None for leaf in leaves]
+            values, own, _ = _operands([v for v, a in zip(leaves, arrays, strict=True) if a], "arguments", weak=True)
+            rest = iter(own)
+            specs = [next(rest) if a else None for a in arrays]
+            body = subtrace(lambda a, k: function(*a, **k), leaves, specs, structure)
             (graph,), captures = close([body], [f"x{k}" for k in range(len(values))], hoist=False)
             if not graph.outputs:
                 return unflatten(body.results, [])

@@ -267,6 +267,8 @@ def test_checkpoint_gives_the_same_gradient() -> None:
     saved = graphc.grad(lambda v: graphc.sum(graphc.checkpoint(block)(graphc.checkpoint(block)(v))))
     np.testing.assert_allclose(graphc.compile(saved)(x), plain(x), rtol=1e-12)
     np.testing.assert_allclose(saved(x), plain(x), rtol=1e-12)
+    activated = graphc.checkpoint(lambda v, f, by: f(v) * by["scale"])
+    np.testing.assert_allclose(activated(x, graphc.sin, {"scale": 2.0, "name": "s"}), 2 * np.sin(x))
 
 
 def test_debug_nans_names_the_operation_and_the_line() -> None:
