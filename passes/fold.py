@@ -73,6 +73,9 @@ class _Folder:
     def run(self) -> Graph:
         new, known = self.new, self.known
         for node in self.graph.nodes:
+            if node.op.name == "constant":
+                self.know(node)
+                continue
             if node.inputs and node.op.kind is not Kind.CONTROL:
                 for v in node.inputs:
                     if v.node.level < 0 or v in new:  # it may be known, or was replaced
@@ -90,13 +93,13 @@ class _Folder:
         outputs = tuple([self.emit(new.get(v, v)) for v in self.graph.outputs])
         return self.graph if outputs == self.graph.outputs else self.graph.with_outputs(outputs)
 
+    def know(self, constant: Node) -> None:
+        (v,), data = constant.outputs, constant.attrs["data"]
+        self.known[v], self.names[v] = data.array, data.name
+
     def visit(self, old: Node, inputs: tuple[Value, ...]) -> Sequence[Value]:
         """The node on its new inputs: known, or fed with the constants that its operands became."""
         node = remake(old, inputs)[0].node
-        if node.op.name == "constant":
-            data = node.attrs["data"]
-            self.known[node.outputs[0]], self.names[node.outputs[0]] = data.array, data.name
-            return node.outputs
         resolved = self.resolve(node, inputs)
         if resolved is not None:
             record("fold", node)

@@ -280,7 +280,7 @@ def _intern(
                 _interned[key] = node
             else:
                 node = known
-    return node.outputs
+    return (_new_tuple(Value, (node, 0)),) if len(node.types) == 1 else node.outputs
 
 
 def input_value(name: str, type: Type, level: int = 0) -> Value:  # noqa: A002

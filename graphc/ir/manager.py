@@ -18,6 +18,7 @@ from graphc.errors import GraphcError, PassError
 from graphc.ir.garbage import collector_waits
 from graphc.ir.graph import Graph
 from graphc.ir.trace import is_explaining
+from graphc.ir.types import TensorType, Type
 from graphc.ir.verify import verify
 
 __all__ = ["Dump", "Hook", "Pass", "PassManager", "Timer", "once_settled", "verify_between"]
@@ -73,9 +74,23 @@ class PassManager:
 
 
 def _check_contract(before: Graph, after: Graph) -> None:
-    """A pass keeps the graph's signature: names always, ranks and element types too."""
+    """A pass keeps the graph's signature: names, ranks and element types. Extents may become known."""
     if before.input_names != after.input_names or before.output_names != after.output_names:
         raise PassError(f"the pass changed the signature from {before!r} to {after!r}")
+    for what, names, old, new in (
+        ("input", before.input_names, before.inputs, after.inputs),
+        ("output", before.output_names, before.outputs, after.outputs),
+    ):
+        for name, a, b in zip(names, old, new, strict=True):
+            if a is not b and _outline(a.type) != _outline(b.type):
+                raise PassError(
+                    f"the pass changed the {what} {name!r} from {a.type} to {b.type}; rank and element type must stay"
+                )
+
+
+def _outline(t: Type) -> object:
+    """What a pass keeps of a type."""
+    return (t.dtype, t.rank) if isinstance(t, TensorType) else (type(t), _outline(t.element))
 
 
 def verify_between(p: Pass, before: Graph, after: Graph, seconds: float) -> None:

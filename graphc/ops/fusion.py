@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from graphc.errors import GraphTypeError
 from graphc.ir.graph import Graph, Value, input_value, location, location_of, remake
 from graphc.ir.types import Type, tensor
 from graphc.ops.spec import Kind, OpSpec, Sample, expect, register
@@ -22,7 +23,8 @@ def _fusion_type(*operands: Type, body: Graph) -> tuple[Type, ...]:
         len(operands) == len(body.inputs), f"fusion: {len(operands)} operands for a body with {len(body.inputs)} inputs"
     )
     for k, (given, wanted) in enumerate(zip(operands, (v.type for v in body.inputs), strict=True)):
-        expect(given == wanted, f"fusion: operand {k} is {given}, the body takes {wanted}")
+        if given != wanted:
+            raise GraphTypeError(f"fusion: operand {k} is {given}, the body takes {wanted}")
     return tuple(v.type for v in body.outputs)
 
 

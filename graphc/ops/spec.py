@@ -144,7 +144,9 @@ class OpSpec:
         Arrays become constants. With `promote`, Python numbers take the other operands' element type and shapes are
         broadcast as NumPy does; element types must agree.
         """
-        values = operands if all(type(o) is Value for o in operands) else self._as_values(operands)
+        values: Sequence[Value] = (
+            operands if all(type(o) is Value for o in operands) else self._as_values(operands)  # type: ignore[assignment]
+        )
         if self.promote and len(values) > 1:
             first = values[0].shape
             if any(v.shape != first for v in values):

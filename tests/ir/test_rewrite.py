@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from graphc import ops
 from graphc.errors import PassError, VerifyError
-from graphc.ir.graph import Graph, Node, Value, input_value, location, location_of
+from graphc.ir.dims import Dim
+from graphc.ir.graph import Graph, Node, Value, constant, input_value, location, location_of
 from graphc.ir.manager import Dump, Pass, PassManager, Timer, verify_between
 from graphc.ir.rewrite import rewrite
 from graphc.ir.rules import Rule, Uses, located, rule
@@ -165,3 +170,110 @@ def test_the_order_of_passes_is_checked() -> None:
 def test_a_pass_keeps_the_signature() -> None:
     with pytest.raises(PassError, match="changed the signature"):
         PassManager([Pass("rename", lambda g: Graph(g.inputs, g.outputs, ["other"]))]).run(Graph([x], [x]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: ops.reshape(v, shape=(2, 2)), r"output 'y' from float32\[4\] to float32\[2, 2\]; rank and element"),
+        (lambda v: ops.cast(v, dtype=tensor("int32").dtype), r"output 'y' from float32\[4\] to int32\[4\]"),
+    ],
+    ids=["rank", "element type"],
+)
+def test_a_pass_keeps_ranks_and_element_types(change: Callable[[Value], Value], message: str) -> None:
+    with pytest.raises(PassError, match=message):
+        PassManager([Pass("change", lambda g: g.with_outputs([change(g.outputs[0])]))]).run(Graph([x], [x], ["y"]))
+
+
+def test_a_pass_may_learn_extents() -> None:
+    open_, known = (input_value("x", tensor("float32", d)) for d in (Dim("n"), 4))
+    learn = Pass("learn", lambda g: Graph([known], [ops.exp(known)]))
+    assert PassManager([learn]).run(Graph([open_], [ops.exp(open_)])).inputs == (known,)
+
+
+def test_a_pass_that_changes_an_input_is_named() -> None:
+    other = input_value("x", tensor("float64", 4))
+    with pytest.raises(PassError, match="the input 'x' from float32") as e:
+        PassManager([Pass("widen", lambda g: Graph([other], [x]))]).run(Graph([x], [x]))
+    assert e.value.__notes__ == ["in pass 'widen'"]
+
+
+def test_constants_that_a_rewrite_makes_are_evaluated_at_once() -> None:
+    @rule("sub", check=always)
+    def sub_to_add(node: Node) -> Value:
+        return ops.add(node.inputs[0], ops.neg(node.inputs[1]))
+
+    def evaluate(node: Node) -> tuple[Value, ...] | None:
+        data = node.inputs[0].literal
+        return None if data is None or node.op.name != "neg" else (constant(-data),)
+
+    c = np.arange(4, dtype=np.float32)
+    out = rewrite(Graph([x], [ops.sub(x, constant(c))]), [sub_to_add], evaluate=evaluate)
+    assert out.outputs == (ops.add(x, constant(-c)),)
+
+
+def test_nodes_at_which_nothing_can_happen_are_not_looked_at() -> None:
+    looked: list[str] = []
+
+    def look(node: Node, uses: Uses) -> str | None:
+        looked.append(node.op.name)
+        return "only looking"
+
+    v = ops.exp(ops.sin(ops.cos(x)))
+    graph = Graph([x], [v])
+    assert rewrite(graph, [Rule("looker", ("sin",), look, lambda node: node.outputs)]) is graph
+    assert looked == ["sin"]
+
+
+def test_readers_are_counted_only_when_a_rule_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[Graph] = []
+    count = Uses._up_to_date
+
+    def counting(self: Uses) -> dict[Value, int]:
+        counted.append(self._graph)
+        return count(self)
+
+    monkeypatch.setattr(Uses, "_up_to_date", counting)
+    graph = Graph([x], [ops.atan(ops.neg(ops.neg(x)))])
+    rewrite(graph, [double_negation])
+    assert not counted
+    rewrite(
+        graph, [double_negation, Rule("looker", ("atan",), lambda n, uses: str(uses(n.inputs[0])), lambda n: n.outputs)]
+    )
+    assert counted == [graph]
+
+
+def test_the_collector_waits_while_passes_run() -> None:
+    seen: list[bool] = []
+
+    def look(graph: Graph) -> Graph:
+        seen.append(gc.isenabled())
+        if len(seen) == 2:
+            raise PassError("on purpose")
+        return graph
+
+    manager = PassManager([Pass("look", look)])
+    manager.run(Graph([x], [x]))
+    assert gc.isenabled()
+    with pytest.raises(PassError):
+        manager.run(Graph([x], [x]))
+    assert gc.isenabled(), "after an error too"
+    gc.disable()
+    try:
+        manager.run(Graph([x], [x]))
+        assert not gc.isenabled(), "who turned it off wants it off"
+    finally:
+        gc.enable()
+    assert seen == [False, False, False]
+
+
+def test_a_graph_that_nobody_holds_is_gone_without_a_collection() -> None:
+    gc.disable()
+    try:
+        v = ops.sinh(ops.neg(ops.neg(input_value("gone", tensor("float32", 3)))))
+        ghost = weakref.ref(v.node)
+        after = rewrite(Graph([], [v]), [double_negation])
+        del v, after
+        assert ghost() is None
+    finally:
+        gc.enable()
