@@ -261,3 +261,27 @@ def test_plans_of_random_graphs(agree: Callable[..., None], graph: Graph) -> Non
         assert len(group.operands) < OPERANDS
         assert why_not(group.body()) is None
     agree(graph, fuse(graph))
+
+
+def test_equal_groups_share_a_body_and_keep_their_places() -> None:
+    parts = []
+    for k in range(3):
+        with location(f"layer{k}"):
+            parts.append(ops.tanh(ops.exp(ops.neg(input_value(f"x{k}", tensor("float32", 4, 6))))))
+    after = fuse(Graph([v.node.inputs[0].node.inputs[0].node.inputs[0] for v in parts], parts))
+    fusions = [v.node for v in after.outputs]
+    assert len({id(n.attrs["body"]) for n in fusions}) == 1
+    assert [location_of(n) for n in fusions] == [("layer0",), ("layer1",), ("layer2",)]
+
+
+def test_planning_explains_as_much_as_it_is_asked_to() -> None:
+    """Shortcuts that are taken when nobody listens do not change the plan."""
+    w = input_value("w", tensor("float32", 6, 6))
+    v = ops.tanh(ops.dot(x, w))
+    v = ops.mul(ops.relu(ops.sub(v, ops.exp(ops.dot(y, w)))), v)
+    graph = Graph([x, y, w], [ops.dot(v, w), ops.reduce_sum(ops.mul(v, v), axes=(1,))])
+    silent = fuse(graph)
+    with trace(explain=True) as t:
+        assert fuse(graph) is not None
+        assert fuse(graph).outputs == silent.outputs
+    assert "something else reads it too" in str(t)

@@ -292,3 +292,24 @@ def test_other_products_stay() -> None:
     for classes, table in ((odd, constant(np.ones((5, 3), np.float32))), (even, infinite)):
         rows = ops.cast(ops.eq(chosen, classes), dtype=dtype_of("float32"))
         assert any(n.op.name == "dot" for n in clean(Graph([indices], [ops.dot(rows, table)])).nodes)
+
+
+def test_folding_while_simplifying_leaves_nothing_to_fold(agree: Callable[..., None]) -> None:
+    """Sums and factors are gathered, and what is gathered is one constant at once, known or repeated."""
+    weights = constant(np.arange(4, dtype=np.float32), name="w")
+    v = x
+    for k in range(4):
+        v = ops.add(ops.mul(v, 1.5 + k), ops.mul(ops.broadcast_to(weights, shape=x.shape), 0.5))
+    graph = Graph([x], [v])
+    after = simplify(graph, folding=True)
+    assert fold(after) is after
+    assert [n.op.name for n in after.nodes if n.level >= 0] == ["input", "mul", "add"]
+    assert sum(n.op.name == "constant" for n in after.nodes) == 2
+    assert any(n.level < 0 and n.inputs and n.op.name != "broadcast_to" for n in simplify(graph).nodes), "not without"
+    agree(graph, after)
+
+
+def test_a_second_time_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    after = simplify(Graph([x], [ops.add(ops.neg(ops.neg(x)), 1.0)]), folding=True)
+    monkeypatch.setattr("graphc.passes.simplify.rewrite", lambda *args, **kwargs: pytest.fail("it was swept again"))
+    assert simplify(after, folding=True) is after
