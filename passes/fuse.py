@@ -55,7 +55,9 @@ def fuse(graph: Graph) -> Graph:
 class Group:
     """Operations that become one kernel; `root` gives its result. Members stand as they joined, root first."""
 
-    __slots__ = ("members", "numbers", "reads", "root")
+    __slots__ = ("lowered", "members", "numbers", "reads", "root")
+    #: the body, and why it is not one loop nest, once the planner has asked
+    lowered: tuple[Graph, str | None] | None
 
     def __init__(self, root: Node, numbers: Set[Value] = frozenset(), others: Iterable[Node] = ()) -> None:
         self.root, self.numbers = root, numbers
@@ -68,6 +70,7 @@ class Group:
     def add(self, node: Node) -> None:
         """Take in one more operation, after all members that read it."""
         self.members[node] = None
+        self.lowered = None
         for v in node.outputs:
             self.reads.pop(v, None)
         for v in node.inputs:
@@ -196,6 +199,8 @@ class _Planner:
 
     def body(self, group: Group) -> tuple[Graph, str | None]:
         """The group's body, and why it is not one loop nest. Equal groups share it: large graphs repeat themselves."""
+        if group.lowered is not None:
+            return group.lowered
         operands = group.operands
         names: dict[Value, object] = {v: k for k, v in enumerate(operands)}
         rows: list[object] = [tuple([v.type for v in operands])]
@@ -207,6 +212,7 @@ class _Planner:
         if found is None:
             body = group.body()
             found = self.bodies[key] = body, why_not(body) if group.anchor is None else None
+        group.lowered = found
         return found
 
     def objection(self, group: Group) -> str | None:
