@@ -157,7 +157,7 @@ class _Layout:
             if any(d != 1 for d in inner.shape[:-2]):
                 break
             b = ops.reshape(inner, shape=inner.shape[-2:])
-        if all(d == 1 for d in b.shape[:-2]):
+        if b.rank > 2 and all(d == 1 for d in b.shape[:-2]):
             b = ops.reshape(b, shape=b.shape[-2:])
         *batch, m, k = a.tensor.static_shape
         n = int(b.shape[-1])
