@@ -145,7 +145,13 @@ def __getattr__(name: str) -> Any:
         return value
     if name in _MODULES:
         return import_module(_MODULES[name])
-    raise AttributeError(f"module 'graphc' has no attribute {name!r}")
+    hint = ""
+    if not name.startswith("_"):
+        from difflib import get_close_matches
+
+        close = get_close_matches(name, __all__, n=1, cutoff=0.75)
+        hint = f"; did you mean graphc.{close[0]}?" if close else ""
+    raise AttributeError(f"module 'graphc' has no attribute {name!r}{hint}")
 
 
 def __dir__() -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from graphc.errors import InputError, ModelError, NeedsValue, OptionError
 from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType
-from graphc.options import Options
+from graphc.options import FUNCTION_OPTIONS, Options
 from graphc.runtime.executable import Executable, GraphSource, Port, Source
 
 if TYPE_CHECKING:
@@ -45,11 +45,8 @@ def compile(
     the model needs and graphc lacks, OptionError for a bad option.
     """
     chosen = Options.of(**options)
-    functional: dict[str, Any] = {
-        "donate_argnums": donate_argnums,
-        "static_argnums": static_argnums,
-        "static_argnames": static_argnames,
-    }
+    given = (donate_argnums, static_argnums, static_argnames)
+    functional: dict[str, Any] = dict(zip(FUNCTION_OPTIONS, given, strict=True))
     if model is None:
         return lambda function: compile(function, **functional, **options)
     if callable(model) and not isinstance(model, Executable):
@@ -87,9 +84,18 @@ def load(model: Any, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Gra
     """
     if isinstance(model, Graph):
         return model
+    if callable(model) and not isinstance(model, Executable):
+        raise ModelError(
+            f"load reads models, and {_called(model)} is a Python function: its graph is "
+            "graphc.trace(f, ...), for arguments like those it is to be called with"
+        )
     from graphc.frontends.onnx import import_model
 
     return import_model(_proto(model), shapes=shapes)
+
+
+def _called(function: Any) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def resolve(model: str | os.PathLike[str]) -> Path:
@@ -122,7 +128,10 @@ def source_of(model: Any) -> Source:
     if isinstance(model, Graph):
         return GraphSource(model)
     if callable(model):
-        raise InputError(f"cannot compile {model!r}: expected a path, bytes, a ModelProto or a Graph")
+        raise InputError(
+            f"a model is needed (a path, bytes, a ModelProto or a Graph), and {_called(model)} is a Python function: "
+            "call it as it is, or compile it with graphc.compile(f)"
+        )
     name = Path(os.fspath(model)).name if isinstance(model, str | os.PathLike) else "model"
     return _ModelSource(_proto(model), name)
 

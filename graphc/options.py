@@ -16,6 +16,8 @@ TARGETS = ("cpu",)
 PRECISIONS = ("strict", "float32")
 MEMORY = ("planned", "separate")
 MOST_THREADS = 1024
+#: what else `graphc.compile` takes, for Python functions
+FUNCTION_OPTIONS = ("donate_argnums", "static_argnums", "static_argnames")
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,13 @@ class Options:
         """Options from keyword arguments. Raises OptionError for an unknown name or a value out of range."""
         known = [f.name for f in fields(Options)]
         for name in given:
+            if name in FUNCTION_OPTIONS:
+                raise OptionError(f"{name} is for Python functions, as an argument of graphc.compile")
             if name not in known:
-                close = get_close_matches(name, known, n=1)
+                close = get_close_matches(name, [*known, *FUNCTION_OPTIONS], n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
-                raise OptionError(f"unknown option {name!r}{hint} (known: {', '.join(known)})")
+                shown = f"known: {', '.join(known)}; for Python functions also {', '.join(FUNCTION_OPTIONS)}"
+                raise OptionError(f"unknown option {name!r}{hint} ({shown})")
         if "disable" in given:
             disable = given["disable"]
             given["disable"] = frozenset([disable] if isinstance(disable, str) else disable)

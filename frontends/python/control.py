@@ -20,7 +20,7 @@ from graphc.frontends.python.tensor import Tensor
 from graphc.frontends.python.trace import Body, Spec, close, describe, subtrace
 from graphc.frontends.python.tracing import current
 from graphc.frontends.python.tree import Structure, flatten, leaves_with_paths, unflatten
-from graphc.frontends.python.where import here
+from graphc.frontends.python.where import here, user_line
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Graph, Value, constant, inline, input_value
 from graphc.ir.types import TensorType
@@ -35,6 +35,22 @@ _FOREVER = np.int64(2**63 - 1)
 
 def _results(values: Sequence[Value]) -> list[Any]:
     return list(evaluate(values)) if current() is None else [Tensor(v) for v in values]
+
+
+def _check_function(name: str, parameter: str, given: Any, instead: str) -> None:
+    """Raises TraceError when `given` is no function, and says what was probably meant."""
+    if callable(given):
+        return
+    kind = type(given).__name__
+    if isinstance(given, Tensor | np.ndarray | np.generic):
+        kind = f"an array ({np.dtype(given.dtype).name}{list(given.shape)})"
+    raise TraceError(f"{name}: {parameter} is {kind}, and a function is needed{instead} (at {user_line()})")
+
+
+def _shown(body: Body, part: Structure | None = None) -> str:
+    """The results of a body, or the part of them that comes first, as text with the types of the arrays."""
+    part = part or body.results
+    return part.showing(v.type for v in body.outputs)
 
 
 @contextmanager
@@ -71,6 +87,10 @@ def cond(pred: Any, true_fun: Callable[..., Any], false_fun: Callable[..., Any],
 
     Raises TraceError when the branches' results differ in structure, shape or element type.
     """
+    for parameter, given in (("true_fun", true_fun), ("false_fun", false_fun)):
+        _check_function(
+            "cond", parameter, given, ": write lambda: x, or graphc.where(pred, x, y) to choose between arrays"
+        )
     with here():
         chosen = value_of(pred, what="the predicate of cond")
         if chosen.rank:
@@ -83,7 +103,7 @@ def cond(pred: Any, true_fun: Callable[..., Any], false_fun: Callable[..., Any],
         bodies = [subtrace(f, [None] * len(specs), specs, structure) for f in (true_fun, false_fun)]
         a, b = bodies = _agreeing(bodies)
         if a.results != b.results:
-            raise TraceError(f"cond: true_fun returns {a.results} and false_fun returns {b.results}; they must agree")
+            raise TraceError(f"cond: true_fun returns {_shown(a)} and false_fun returns {_shown(b)}; they must agree")
         for k, (u, v) in enumerate(zip(a.outputs, b.outputs, strict=True)):
             if u.type != v.type:
                 raise TraceError(
@@ -148,6 +168,8 @@ def scan(
 
     Raises TraceError when the carry changes its type, or leading extents differ.
     """
+    first = ": f comes first, scan(f, init, xs)" if callable(init) or callable(xs) else ""
+    _check_function("scan", "f", f, first)
     with here():
         carried, carry_specs, carry_structure = _operands(init, "init")
         rows, row_specs, row_structure = _operands(xs, "xs")
@@ -159,7 +181,7 @@ def scan(
             return subtrace(f, [None] * (len(specs) + len(slices)), [*specs, *slices], structure)
 
         body = trace_body(carry_specs)
-        _pair(body, "scan: f")
+        _pair(body, "scan: f", "carry", "y")
         body, carried = _steady(body, carried, carry_specs, init, carry_structure, trace_body, "scan: f's carry")
         names = [f"carry{k}" for k in range(len(carried))] + [f"x{k}" for k in range(len(rows))]
         (graph,), captures = close([body], names, hoist=True)
@@ -206,9 +228,12 @@ def _length(xs: Any, rows: Sequence[Value], length: int | None) -> Any:
     return found
 
 
-def _pair(body: Body, what: str) -> None:
+def _pair(body: Body, what: str, first: str, second: str) -> None:
     if body.results.kind is not tuple or len(body.results.children) != 2:
-        raise TraceError(f"{what} must return a pair (carry, y), it returns {body.results}")
+        raise TraceError(
+            f"{what} must return a pair ({first}, {second}), it returns {_shown(body)}; a {second} that is not needed "
+            "is None"
+        )
 
 
 def _steady(
@@ -223,7 +248,10 @@ def _steady(
     """The body whose new carry has the types of the old one; a carry that starts as a Python number adapts."""
     returned = body.results.children[0] if what.startswith("scan") else body.results
     if returned != structure:
-        raise TraceError(f"{what} is arranged as {returned}, the initial one as {structure}; they must agree")
+        raise TraceError(
+            f"{what} is arranged as {_shown(body, returned)}, the initial one as "
+            f"{structure.showing(s.type for s in specs)}; they must agree"
+        )
     leaves, _ = flatten(init)
     weak = [is_number(leaf) or (isinstance(leaf, Tensor) and leaf.weak) for leaf in leaves]
     changed = [
@@ -260,6 +288,9 @@ def while_loop(
 
     Raises TraceError when the value changes its type, or the condition is no scalar.
     """
+    order = ": they come first, while_loop(cond_fun, body_fun, init_val)" if callable(init_val) else ""
+    _check_function("while_loop", "cond_fun", cond_fun, order)
+    _check_function("while_loop", "body_fun", body_fun, order)
     with here():
         carried, specs, structure = _operands((init_val,), "val")
 
@@ -273,8 +304,7 @@ def while_loop(
         specs = [Spec(v.tensor) for v in carried]
         test = subtrace(cond_fun, [None] * len(specs), specs, structure)
         if len(test.outputs) != 1 or test.outputs[0].rank:
-            shown = test.outputs[0].type if len(test.outputs) == 1 else test.results
-            raise TraceError(f"while_loop: cond_fun returns {shown}; it must return a scalar")
+            raise TraceError(f"while_loop: cond_fun returns {_shown(test)}; it must return a scalar")
         names = [f"val{k}" for k in range(len(carried))]
         (step, check), captures = close([body, test], names, hoist=True)
         made = _while(carried, captures, step, check, bound)
@@ -309,6 +339,13 @@ def _while(
 
 def fori_loop(lower: Any, upper: Any, body_fun: Callable[[Any, Any], Any], init_val: Any) -> Any:
     """`for i in range(lower, upper): val = body_fun(i, val)`. With Python numbers as bounds it is a scan."""
+    order = any(map(callable, (lower, upper, init_val)))
+    _check_function(
+        "fori_loop",
+        "body_fun",
+        body_fun,
+        ": it is the third argument, fori_loop(lower, upper, body_fun, init_val)" if order else "",
+    )
     if isinstance(lower, int) and isinstance(upper, int):
 
         def turn(carry: Any, i: Any) -> tuple[Any, None]:
@@ -378,10 +415,11 @@ class custom_vjp:  # noqa: N801  (JAX's name, used as a decorator)
             none = [None] * len(specs)
             body = subtrace(self._function, none, specs, structure)
             ahead = subtrace(forward, none, specs, structure)
-            _pair(ahead, f"{self.__name__}'s forward")
+            _pair(ahead, f"{self.__name__}'s forward function", "result", "residuals")
             if ahead.results.children[0] != body.results:
                 raise TraceError(
-                    f"{self.__name__} returns {body.results}, its forward function {ahead.results.children[0]}"
+                    f"{self.__name__} returns {_shown(body)}, its forward function "
+                    f"{_shown(ahead, ahead.results.children[0])}"
                 )
             count = len(body.outputs)
             residuals = [Spec(v.tensor) for v in ahead.outputs[count:]]

@@ -8,8 +8,10 @@ references, and return NumPy arrays.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from difflib import get_close_matches
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -20,7 +22,7 @@ from graphc.frontends.python.debug import check_nans, nans_are_errors
 from graphc.frontends.python.promotion import DEFAULTS, WIDEST, is_number, kind_of, result_dtype
 from graphc.frontends.python.tensor import Tensor
 from graphc.frontends.python.tracing import current
-from graphc.frontends.python.where import here, user_line
+from graphc.frontends.python.where import here, with_line
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Graph, Value, constant, location, location_of
 from graphc.ir.interpret import run
@@ -54,14 +56,39 @@ def array_function(function: F) -> F:
                 result = function(*args, **kwargs)
                 return _deliver(result, weak=_only_weak((*args, *kwargs.values())))
         except (GraphcError, IndexError) as e:
-            if not getattr(e, "located", False) and e.args and (line := user_line()):
-                e.located = True  # type: ignore[union-attr]
-                e.args = (f"{e.args[0]} (at {line})", *e.args[1:])
+            with_line(e)
+            raise
+        except TypeError as e:
+            if (wrong := _wrong_arguments(function, args, kwargs, str(e))) is not None:
+                raise with_line(wrong) from None
             raise
         finally:
             _inside.reset(token)
 
     return public  # type: ignore[return-value]
+
+
+#: parameters that other frameworks call otherwise
+_CALLED_ELSEWHERE = {"dim": "axis", "dims": "axis", "axes": "axis", "keepdim": "keepdims", "ddof": "correction"}
+
+
+def _wrong_arguments(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], said: str
+) -> TypeError | None:
+    """The error for arguments that the function does not take, with what Python said; None when it takes them."""
+    signature = inspect.signature(function)
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        known = list(signature.parameters)
+        hint = ""
+        for unknown in (k for k in kwargs if k not in known):
+            named = _CALLED_ELSEWHERE.get(unknown)
+            close = [named] if named in known else get_close_matches(unknown, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else hint
+        plain = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
+        return GraphTypeError(f"{said}{hint or ';'} It is {function.__name__}{inspect.Signature(plain)}")
+    return None
 
 
 def inside() -> bool:
@@ -142,8 +169,6 @@ def value_of(x: Array, dtype: Any = None, what: str = "an operand") -> Value:
             return constant(np.asarray(x, dtype or DEFAULTS[kind]))
         except OverflowError:
             raise GraphTypeError(f"{what}: {x} does not fit {dtype or DEFAULTS[kind]}") from None
-    if isinstance(x, list | tuple) and any(isinstance(e, Tensor) for e in x):
-        raise GraphTypeError(f"{what}: a {type(x).__name__} of tensors is no array; join them with graphc.stack")
     array = as_array(x, what)
     # a trace outlives this moment, and the caller may write into his array meanwhile
     return constant(array.copy() if current() is not None and array.flags.writeable else array)
@@ -153,6 +178,13 @@ def as_array(x: Any, what: str = "an operand") -> np.ndarray:
     """Anything that holds an array as a NumPy array, without a copy where possible."""
     if isinstance(x, np.ndarray | np.generic):
         return np.asarray(x)
+    if isinstance(x, list | tuple) and _holds_tensor(x):
+        kind = type(x).__name__
+        raise GraphTypeError(
+            f"{what}: a {kind} of {len(x)} with traced tensors in it is given, and an array is needed: join them with "
+            f"graphc.stack. If the {kind} is an argument of the traced function, it is a tree of {len(x)} numbers "
+            "there: pass np.asarray([...]) instead"
+        )
     try:
         array = np.from_dlpack(x) if hasattr(x, "__dlpack__") else np.asarray(x)
     except Exception as e:
@@ -160,6 +192,10 @@ def as_array(x: Any, what: str = "an operand") -> np.ndarray:
     if array.dtype == object:
         raise GraphTypeError(f"{what}: {type(x).__name__} is no array of numbers")
     return array
+
+
+def _holds_tensor(x: Any) -> bool:
+    return isinstance(x, Tensor) or (isinstance(x, list | tuple) and any(map(_holds_tensor, x)))
 
 
 def promote(name: str, *xs: Array) -> tuple[Value, ...]:

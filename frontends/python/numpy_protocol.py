@@ -99,7 +99,7 @@ def _none_left(name: str, kwargs: dict[str, Any]) -> None:
 
 def call_function(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """The answer to `__array_function__`. Raises TypeError for what graphc cannot do, saying so."""
-    name = f"np.{func.__name__}"
+    name = f"{func.__module__.replace('numpy', 'np', 1)}.{func.__name__}"
     ours = _FUNCTIONS.get(func)
     if ours is None:
         raise TypeError(f"{name} has no counterpart in graphc for traced tensors; see dir(graphc) for what there is")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 import numpy as np
@@ -10,11 +11,14 @@ import numpy as np
 import graphc
 from graphc.errors import TraceError
 from graphc.frontends.python.tracing import Trace, current
-from graphc.frontends.python.where import user_line
+from graphc.frontends.python.where import assigning_item, located, user_line
 from graphc.ir.graph import Value
 from graphc.ir.types import TensorType
 
 __all__ = ["Tensor"]
+
+#: the array functions, without types and constants
+_FUNCTIONS = [n for family, names in graphc._ARRAY_FUNCTIONS.items() if family != "dtypes" for n in names.split()]
 
 
 def _operator(name: str) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]:
@@ -46,16 +50,21 @@ class Tensor:
     @property
     def value(self) -> Value:
         """The graph's value. Raises TraceError after the trace that made it has ended."""
-        if not self._trace.open:
-            raise TraceError(
-                f"a traced tensor ({self._value.type}) is used at {user_line()} after the trace of "
-                f"{self._trace.name!r} that made it has ended: return it as a result instead of keeping it in a "
-                "variable outside"
-            )
+        self._check_open()
         now = current()
         if now is not None:
             now.capture(self._value, self._trace)
         return self._value
+
+    def _check_open(self) -> None:
+        if not self._trace.open:
+            raise located(
+                TraceError(
+                    f"a traced tensor ({self._value.type}) is used at {user_line()} after the trace of "
+                    f"{self._trace.name!r} that made it has ended: return it as a result instead of keeping it in a "
+                    "variable outside"
+                )
+            )
 
     @property
     def type(self) -> TensorType:
@@ -108,6 +117,18 @@ class Tensor:
     def __repr__(self) -> str:
         return f"Tensor({self._value.type}, traced in {self._trace.name})"
 
+    def __getattr__(self, name: str) -> NoReturn:
+        """What is no attribute: perhaps a function of graphc."""
+        hint = ""
+        if not name.startswith("_"):
+            if name in _FUNCTIONS:
+                hint = f"; write graphc.{name}(x)"
+            elif close := get_close_matches(name, dir(type(self)), n=1, cutoff=0.75):
+                hint = f"; did you mean x.{close[0]}?"
+            elif close := get_close_matches(name, _FUNCTIONS, n=1, cutoff=0.75):
+                hint = f"; did you mean graphc.{close[0]}(x)?"
+        raise AttributeError(f"a traced tensor has no attribute {name!r}{hint}", name=name, obj=self)
+
     def __len__(self) -> int:
         if not self.ndim:
             raise TypeError("len() of a tensor of rank 0")
@@ -130,10 +151,20 @@ class Tensor:
     # -- what needs the elements ------------------------------------------------------------------------------------
 
     def _unknown(self, what: str, instead: str) -> NoReturn:
-        raise TraceError(
-            f"{what} needs the elements of a traced tensor ({self._value.type}) at {user_line()}, and they are known "
-            f"only when the compiled program runs. {instead}"
+        self._check_open()
+        raise located(
+            TraceError(
+                f"{what} needs the elements of a traced tensor ({self._value.type}) at {user_line()}, and they are "
+                f"known only when the compiled program runs. {instead}"
+            )
         )
+
+    def _unknown_to_numpy(self, what: str, instead: str) -> NoReturn:
+        """`_unknown`, where the one that asks may be a NumPy array that is written into."""
+        if assigning_item():
+            what = "a[i] = x on a NumPy array"
+            instead = "Write a = graphc.at(a)[i].set(x), which gives a tensor."
+        self._unknown(what, instead)
 
     def __bool__(self) -> bool:
         self._unknown(
@@ -142,15 +173,23 @@ class Tensor:
         )
 
     def __int__(self) -> int:
-        self._unknown("int()", "Keep the tensor, or pass this value as a static argument.")
+        self._unknown_to_numpy("int()", "Keep the tensor, or pass this value as a static argument (static_argnums).")
 
-    __index__ = __int__
+    def __index__(self) -> int:
+        self._unknown_to_numpy(
+            "a shape, range() or a place in a list",
+            "A shape must be known while tracing: pass this value as a static argument (static_argnums), or take it "
+            "from x.shape. graphc.fori_loop is a loop over a traced range, graphc.take finds a traced place.",
+        )
 
     def __float__(self) -> float:
-        self._unknown("float()", "Keep the tensor, or return it as a result.")
+        self._unknown_to_numpy(
+            "float(), or a function of the math module,",
+            "Keep the tensor and use graphc's functions (graphc.exp for math.exp), or return it as a result.",
+        )
 
     def __complex__(self) -> complex:
-        self._unknown("complex()", "Keep the tensor.")
+        self._unknown_to_numpy("complex()", "Keep the tensor.")
 
     def item(self) -> NoReturn:
         self._unknown(".item()", "Keep the tensor, or return it as a result.")
@@ -159,9 +198,11 @@ class Tensor:
         self._unknown(".tolist()", "Keep the tensor, or return it as a result.")
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> NoReturn:
-        self._unknown(
-            "a NumPy function that graphc does not know",
-            "Use graphc's function of that name, or return the tensor and go on outside of the traced function.",
+        self._unknown_to_numpy(
+            "np.array, np.asarray, or another NumPy function that graphc does not know,",
+            "np.array([x, y]) of tensors is graphc.stack([x, y]); a[i] = x on a NumPy array is "
+            "graphc.at(a)[i].set(x). Else use graphc's function of that name, or return the tensor and go on outside "
+            "of the traced function.",
         )
 
     def __dlpack__(self, **_: Any) -> NoReturn:
@@ -193,9 +234,12 @@ class Tensor:
         return get_item(self, key)
 
     def __setitem__(self, key: Any, value: Any) -> NoReturn:
-        raise TraceError(
-            f"x[i] = v on a traced tensor ({self._value.type}) at {user_line()}: its elements do not change. Write "
-            "x = x.at[i].set(v)"
+        self._check_open()
+        raise located(
+            TraceError(
+                f"x[i] = v on a traced tensor ({self._value.type}) at {user_line()}: its elements do not change. Write "
+                "x = x.at[i].set(v)"
+            )
         )
 
     # -- operators: graphc's functions of these names -----------------------------------------------------------------

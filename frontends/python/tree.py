@@ -28,9 +28,16 @@ class Structure:
         return 1 if self.kind is None else sum(c.count for c in self.children)
 
     def __str__(self) -> str:
+        return self.showing("*" for _ in range(self.count))
+
+    def showing(self, leaves: Iterable[object]) -> str:
+        """The tree as text, with these (types, say) in place of its leaves: `{'h': float32[3]}`."""
+        return self._text(iter(leaves))
+
+    def _text(self, leaves: Iterator[object]) -> str:
         if self.kind is None:
-            return "*"
-        inner = [str(c) for c in self.children]
+            return str(next(leaves))
+        inner = [c._text(leaves) for c in self.children]
         if self.kind is type(None):
             return "None"
         if self.kind is list:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dis
 import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
+from typing import TypeVar
 
 import graphc
 from graphc.ir.graph import location
 
-__all__ = ["here", "user_line"]
+__all__ = ["assigning_item", "here", "located", "user_line", "with_line"]
+
+E = TypeVar("E", bound=Exception)
 
 _OURS = tuple(
     {os.path.join(os.path.dirname(os.path.abspath(f)), "") for f in (graphc.__file__, __file__)}
@@ -22,15 +26,44 @@ _OURS = tuple(
 )
 
 
-def user_line() -> str:
-    """`"model.py:12 (loss)"`: the innermost frame that is not graphc's own; empty when there is none."""
+def _user_frame() -> FrameType | None:
+    """The innermost frame that is not graphc's own; None when there is none."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        code = frame.f_code
-        if not code.co_filename.startswith(_OURS) and not code.co_filename.startswith("<frozen"):
-            return f"{os.path.basename(code.co_filename)}:{frame.f_lineno} ({code.co_name.strip('<>')})"
+        name = frame.f_code.co_filename
+        if not name.startswith(_OURS) and not name.startswith("<frozen"):
+            return frame
         frame = frame.f_back
-    return ""
+    return None
+
+
+def user_line() -> str:
+    """`"model.py:12 (loss)"`: where the user's program is; empty when none of it is running."""
+    frame = _user_frame()
+    if frame is None:
+        return ""
+    code = frame.f_code
+    return f"{os.path.basename(code.co_filename)}:{frame.f_lineno} ({code.co_name.strip('<>')})"
+
+
+def assigning_item() -> bool:
+    """Whether the user's program is at `a[i] = v`: what NumPy was asked for, which does not say so itself."""
+    frame = _user_frame()
+    return frame is not None and dis.opname[frame.f_code.co_code[frame.f_lasti]] in ("STORE_SUBSCR", "STORE_SLICE")
+
+
+def located(error: E) -> E:
+    """The error, marked as one whose text names the user's line."""
+    error.located = True  # type: ignore[attr-defined]
+    return error
+
+
+def with_line(error: E) -> E:
+    """The error with the user's line at the end of its text, unless the text names one."""
+    if not getattr(error, "located", False) and error.args and (line := user_line()):
+        error.args = (f"{error.args[0]} (at {line})", *error.args[1:])
+        located(error)
+    return error
 
 
 def here() -> AbstractContextManager[None]:

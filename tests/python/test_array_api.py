@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import warnings
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -192,6 +194,15 @@ def test_every_function_of_the_standard_has_its_signature(line: str) -> None:
 def test_the_table_of_names_is_what_the_modules_have() -> None:
     for module, names in graphc._ARRAY_FUNCTIONS.items():
         assert names.split() == import_module(f"graphc.frontends.python.array_api.{module}").__all__
+
+
+def test_the_guide_lists_every_function_that_is_not_the_standards() -> None:
+    standard = {line.partition("(")[0] for line in SIGNATURES.split("\n")[1:-1]}
+    ours = {n for family, names in graphc._ARRAY_FUNCTIONS.items() if family != "dtypes" for n in names.split()}
+    guide = (Path(__file__).parent.parent.parent / "docs" / "array_api.md").read_text(encoding="utf-8")
+    section = guide.partition("## Beside the standard")[2].partition("\n## ")[0]
+    listed = set(re.findall(r"`(\w+)`", section)) - {"float16", "bfloat16"}
+    assert listed == ours - standard
 
 
 def test_constants_and_inspection() -> None:

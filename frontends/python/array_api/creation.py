@@ -12,6 +12,7 @@ from graphc.errors import GraphTypeError
 from graphc.frontends.python.array_api.operands import (
     check_device,
     dtype_or,
+    known_size,
     operand,
     shape_of_result,
     to_dtype,
@@ -127,7 +128,7 @@ def arange(start: Any, /, stop: Any = None, step: Any = 1, *, dtype: Any = None,
 def _bound(name: str, b: Any) -> Any:
     """A bound as a number or a symbolic extent."""
     if isinstance(b, Tensor):
-        raise GraphTypeError(f"{name}: a bound is a traced tensor, and a size must be known; use a number or x.shape")
+        raise known_size(name, b)
     return b if isinstance(b, Dim) else b.item() if isinstance(b, np.ndarray | np.generic) else b
 
 

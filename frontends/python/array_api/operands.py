@@ -12,6 +12,7 @@ from graphc import ops
 from graphc.errors import AxisError, GraphTypeError
 from graphc.frontends.python.functions import Array, at_once, promote, promoted
 from graphc.frontends.python.promotion import kind_of
+from graphc.frontends.python.tensor import Tensor
 from graphc.frontends.python.tracing import current
 from graphc.ir.dims import Dim, DimLike
 from graphc.ir.dtypes import DType, dtype_of
@@ -19,8 +20,8 @@ from graphc.ir.graph import Value
 from graphc.ops.shapes import broadcast_shapes
 
 __all__ = [
-    "axes_of", "axis_of", "broadcast", "check_device", "dtype_or", "elementwise", "kept", "kind", "operand",
-    "shape_of_result", "to_dtype",
+    "axes_of", "axis_of", "broadcast", "check_device", "dtype_or", "elementwise", "kept", "kind", "known_size",
+    "operand", "shape_of_result", "to_dtype",
 ]  # fmt: skip
 
 NUMERIC = ("int", "float", "complex")
@@ -107,9 +108,25 @@ def kept(reduced: Value, x: Value, axes: Sequence[int], keepdims: bool) -> Value
 
 
 def shape_of_result(name: str, shape: Any) -> tuple[DimLike, ...]:
-    """A shape from an extent or several; extents may be symbolic, and must not be data."""
-    given = (shape,) if isinstance(shape, Dim) or not hasattr(shape, "__iter__") else tuple(shape)
-    return tuple(d if isinstance(d, Dim) else operator.index(d) for d in given)
+    """A shape from an extent or several; extents may be symbolic. Raises GraphTypeError where one is data."""
+    single = isinstance(shape, Dim | Tensor | Value) or not hasattr(shape, "__iter__")
+    return tuple(d if isinstance(d, Dim) else _extent(name, d) for d in ((shape,) if single else shape))
+
+
+def _extent(name: str, d: Any) -> int:
+    if isinstance(d, Tensor | Value):
+        raise known_size(name, d)
+    if not hasattr(d, "__index__"):
+        raise GraphTypeError(f"{name}: {d!r:.80} stands in a shape; extents are integers")
+    return operator.index(d)
+
+
+def known_size(name: str, x: Tensor | Value) -> GraphTypeError:
+    """The error for a size that is data."""
+    return GraphTypeError(
+        f"{name}: a size is a traced tensor ({x.type}), and a shape must be known while tracing: pass it as a static "
+        "argument (static_argnums), or take it from x.shape"
+    )
 
 
 def check_device(name: str, device: Any) -> None:
