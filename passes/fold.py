@@ -46,8 +46,12 @@ def folded(node: Node) -> Sequence[Value] | None:
 
     For `rewrite(evaluate=...)`: what rules make of constants is folded while they still work.
     """
-    if node.op.kind in (Kind.LEAF, Kind.CONTROL) or node.op.name == "broadcast_to":
+    if node.op.kind in (Kind.LEAF, Kind.CONTROL):
         return None
+    if node.op.name == "broadcast_to":
+        data = node.inputs[0].literal
+        if data is None or data.size != node.outputs[0].tensor.size:
+            return None  # it repeats a constant, which is cheaper to describe than to store
     folder = _Folder(Graph((), node.outputs))
     for v in node.inputs:
         source = v if v.literal is not None else v.node.inputs[0] if v.node.op.name == "broadcast_to" else None

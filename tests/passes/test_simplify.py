@@ -313,3 +313,10 @@ def test_a_second_time_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     after = simplify(Graph([x], [ops.add(ops.neg(ops.neg(x)), 1.0)]), folding=True)
     monkeypatch.setattr("graphc.passes.simplify.rewrite", lambda *args, **kwargs: pytest.fail("it was swept again"))
     assert simplify(after, folding=True) is after
+
+
+def test_a_broadcast_that_repeats_nothing_is_folded_too() -> None:
+    single = input_value("single", tensor("float32", 1))
+    after = simplify(Graph([single], [ops.add(single, spread(2, single))]), folding=True)
+    assert after.outputs == (ops.add(single, constant(np.array([2], np.float32))),)
+    assert fold(after) is after
