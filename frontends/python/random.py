@@ -15,7 +15,6 @@ is so up to the rounding of those functions.
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,8 +23,9 @@ import numpy as np
 
 from graphc import ops
 from graphc.errors import GraphTypeError
+from graphc.frontends.python.array_api.operands import shape_of_result
 from graphc.frontends.python.functions import Array, array_function, value_of
-from graphc.ir.dims import Dim, DimLike
+from graphc.ir.dims import DimLike
 from graphc.ir.dtypes import DType, dtype_of
 from graphc.ir.graph import Value
 from graphc.ops import random as draws
@@ -354,12 +354,7 @@ def _line(count: DimLike) -> Value:
 
 
 def _shape(shape: Shape) -> tuple[DimLike, ...]:
-    if isinstance(shape, int):
-        return (shape,)
-    try:
-        return tuple(d if isinstance(d, Dim) else operator.index(d) for d in shape)
-    except TypeError:
-        raise GraphTypeError(f"a shape of random numbers is {shape!r}; a tuple of ints is needed") from None
+    return shape_of_result("the shape of random numbers", shape)
 
 
 def _float(dtype: Any, what: str) -> DType:

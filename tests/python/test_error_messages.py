@@ -89,6 +89,10 @@ MISTAKES: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "reshape": (traced(lambda x, n: x.reshape(n, 2), X, 6), ["reshape: a size", "static_argnums"]),
     "arange": (traced(lambda n: graphc.arange(n), 3), ["arange: a size", "static_argnums"]),
     "range": (traced(lambda n: [0 for _ in range(n)], 3), ["range()", "static_argnums", "graphc.fori_loop"]),
+    "random": (
+        traced(lambda n: graphc.random.normal(graphc.random.key(0), (n,)), 3),
+        ["random numbers: a size", "static_argnums"],
+    ),
     "float extent": (lambda: graphc.zeros((2, 1.5)), ["1.5", "integers"]),
     # lists
     "list argument": (traced(lambda x: graphc.sum(x), [1.0, 2.0, 3.0]), ["sum", "tree of 3 numbers", "np.asarray"]),

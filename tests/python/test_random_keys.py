@@ -234,7 +234,7 @@ def test_choices() -> None:
         (lambda: random.bits(KEY, (2,), "int32"), "random.bits: dtype is int32; uint8, uint16"),
         (lambda: random.randint(KEY, (2,), 0, 5, "float32"), "random.randint: dtype is float32; an integer"),
         (lambda: random.uniform(KEY, (2,), minval=np.zeros(3, np.float32)), "broadcast"),
-        (lambda: random.uniform(KEY, "ab"), "a shape of random numbers is 'ab'"),
+        (lambda: random.uniform(KEY, "ab"), "the shape of random numbers: 'a' stands in a shape"),
         (lambda: random.permutation(KEY, np.float32(1)), "which has no axis"),
         (lambda: random.choice(KEY, 3, (4,), replace=False), "4 different ones of 3 cannot be drawn"),
         (lambda: random.choice(KEY, 3, (4,), p=np.ones(2)), "3 floats are needed, one a choice"),
