@@ -1,4 +1,4 @@
-"""Calls expanded: the bodies of `call` and `custom_vjp` in their place, and loops that contain one another merged.
+"""Calls expanded: the bodies of `call` and `custom_vjp` in their place, and loops that do no more than is read.
 
 Both operations matter to differentiation only, which is over when a graph is compiled.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.autodiff.merge import merged
+from graphc.autodiff.prune import tidied
 from graphc.ir.bodies import deep
 from graphc.ir.graph import Graph, Node, Value, inline, rebuild, remake
 from graphc.ir.trace import record
@@ -18,10 +18,10 @@ _CALLS = ("call", "custom_vjp")
 
 
 def expand_calls(graph: Graph) -> Graph:
-    """The graph without calls, and without a loop that another one contains."""
+    """The graph without calls, without a loop that another one contains and without what nobody reads of a loop."""
     if not any(node.op.body_types is not None for node in graph.nodes):
         return graph
-    return merged(deep(lambda g: rebuild(g, _expanded))(graph))
+    return tidied(deep(lambda g: rebuild(g, _expanded))(graph))
 
 
 def _expanded(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from graphc.autodiff.merge import merged
+from graphc.autodiff.prune import tidied
 from graphc.errors import TraceError
 from graphc.frontends.python.functions import as_array, value_of
 from graphc.frontends.python.promotion import is_number, kind_of
@@ -127,7 +127,7 @@ def trace_function(function: Callable[..., Any], args: Sequence[Any], kwargs: di
         labels = [label for k, (label, _) in enumerate(leaves_with_paths(result)) if k not in back]
         output_names = ["out" if not n else f"out{n}" if n[0].isdigit() else n for n in labels]
         # derivatives taken on the way leave loops beside like ones that return more
-        return Traced(merged(Graph(inputs, outputs, output_names)), structure, shape, back)
+        return Traced(tidied(Graph(inputs, outputs, output_names)), structure, shape, back)
 
 
 def describe(leaf: Any, name: str) -> Spec | None:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from graphc import ops
 from graphc.autodiff.accumulate import total
+from graphc.autodiff.batching import batch_graph
 from graphc.autodiff.checkpoint import in_segments
 from graphc.autodiff.cut import expensive, smallest_cut
 from graphc.autodiff.merge import returning
@@ -39,6 +40,7 @@ from graphc.ir.graph import (
     toposort,
 )
 from graphc.ir.types import TensorType, Type
+from graphc.ops.batching import lead
 from graphc.ops.control import loop as loop_op
 from graphc.ops.control import scan as scan_op
 from graphc.ops.gradient import zeros
@@ -235,13 +237,17 @@ def _turns_back(
 ) -> tuple[tuple[Value, ...], dict[Value, Value]]:
     """The backward loop: the last of what is carried, and the stacks of values of its turns, `stacking` among them."""
     stacking = list(dict.fromkeys(stacking))
-    kept = _kept(loop, (*(c.after for c in carried), *stacking), (*turn.seeds.values(), *turn.rows.values()))
+    results = [*(c.after for c in carried), *stacking]
+    later = _depending_on((*turn.seeds.values(), *turn.rows.values()), results)
+    kept = _kept(loop, results, later)
     # stacks that there are anyway
     stacked = {**dict(zip(loop.slices, loop.rows, strict=True)), **dict(zip(kept, _run(loop, kept), strict=True))}
+    stand_ins = {v: input_value(unused(f"kept{k}"), v.type) for k, v in enumerate(kept)}
+    early = [v for v in stacking if v not in stacked and v not in later]
+    stacked |= _for_all_turns(loop, early, stand_ins, stacked)
     new = [v for v in stacking if v not in stacked]
     if not carried and not new:
         return (), stacked
-    stand_ins = {v: input_value(unused(f"kept{k}"), v.type) for k, v in enumerate(kept)}
     outputs = _replaced([*(c.after for c in carried), *new], stand_ins)
 
     read = {v for node in toposort(outputs) for v in node.outputs if node.op.name == "input"}
@@ -312,19 +318,43 @@ def _depending(loop: _Loop, wanted: Iterable[Value]) -> list[Value]:
         found |= dict.fromkeys(more)
 
 
-def _kept(loop: _Loop, results: Sequence[Value], seeds: Iterable[Value]) -> list[Value]:
-    """The values of a forward turn to keep for the backward turn that computes `results` from `seeds` and them."""
-    later = set(seeds)
+def _depending_on(seeds: Iterable[Value], results: Sequence[Value]) -> set[Value]:
+    """The values on the way to `results` that depend on cotangents, these included."""
+    found = set(seeds)
+    for node in toposort(results):
+        if any(v in found for v in node.inputs):
+            found.update(node.outputs)
+    return found
+
+
+def _kept(loop: _Loop, results: Sequence[Value], later: set[Value]) -> list[Value]:
+    """The values of a forward turn to keep for the backward turn that computes `results` by way of those in `later`."""
     needed = dict.fromkeys(results)
     for node in toposort(results):
-        if any(v in later for v in node.inputs):
-            later.update(node.outputs)
+        if node.outputs and node.outputs[0] in later:
             needed |= dict.fromkeys(node.inputs)
     return smallest_cut(
         [v for v in needed if v not in later],
         {*loop.around, *loop.state},
         expensive if loop.save == "contractions" else lambda v: False,
     )
+
+
+def _for_all_turns(
+    loop: _Loop, values: Sequence[Value], stand_ins: Mapping[Value, Value], stacked: Mapping[Value, Value]
+) -> dict[Value, Value]:
+    """Stacks of values that no cotangent changes, such as the row that a vector is in a product: all turns at once, from
+    what is stacked already. What lies between is cheap, or it would have been kept."""
+    if not values:
+        return {}
+    turns = next(iter(stacked.values())).shape[0] if stacked else loop.length
+    if turns is None:
+        turns = _run(loop, [loop.around[0]])[0].shape[0]
+    inputs = [*(stand_ins.get(v, v) for v in stacked), *loop.held]
+    one = Graph(inputs, _replaced(values, stand_ins))
+    every, found = batch_graph(one, (True,) * len(stacked) + (False,) * len(loop.held), turns)
+    made = inline(every, [*stacked.values(), *loop.captures])
+    return {v: lead(x, turns, b) for v, x, b in zip(values, made, found, strict=True)}
 
 
 def _run(loop: _Loop, values: Sequence[Value]) -> list[Value]:

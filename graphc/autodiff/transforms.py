@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from graphc import ops
-from graphc.autodiff.merge import merged
-from graphc.autodiff.reverse import PROBE_LEVEL, carries_gradient, pullback
+from graphc.autodiff.prune import pruned, tidied
+from graphc.autodiff.reverse import PROBE_LEVEL, active_nodes, carries_gradient, pullback
 from graphc.errors import GradientError, NotConnectedError, NotDifferentiableError
-from graphc.ir.graph import Graph, Value, describe_location, input_value, toposort
+from graphc.ir.graph import Graph, Node, Value, describe_location, input_value, remake, toposort
 from graphc.ir.text import value_names
 from graphc.ops.functions import full
 
@@ -37,7 +37,7 @@ def vjp(graph: Graph, wrt: Names | None = None, of: Names | None = None) -> Grap
     cotangents = _new_inputs("ct", chosen, graph)
     found = pullback(list(chosen.values()), cotangents, list(sources.values()))
     results = [zeros_like(v) if g is None else g for g, v in zip(found, sources.values(), strict=True)]
-    return merged(
+    return tidied(
         Graph(
             (*graph.inputs, *cotangents),
             (*graph.outputs, *results),
@@ -57,7 +57,7 @@ def jvp(graph: Graph, wrt: Names | None = None, of: Names | None = None) -> Grap
     tangents = _new_inputs("t", sources, graph)
     found = pushforward(list(chosen.values()), list(sources.values()), tangents)
     results = [zeros_like(v) if t is None else t for t, v in zip(found, chosen.values(), strict=True)]
-    return merged(
+    return tidied(
         Graph(
             (*graph.inputs, *tangents),
             (*graph.outputs, *results),
@@ -76,18 +76,19 @@ def pushforward(
     (J. Townsend, "A new trick for calculating Jacobian vector products", 2017.)
 
     Raises GradientError when u does not drop out: then a gradient on the way is not linear in its cotangent.
+    Out of loops it drops with the results that nobody reads (`graphc.autodiff.prune`).
     """
     level = max([PROBE_LEVEL, *(v.node.level + 1 for v in (*outputs, *tangents) if v is not None)])
     probes = [input_value(f"probe{k}", v.type, level=level) for k, v in enumerate(outputs)]
     pulled = pullback(outputs, [p if carries_gradient(p.type) else None for p in probes], wrt)
     pairs = [(g, t) for g, t in zip(pulled, tangents, strict=True) if g is not None and t is not None]
     found = pullback([g for g, _ in pairs], [t for _, t in pairs], probes)
-    if any(t is not None and t.node.level == level for t in found):
-        raise GradientError(
-            "forward mode needs gradients that are linear in the cotangent, and one between "
-            f"{', '.join(str(v.type) for v in wrt)} and {', '.join(str(v.type) for v in outputs)} is not: "
-            "a rule in an operation's entry, or that of a custom_vjp"
-        )
+    left = {k: t for k, t in enumerate(found) if t is not None and t.node.level == level}
+    if left:
+        results = dict(zip(left, pruned(list(left.values()), level), strict=True))
+        found = tuple(results.get(k, t) for k, t in enumerate(found))
+        if any(t.node.level == level for t in results.values()):
+            raise GradientError(_why_not_linear(outputs, wrt, [t for t in results.values() if t.node.level == level]))
     return found
 
 
@@ -110,7 +111,7 @@ def value_and_grad(graph: Graph, wrt: Names | None = None, of: str | Value | Non
             raise NotConnectedError(_why_not_connected(label, v, name, loss))
     grads = [g for g in found if g is not None]
     names = _new_names("grad", sources, graph.output_names)
-    return merged(Graph(graph.inputs, (*graph.outputs, *grads), (*graph.output_names, *names)))
+    return tidied(Graph(graph.inputs, (*graph.outputs, *grads), (*graph.output_names, *names)))
 
 
 def grad(graph: Graph, wrt: Names | None = None, of: str | Value | None = None) -> Graph:
@@ -130,7 +131,7 @@ def hessian_vector_product(graph: Graph, wrt: Names | None = None, of: str | Val
     tangents = _new_inputs("t", sources, graph)
     found = pushforward(first.outputs, list(sources.values()), tangents)
     results = [zeros_like(v) if t is None else t for t, v in zip(found, sources.values(), strict=True)]
-    return merged(Graph((*graph.inputs, *tangents), results, [f"hvp_{name}" for name in sources]))
+    return tidied(Graph((*graph.inputs, *tangents), results, [f"hvp_{name}" for name in sources]))
 
 
 def zeros_like(v: Value) -> Value:
@@ -220,3 +221,47 @@ def _why_not_connected(label: str, v: Value, name: str, loss: Value) -> str:
                 where = f"{node.op.name}{describe_location(node)}: {reason}"
                 message = f"no derivative leads from {name!r} to {label!r}; on the way stands {where}"
     return message
+
+
+def _why_not_linear(outputs: Sequence[Value], wrt: Sequence[Value], found: Sequence[Value]) -> str:
+    """Which operation's gradient is to blame, or where the probe stays when none is by itself."""
+    node = _not_linear(outputs, wrt)
+    if node is not None:
+        rule = (
+            "its rule (see custom_vjp)" if node.op.name == "custom_vjp" else "the rule in its entry (OpSpec.gradient)"
+        )
+        return (
+            f"forward mode needs gradients that are linear in the cotangent g: that of {node.op.name}"
+            f"{describe_location(node)} is not linear in it; {rule} may only scale, move and add g"
+        )
+    level = found[0].node.level
+    node = next(n for n in toposort(found, level) if n.op.name != "input")
+    return (
+        "forward mode needs gradients that are linear in the cotangent: the cotangent stays an operand of "
+        f"{node.op.name}{describe_location(node)}"
+    )
+
+
+def _not_linear(outputs: Sequence[Value], wrt: Sequence[Value]) -> Node | None:
+    """The first node on the way, also in bodies, whose gradient alone is not linear in the cotangent."""
+    for node in active_nodes(outputs, wrt):
+        inner = node.bodies if node.op.name != "custom_vjp" else ()
+        for body in inner:
+            if found := _not_linear(body.outputs, [v for v in body.inputs if carries_gradient(v.type)]):
+                return found
+        if not inner and not _is_linear(node):
+            return node
+    return None
+
+
+def _is_linear(node: Node) -> bool:
+    operands = [v if v.literal is not None else input_value(f"operand{k}", v.type) for k, v in enumerate(node.inputs)]
+    alike = remake(node, tuple(operands))
+    probes = [input_value(f"probe{k}", v.type, level=PROBE_LEVEL) for k, v in enumerate(alike)]
+    moving = [v for v in operands if v.literal is None and carries_gradient(v.type)]
+    pulled = [
+        g for g in pullback(alike, [p if carries_gradient(p.type) else None for p in probes], moving) if g is not None
+    ]
+    tangents = [input_value(f"tangent{k}", g.type) for k, g in enumerate(pulled)]
+    found = [t for t in pullback(pulled, tangents, probes) if t is not None]
+    return all(t.node.level < PROBE_LEVEL for t in pruned(found, PROBE_LEVEL))

@@ -425,11 +425,12 @@ def remake(node: Node, inputs: tuple[Value, ...], where: tuple[str, ...] | None 
 
 
 def remake_bodies(
-    node: Node, inputs: tuple[Value, ...], bodies: Mapping[str, Graph], types: tuple[Type, ...] | None = None
+    node: Node, inputs: tuple[Value, ...], bodies: Mapping[str, Any], types: tuple[Type, ...] | None = None
 ) -> tuple[Value, ...]:
     """The same control flow with other bodies (by attribute), perhaps on fewer captures; result types as in `remake`
-    when the bodies give results of the types that the old ones gave. `types` gives them where the caller knows them."""
-    attrs = {**node.attrs, **bodies}
+    when the bodies give results of the types that the old ones gave. `types` gives them where the caller knows them;
+    then other attributes may change as well."""
+    attrs = dict(sorted({**node.attrs, **bodies}.items()))
     if types is None and all(
         [v.type for v in node.attrs[name].outputs] == [v.type for v in body.outputs] for name, body in bodies.items()
     ):
