@@ -20,7 +20,7 @@ from graphc.frontends.python.tensor import Tensor
 from graphc.frontends.python.trace import Body, Spec, close, describe, subtrace
 from graphc.frontends.python.tracing import current
 from graphc.frontends.python.tree import Structure, flatten, leaves_with_paths, unflatten
-from graphc.frontends.python.where import here, user_line
+from graphc.frontends.python.where import here
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Graph, Value, constant, inline, input_value
 from graphc.ir.types import TensorType
@@ -44,7 +44,7 @@ def _check_function(name: str, parameter: str, given: Any, instead: str) -> None
     kind = type(given).__name__
     if isinstance(given, Tensor | np.ndarray | np.generic):
         kind = f"an array ({np.dtype(given.dtype).name}{list(given.shape)})"
-    raise TraceError(f"{name}: {parameter} is {kind}, and a function is needed{instead} (at {user_line()})")
+    raise TraceError(f"{name}: {parameter} is {kind}, and a function is needed{instead}")
 
 
 def _shown(body: Body, part: Structure | None = None) -> str:
@@ -87,11 +87,10 @@ def cond(pred: Any, true_fun: Callable[..., Any], false_fun: Callable[..., Any],
 
     Raises TraceError when the branches' results differ in structure, shape or element type.
     """
-    for parameter, given in (("true_fun", true_fun), ("false_fun", false_fun)):
-        _check_function(
-            "cond", parameter, given, ": write lambda: x, or graphc.where(pred, x, y) to choose between arrays"
-        )
+    instead = ": write lambda: x, or graphc.where(pred, x, y) to choose between arrays"
     with here():
+        _check_function("cond", "true_fun", true_fun, instead)
+        _check_function("cond", "false_fun", false_fun, instead)
         chosen = value_of(pred, what="the predicate of cond")
         if chosen.rank:
             raise TraceError(
@@ -168,9 +167,9 @@ def scan(
 
     Raises TraceError when the carry changes its type, or leading extents differ.
     """
-    first = ": f comes first, scan(f, init, xs)" if callable(init) or callable(xs) else ""
-    _check_function("scan", "f", f, first)
+    order = ": f comes first, scan(f, init, xs)" if callable(init) or callable(xs) else ""
     with here():
+        _check_function("scan", "f", f, order)
         carried, carry_specs, carry_structure = _operands(init, "init")
         rows, row_specs, row_structure = _operands(xs, "xs")
         steps = _length(xs, rows, length)
@@ -289,9 +288,9 @@ def while_loop(
     Raises TraceError when the value changes its type, or the condition is no scalar.
     """
     order = ": they come first, while_loop(cond_fun, body_fun, init_val)" if callable(init_val) else ""
-    _check_function("while_loop", "cond_fun", cond_fun, order)
-    _check_function("while_loop", "body_fun", body_fun, order)
     with here():
+        _check_function("while_loop", "cond_fun", cond_fun, order)
+        _check_function("while_loop", "body_fun", body_fun, order)
         carried, specs, structure = _operands((init_val,), "val")
 
         def trace_body(specs: Sequence[Spec]) -> Body:
@@ -339,13 +338,10 @@ def _while(
 
 def fori_loop(lower: Any, upper: Any, body_fun: Callable[[Any, Any], Any], init_val: Any) -> Any:
     """`for i in range(lower, upper): val = body_fun(i, val)`. With Python numbers as bounds it is a scan."""
-    order = any(map(callable, (lower, upper, init_val)))
-    _check_function(
-        "fori_loop",
-        "body_fun",
-        body_fun,
-        ": it is the third argument, fori_loop(lower, upper, body_fun, init_val)" if order else "",
-    )
+    swapped = any(map(callable, (lower, upper, init_val)))
+    with here():
+        order = ": it is the third argument, fori_loop(lower, upper, body_fun, init_val)" if swapped else ""
+        _check_function("fori_loop", "body_fun", body_fun, order)
     if isinstance(lower, int) and isinstance(upper, int):
 
         def turn(carry: Any, i: Any) -> tuple[Any, None]:

@@ -52,20 +52,27 @@ def array_function(function: F) -> F:
             return function(*args, **kwargs)
         token = _inside.set(True)
         try:
-            with here():
-                result = function(*args, **kwargs)
-                return _deliver(result, weak=_only_weak((*args, *kwargs.values())))
-        except (GraphcError, IndexError) as e:
-            with_line(e)
-            raise
-        except TypeError as e:
-            if (wrong := _wrong_arguments(function, args, kwargs, str(e))) is not None:
-                raise with_line(wrong) from None
-            raise
+            with here() as line:
+                return _called(function, args, kwargs, line)
         finally:
             _inside.reset(token)
 
     return public  # type: ignore[return-value]
+
+
+def _called(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], line: str) -> Any:
+    """What the function gives to a caller at `line`; what Python says of wrong arguments is said better."""
+    try:
+        return _deliver(function(*args, **kwargs), weak=_only_weak((*args, *kwargs.values())))
+    except GraphcError:
+        raise
+    except IndexError as e:
+        with_line(e, line)
+        raise
+    except TypeError as e:
+        if (wrong := _wrong_arguments(function, args, kwargs, str(e))) is not None:
+            raise wrong from None
+        raise
 
 
 #: parameters that other frameworks call otherwise

@@ -139,9 +139,11 @@ class Tensor:
         if not self.ndim:
             raise TypeError(f"a traced tensor of rank 0 ({self._value.type}) is not iterable, at {user_line()}")
         if not isinstance(self.shape[0], int):
-            raise TraceError(
-                f"a Python loop over {self._value.type} at {user_line()}: its length is known only when the program "
-                "runs. Use graphc.scan"
+            raise located(
+                TraceError(
+                    f"a Python loop over {self._value.type} at {user_line()}: its length is known only when the "
+                    "program runs. Use graphc.scan"
+                )
             )
         return iter(graphc.unstack(self))
 

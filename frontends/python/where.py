@@ -5,11 +5,13 @@ from __future__ import annotations
 import dis
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 from typing import TypeVar
 
 import graphc
+from graphc.errors import GraphcError
 from graphc.ir.graph import location
 
 __all__ = ["assigning_item", "here", "located", "user_line", "with_line"]
@@ -58,15 +60,24 @@ def located(error: E) -> E:
     return error
 
 
-def with_line(error: E) -> E:
-    """The error with the user's line at the end of its text, unless the text names one."""
-    if not getattr(error, "located", False) and error.args and (line := user_line()):
+def with_line(error: E, line: str) -> E:
+    """The error with the line at the end of its text, unless the text names one."""
+    if not getattr(error, "located", False) and error.args and line:
         error.args = (f"{error.args[0]} (at {line})", *error.args[1:])
         located(error)
     return error
 
 
-def here() -> AbstractContextManager[None]:
-    """New nodes made inside are said to come from the user's current line."""
-    line = user_line()
-    return location(line) if line else nullcontext()
+def here() -> AbstractContextManager[str]:
+    """New nodes made inside are said to come from the user's current line, which is given, and errors name it."""
+    return _at(user_line())
+
+
+@contextmanager
+def _at(line: str) -> Iterator[str]:
+    try:
+        with location(line) if line else nullcontext():
+            yield line
+    except GraphcError as e:
+        with_line(e, line)
+        raise
