@@ -151,7 +151,8 @@ def __getattr__(name: str) -> Any:
 
         close = get_close_matches(name, __all__, n=1, cutoff=0.75)
         hint = f"; did you mean graphc.{close[0]}?" if close else ""
-    raise AttributeError(f"module 'graphc' has no attribute {name!r}{hint}")
+    # with a name and no object, Python adds no guess of its own
+    raise AttributeError(f"module 'graphc' has no attribute {name!r}{hint}", name=name)
 
 
 def __dir__() -> list[str]:

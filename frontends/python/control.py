@@ -44,7 +44,8 @@ def _check_function(name: str, parameter: str, given: Any, instead: str) -> None
     kind = type(given).__name__
     if isinstance(given, Tensor | np.ndarray | np.generic):
         kind = f"an array ({np.dtype(given.dtype).name}{list(given.shape)})"
-    raise TraceError(f"{name}: {parameter} is {kind}, and a function is needed{instead}")
+    with here():
+        raise TraceError(f"{name}: {parameter} is {kind}, and a function is needed{instead}")
 
 
 def _shown(body: Body, part: Structure | None = None) -> str:
@@ -339,9 +340,8 @@ def _while(
 def fori_loop(lower: Any, upper: Any, body_fun: Callable[[Any, Any], Any], init_val: Any) -> Any:
     """`for i in range(lower, upper): val = body_fun(i, val)`. With Python numbers as bounds it is a scan."""
     swapped = any(map(callable, (lower, upper, init_val)))
-    with here():
-        order = ": it is the third argument, fori_loop(lower, upper, body_fun, init_val)" if swapped else ""
-        _check_function("fori_loop", "body_fun", body_fun, order)
+    order = ": it is the third argument, fori_loop(lower, upper, body_fun, init_val)" if swapped else ""
+    _check_function("fori_loop", "body_fun", body_fun, order)
     if isinstance(lower, int) and isinstance(upper, int):
 
         def turn(carry: Any, i: Any) -> tuple[Any, None]:
@@ -360,6 +360,7 @@ def checkpoint(function: Callable[..., Any]) -> Callable[..., Any]:
 
     Arguments that are no arrays (strings, functions) are handed to it as they are.
     """
+    _check_function("checkpoint", "function", function, "")
 
     @functools.wraps(function)
     def kept(*args: Any, **kwargs: Any) -> Any:
@@ -391,6 +392,7 @@ class custom_vjp:  # noqa: N801  (JAX's name, used as a decorator)
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
+        _check_function("custom_vjp", "function", function, "")
         self._function = function
         self.__name__ = getattr(function, "__name__", type(function).__name__)
         self._rules: tuple[Callable[..., Any], Callable[..., Any]] | None = None

@@ -127,7 +127,8 @@ class Tensor:
                 hint = f"; did you mean x.{close[0]}?"
             elif close := get_close_matches(name, _FUNCTIONS, n=1, cutoff=0.75):
                 hint = f"; did you mean graphc.{close[0]}(x)?"
-        raise AttributeError(f"a traced tensor has no attribute {name!r}{hint}", name=name, obj=self)
+        # with a name and no object, Python adds no guess of its own
+        raise AttributeError(f"a traced tensor has no attribute {name!r}{hint}", name=name)
 
     def __len__(self) -> int:
         if not self.ndim:

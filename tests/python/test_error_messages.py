@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -140,6 +141,8 @@ MISTAKES: dict[str, tuple[Callable[[], Any], list[str]]] = {
         lambda: graphc.fori_loop(stepped, 0, 3, X),
         ["fori_loop: body_fun is int", "fori_loop(lower, upper, body_fun, init_val)"],
     ),
+    "checkpoint": (lambda: graphc.checkpoint(X), ["checkpoint: function is an array (float32[4, 3])"]),
+    "custom_vjp": (lambda: graphc.custom_vjp(3), ["custom_vjp: function is int"]),
     # names
     "misspelt": (lambda: graphc.logsoftmax, ["'logsoftmax'", "did you mean graphc.log_softmax?"]),
     "method": (traced(lambda x: x.softmax()), ["'softmax'", "graphc.softmax(x)"]),
@@ -168,6 +171,14 @@ def test_numpys_own_error_for_one_element_has_ours_as_its_cause() -> None:
         graphc.trace(one_number_written, X)
     assert isinstance(raised.value.__cause__, TraceError)
     assert "a[i] = x on a NumPy array" in str(raised.value.__cause__)
+
+
+def test_python_adds_no_second_guess() -> None:
+    for mistake in (lambda: graphc.logsoftmax, traced(lambda x: x.reshap(3, 4))):
+        with pytest.raises(AttributeError) as raised:
+            mistake()
+        shown = traceback.format_exception_only(raised.value)[-1]
+        assert shown.lower().count("did you mean") == 1
 
 
 def test_what_asks_whether_an_attribute_exists_hears_no() -> None:
