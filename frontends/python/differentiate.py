@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphc.autodiff import transforms as on_graphs
+from graphc.errors import GradientError
 from graphc.frontends.python import transforms as on_functions
 from graphc.ir.graph import Graph
 
 __all__ = ["grad", "hessian_vector_product", "jvp", "value_and_grad", "vjp"]
+
+Names = on_graphs.Names
 
 
 def value_and_grad(
@@ -17,7 +20,7 @@ def value_and_grad(
     argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
     *,
-    wrt: on_graphs.Names | None = None,
+    wrt: Names | None = None,
     of: Any = None,
 ) -> Any:
     """The value and the gradient of a scalar.
@@ -27,7 +30,9 @@ def value_and_grad(
     See `graphc.frontends.python.transforms` and `graphc.autodiff.transforms`.
     """
     if isinstance(function, Graph):
+        _for_functions(argnums=argnums or None, has_aux=has_aux or None)
         return on_graphs.value_and_grad(function, wrt, of)
+    _for_graphs(wrt=wrt, of=of)
     return on_functions.value_and_grad(function, argnums, has_aux)
 
 
@@ -36,25 +41,23 @@ def grad(
     argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
     *,
-    wrt: on_graphs.Names | None = None,
+    wrt: Names | None = None,
     of: Any = None,
 ) -> Any:
     """The gradient of a scalar: of a Python function, as JAX's; of a Graph with respect to the names `wrt`."""
     if isinstance(function, Graph):
+        _for_functions(argnums=argnums or None, has_aux=has_aux or None)
         return on_graphs.grad(function, wrt, of)
+    _for_graphs(wrt=wrt, of=of)
     return on_functions.grad(function, argnums, has_aux)
 
 
-def vjp(
-    function: Any,
-    *primals: Any,
-    has_aux: bool = False,
-    wrt: on_graphs.Names | None = None,
-    of: on_graphs.Names | None = None,
-) -> Any:
+def vjp(function: Any, *primals: Any, has_aux: bool = False, wrt: Names | None = None, of: Names | None = None) -> Any:
     """The vector-Jacobian product: `vjp(f, *primals)` as JAX's, or `vjp(graph, wrt=, of=)` as a Graph."""
     if isinstance(function, Graph):
+        _for_functions(primals=primals or None, has_aux=has_aux or None)
         return on_graphs.vjp(function, wrt, of)
+    _for_graphs(wrt=wrt, of=of)
     return on_functions.vjp(function, *primals, has_aux=has_aux)
 
 
@@ -64,12 +67,14 @@ def jvp(
     tangents: Sequence[Any] = (),
     has_aux: bool = False,
     *,
-    wrt: on_graphs.Names | None = None,
-    of: on_graphs.Names | None = None,
+    wrt: Names | None = None,
+    of: Names | None = None,
 ) -> Any:
     """The Jacobian-vector product: `jvp(f, primals, tangents)` as JAX's, or `jvp(graph, wrt=, of=)` as a Graph."""
     if isinstance(function, Graph):
+        _for_functions(primals=_given(primals), tangents=_given(tangents), has_aux=has_aux or None)
         return on_graphs.jvp(function, wrt, of)
+    _for_graphs(wrt=wrt, of=of)
     return on_functions.jvp(function, primals, tangents, has_aux)
 
 
@@ -78,11 +83,33 @@ def hessian_vector_product(
     primals: Sequence[Any] = (),
     tangents: Sequence[Any] = (),
     *,
-    wrt: on_graphs.Names | None = None,
+    wrt: Names | None = None,
     of: Any = None,
 ) -> Any:
     """The second derivative of a scalar in a direction: of a Python function at `primals` along `tangents`, or of a
     Graph as a Graph."""
     if isinstance(function, Graph):
+        _for_functions(primals=_given(primals), tangents=_given(tangents))
         return on_graphs.hessian_vector_product(function, wrt, of)
+    _for_graphs(wrt=wrt, of=of)
     return on_functions.hessian_vector_product(function, primals, tangents)
+
+
+def _given(values: Any) -> Any:
+    return None if isinstance(values, tuple | list) and not values else values
+
+
+def _for_graphs(**given: Any) -> None:
+    """Raise GradientError for an argument that means something for a Graph only."""
+    for name, value in given.items():
+        if value is not None:
+            raise GradientError(f"{name}= names values of a Graph; of a Python function say argnums=, by position")
+
+
+def _for_functions(**given: Any) -> None:
+    """Raise GradientError for an argument that means something for a Python function only."""
+    for name, value in given.items():
+        if value is not None:
+            raise GradientError(
+                f"{name} is for Python functions; of a Graph say wrt= (with respect to which values) and of= (of which)"
+            )

@@ -143,6 +143,7 @@ def linearize(function: Function, *primals: Any) -> tuple[Any, Function]:
     """
     with here():
         call = Call(function, primals)
+        call.keep_arguments()
         outputs = call.body.outputs
         wrt = [call.value(k) for k in range(len(call.leaves))]
         tangents = [call.stand_in(f"tangent{k}", v) for k, v in enumerate(wrt)]

@@ -56,6 +56,10 @@ class Call:
         spread = Spread(function, self.name)
         self.body: Body = subtrace(spread, self.leaves, self.specs, self.structure)
 
+    def keep_arguments(self) -> None:
+        """Copy the arrays, for a transformation that is applied later: the caller may write into his meanwhile."""
+        self.leaves = [leaf.copy() if isinstance(leaf, np.ndarray) else leaf for leaf in self.leaves]
+
     def inputs_of(self, position: int) -> tuple[list[int], Structure]:
         """The numbers of the leaves of a positional argument, and the argument's structure."""
         positional = self.structure.children[0].children
@@ -174,6 +178,7 @@ def vjp(function: Function, *primals: Any, has_aux: bool = False) -> Any:
     arguments. With `has_aux` the function returns `(result, aux)`, and this `(result, pull, aux)`."""
     with here():
         call = Call(function, primals)
+        call.keep_arguments()
         structure, count, aux = result_and_aux(call, has_aux)
         outputs = call.body.outputs[:count]
         wrt = [call.value(k) for k in range(len(call.leaves))]

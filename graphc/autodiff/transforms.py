@@ -136,8 +136,9 @@ def hessian_vector_product(graph: Graph, wrt: Names | None = None, of: str | Val
 
 def zeros_like(v: Value) -> Value:
     """Zeros of a value's type; a broadcast, nothing is stored."""
-    if not all(isinstance(d, int) for d in v.shape):  # a size that only the run can tell comes from the value itself
-        return ops.mul(ops.stop_gradient(v), 0.0)
+    if not all(isinstance(d, int) for d in v.shape):
+        # a size that only the run can tell comes from the value itself; no number is below itself, NaN and infinity too
+        return ops.cast(ops.lt(v, v), dtype=v.dtype)
     return full(0.0, v.shape, v.dtype)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc.errors import GraphTypeError, NotDifferentiableError, TraceError
+from graphc.errors import GradientError, GraphTypeError, NotDifferentiableError, TraceError
 from graphc.ir.graph import Graph, location_of
 from graphc.ir.interpret import run
 from graphc.ir.text import parse_graph
@@ -322,3 +322,29 @@ def test_the_cotangent_of_a_number_may_have_another_width() -> None:
 def test_a_loop_of_a_negative_length_is_refused() -> None:
     with pytest.raises(TraceError, match="length is -2"):
         graphc.scan(lambda c, _: (c, c), 0.0, None, length=-2)
+
+
+def test_arguments_of_the_other_kind_of_derivative_are_refused() -> None:
+    graph = graphc.trace(lambda x: x * x, graphc.spec(()))
+    with pytest.raises(GradientError, match="wrt= names values of a Graph"):
+        graphc.grad(lambda x: x, wrt="x")
+    with pytest.raises(GradientError, match="of= names values"):
+        graphc.jvp(lambda x: x, (1.0,), (1.0,), of="y")
+    with pytest.raises(GradientError, match="argnums is for Python functions"):
+        graphc.grad(graph, argnums=1)
+    with pytest.raises(GradientError, match="primals is for Python functions"):
+        graphc.vjp(graph, 1.0)
+
+
+def test_a_pullback_keeps_the_arrays_it_was_made_at() -> None:
+    x = np.full(3, 2.0)
+    _, pull = graphc.vjp(lambda v: v * v, x)
+    x[:] = 0
+    np.testing.assert_array_equal(pull(np.ones(3))[0], [4, 4, 4])
+
+
+def test_a_zero_gradient_of_an_open_size_is_zero_at_infinity_too() -> None:
+    graph = graphc.trace(lambda x, y: graphc.sum(y), graphc.spec(("n",), "float64"), graphc.spec(("n",), "float64"))
+    zero = graphc.vjp(graph, wrt="x")
+    _, g = run(zero, np.array([np.inf, np.nan]), np.ones(2), np.float64(1))
+    np.testing.assert_array_equal(g, [0, 0])
