@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -50,7 +50,8 @@ def check_grad(
     derivatives up to the n-th are checked, each as the derivative of the one before. `key` draws another direction.
 
     The point must not be at a kink or at the border of what `f` is defined on. Raises AssertionError that names the
-    operand, the mode, the order, and both numbers; GradientError when finite differences cannot tell.
+    operand, the mode, the order, and both numbers; GradientError when finite differences cannot tell, as at a kink, and
+    when there is nothing to check.
     """
     modes = tuple(modes)
     if unknown := [m for m in modes if m not in MODES] or not modes:
@@ -64,6 +65,16 @@ def check_grad(
     graph = in_float64(graph)
     point = [_wide(a, v.type) for a, v in zip(flat, graph.inputs, strict=True)]
     names = _names(graph, wrt, groups)
+    for what, values in (
+        ("input", [v for v, n in zip(point, graph.input_names, strict=True) if n in names]),
+        ("result", [v for v in graph.outputs if _is_float(v)]),
+    ):
+        if not any(np.prod(v.shape) if isinstance(v, np.ndarray) else 1 for v in values):
+            given = graph.inputs if what == "input" else graph.outputs
+            raise GradientError(
+                f"check_grad has nothing to check: no {what} has floating point elements, they are "
+                f"({', '.join(str(v.type) for v in given)})"
+            )
     rng = np.random.default_rng(key)
     for level in range(1, order + 1):
         of = [n for n, v in zip(graph.output_names, graph.outputs, strict=True) if carries_gradient(v.type)]
@@ -92,6 +103,8 @@ def _check(case: _Case, modes: Sequence[str], rtol: float, atol: float, rng: np.
     atol *= max(1.0, float(sum(np.sum(np.abs(u)) for u in probe.weights)))
     everything = range(len(case.wrt))
     together = probe.values(everything)
+    if together.kink and together.error > atol + rtol * abs(together.value):
+        _cannot_tell(case, ", ".join(map(repr, case.wrt)), together)
     for mode in modes:
         found = probe.found(mode, everything)
         if abs(found - together.value) <= atol + rtol * abs(together.value):
@@ -155,17 +168,25 @@ def _compare(case: _Case, mode: str, name: str, found: float, expected: Slope, r
     difference = abs(found - expected.value)
     if difference <= allowed:
         return
-    what = f"the derivative of {', '.join(case.of)} with respect to {name!r}, in a random direction"
+    what = _what(case, repr(name))
     if not expected.error <= allowed:
-        raise GradientError(
-            f"check_grad cannot tell {what} (order {case.order}): finite differences do not settle, they give "
-            f"{expected.value:.12g} give or take {expected.error:.2g}; is the point at a kink or at the border of what "
-            "the function is defined on?"
-        )
+        _cannot_tell(case, repr(name), expected)
     relative = difference / max(abs(expected.value), 1e-300)
     raise AssertionError(
         f"{what} (order {case.order}), is {expected.value:.12g} by finite differences (give or take "
         f"{expected.error:.1g}), but {found:.12g} by {mode} mode: relative error {relative:.2g}, rtol {rtol:.2g}"
+    )
+
+
+def _what(case: _Case, names: str) -> str:
+    return f"the derivative of {', '.join(case.of)} with respect to {names}, in a random direction"
+
+
+def _cannot_tell(case: _Case, names: str, slope: Slope) -> NoReturn:
+    raise GradientError(
+        f"check_grad cannot tell {_what(case, names)} (order {case.order}): finite differences do not settle, they give "
+        f"{slope.value:.12g} give or take {slope.error:.2g}; is the point at a kink or at the border of what the "
+        "function is defined on?"
     )
 
 
@@ -186,10 +207,11 @@ def _size(x: np.ndarray) -> float:
 
 
 class Slope(NamedTuple):
-    """A derivative found from values, and how far it may be off."""
+    """A derivative found from values, and how far it may be off; whether the slopes to the two sides differ."""
 
     value: float
     error: float
+    kink: bool = False
 
 
 def slope_at_zero(f: Callable[[float], float], step: float = 0.02, shrink: float = 1.6, steps: int = 16) -> Slope:
@@ -218,9 +240,11 @@ def slope_at_zero(f: Callable[[float], float], step: float = 0.02, shrink: float
             error = max(abs(row[-1] - newer), abs(row[-1] - older))
             if error <= best.error:
                 best = Slope(row[-1], error)
-    # to both sides of a smooth point the slopes come together with the step; at a kink they stay apart
-    if bends[-1] > bends[-4] / 2 and bends[-1] > 1e-6 * abs(best.value):
-        return Slope(best.value, max(best.error, bends[-1]))
+    # to both sides of a smooth point the slopes come together with the step; at a kink they stay apart, by more than the
+    # rounding of the values makes of it
+    rounding = 1e-9 * (abs(above) + abs(below) + abs(middle))
+    if bends[-1] > bends[-4] / 2 and bends[-1] > 1e-6 * abs(best.value) + rounding:
+        return Slope(best.value, max(best.error, bends[-1]), kink=True)
     return best
 
 

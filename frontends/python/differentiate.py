@@ -63,8 +63,8 @@ def vjp(function: Any, *primals: Any, has_aux: bool = False, wrt: Names | None =
 
 def jvp(
     function: Any,
-    primals: Sequence[Any] = (),
-    tangents: Sequence[Any] = (),
+    primals: Sequence[Any] | None = None,
+    tangents: Sequence[Any] | None = None,
     has_aux: bool = False,
     *,
     wrt: Names | None = None,
@@ -80,8 +80,8 @@ def jvp(
 
 def hessian_vector_product(
     function: Any,
-    primals: Sequence[Any] = (),
-    tangents: Sequence[Any] = (),
+    primals: Sequence[Any] | None = None,
+    tangents: Sequence[Any] | None = None,
     *,
     wrt: Names | None = None,
     of: Any = None,

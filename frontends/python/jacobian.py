@@ -16,7 +16,7 @@ from graphc.autodiff.transforms import pushforward, zeros_like
 from graphc.errors import NotDifferentiableError
 from graphc.frontends.python.functions import value_of
 from graphc.frontends.python.trace import substituted
-from graphc.frontends.python.transforms import Call, deliver, matching, result_and_aux
+from graphc.frontends.python.transforms import Call, deliver, dressed, matching, result_and_aux
 from graphc.frontends.python.tree import Structure, unflatten
 from graphc.frontends.python.where import here
 from graphc.ir.dims import DimLike, product
@@ -82,8 +82,7 @@ def _jacobian(
         result = unflatten(structure, [_arguments(row, chosen, isinstance(argnums, Sequence)) for row in rows])
         return (result, unflatten(aux, found[count * len(wrt) :])) if has_aux else result
 
-    jacobian.__name__ = f"{name}_{getattr(function, '__name__', 'function')}"
-    return jacobian
+    return dressed(jacobian, function, name)
 
 
 def _arguments(leaves: Sequence[Any], chosen: Sequence[tuple[Sequence[int], Structure]], several: bool) -> Any:

@@ -6,11 +6,13 @@ graph while something is traced, and arrays outside of any trace.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from graphc.autodiff.prune import tidied
 from graphc.autodiff.reverse import carries_gradient, pullback
 from graphc.autodiff.transforms import pushforward, zeros_like
 from graphc.errors import NotDifferentiableError, TraceError
@@ -21,7 +23,7 @@ from graphc.frontends.python.trace import Body, argument_names, describe, substi
 from graphc.frontends.python.tracing import current
 from graphc.frontends.python.tree import Structure, flatten, leaves_with_paths, unflatten
 from graphc.frontends.python.where import here
-from graphc.ir.graph import Value, input_value
+from graphc.ir.graph import Graph, Value, input_value
 from graphc.ops.functions import full
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "Spread",
     "argument_value",
     "deliver",
+    "dressed",
     "grad",
     "hessian_vector_product",
     "jvp",
@@ -123,7 +126,40 @@ def argument_value(argument: Any) -> Value:
 
 def deliver(results: Sequence[Value]) -> list[Any]:
     """Values as tensors of the current trace; as arrays outside of any."""
-    return list(evaluate(results)) if current() is None else [Tensor(v) for v in results]
+    if current() is not None:
+        return [Tensor(v) for v in results]
+    return list(evaluate(tidied(Graph((), results)).outputs))  # a gradient leaves its loops twice
+
+
+def dressed(derived: Function, function: Function, prefix: str) -> Function:
+    """A function derived from another one with its signature, so that arguments have the names of its parameters."""
+    derived.__name__ = f"{prefix}_{getattr(function, '__name__', 'function')}"
+    derived.__wrapped__ = function  # type: ignore[attr-defined]  # what inspect.signature follows
+    return derived
+
+
+def _both_given(name: str, function: Function, primals: Any, tangents: Any) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Primals and tangents. Raises TraceError unless both are there and are tuples."""
+    what = getattr(function, "__name__", "the function")
+    shown = _parameters(function).split(", ")
+    usage = f"{name}({what}, ({', '.join(shown)},), ({', '.join(f't_{n}' for n in shown)},))"
+    for label, value in (("primals", primals), ("tangents", tangents)):
+        if value is None:
+            raise TraceError(f"{name} of {what} is given no {label}: call it as {usage}")
+        if not isinstance(value, list | tuple):
+            kind = "an array" if describe(value, label) is not None else f"a {type(value).__name__}"
+            raise TraceError(f"{name} of {what}: {label} is {kind}; a tuple is needed, one entry an argument: {usage}")
+    return primals, tangents
+
+
+def _parameters(function: Function) -> str:
+    """What the positional arguments of a function are called, for messages."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return "x"
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return ", ".join(p.name for p in parameters if p.kind in kinds) or "x"
 
 
 def value_and_grad(function: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Function:
@@ -154,8 +190,7 @@ def value_and_grad(function: Function, argnums: int | Sequence[int] = 0, has_aux
             at += len(leaves)
         return values, tuple(trees) if several else trees[0]
 
-    value_and_gradient.__name__ = f"value_and_grad_{getattr(function, '__name__', 'function')}"
-    return value_and_gradient
+    return dressed(value_and_gradient, function, "value_and_grad")
 
 
 def grad(function: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Function:
@@ -169,13 +204,17 @@ def grad(function: Function, argnums: int | Sequence[int] = 0, has_aux: bool = F
         value, result = both(*args, **kwargs)
         return (result, value[1]) if has_aux else result
 
-    gradient.__name__ = f"grad_{getattr(function, '__name__', 'function')}"
-    return gradient
+    return dressed(gradient, function, "grad")
 
 
 def vjp(function: Function, *primals: Any, has_aux: bool = False) -> Any:
     """`(function(*primals), pull)`: pull maps cotangents, arranged as the result, to a tuple of cotangents of the
-    arguments. With `has_aux` the function returns `(result, aux)`, and this `(result, pull, aux)`."""
+    arguments. With `has_aux` the function returns `(result, aux)`, and this `(result, pull, aux)`.
+
+    Raises TraceError when there are no primals."""
+    if not primals:
+        what = getattr(function, "__name__", "the function")
+        raise TraceError(f"vjp of {what} is given no primals: call it as vjp({what}, {_parameters(function)})")
     with here():
         call = Call(function, primals)
         call.keep_arguments()
@@ -200,11 +239,18 @@ def vjp(function: Function, *primals: Any, has_aux: bool = False) -> Any:
     return (value, pull, unflatten(aux, results[count:])) if has_aux else (value, pull)
 
 
-def jvp(function: Function, primals: Sequence[Any], tangents: Sequence[Any], has_aux: bool = False) -> Any:
+def jvp(
+    function: Function,
+    primals: Sequence[Any] | None = None,
+    tangents: Sequence[Any] | None = None,
+    has_aux: bool = False,
+) -> Any:
     """`(function(*primals), tangent)`: the derivative in the direction `tangents`, which are arranged as the primals.
 
     With `has_aux` the function returns `(result, aux)`, and this `(result, tangent, aux)`.
+    Raises TraceError when primals or tangents are missing, are no tuples, or do not fit each other.
     """
+    primals, tangents = _both_given("jvp", function, primals, tangents)
     with here():
         call = Call(function, primals)
         structure, count, aux = result_and_aux(call, has_aux)
@@ -219,11 +265,14 @@ def jvp(function: Function, primals: Sequence[Any], tangents: Sequence[Any], has
     return (value, tangent, unflatten(aux, results[count:-count])) if has_aux else (value, tangent)
 
 
-def hessian_vector_product(function: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
+def hessian_vector_product(
+    function: Function, primals: Sequence[Any] | None = None, tangents: Sequence[Any] | None = None
+) -> Any:
     """The derivative of the gradient of a scalar-valued function in the direction `tangents`: forward over reverse.
 
     A tuple arranged as the primals; a single tree when there is one primal.
     """
+    primals, tangents = _both_given("hessian_vector_product", function, primals, tangents)
     every = tuple(range(len(primals)))
     _, product = jvp(grad(function, argnums=every), primals, tangents)
     return product[0] if len(primals) == 1 else product

@@ -14,7 +14,7 @@ from graphc.errors import TraceError
 from graphc.frontends.python.functions import Array
 from graphc.frontends.python.trace import Body, Spec, argument_names, describe, substituted, subtrace
 from graphc.frontends.python.tracing import current
-from graphc.frontends.python.transforms import Spread, argument_value, deliver
+from graphc.frontends.python.transforms import Spread, argument_value, deliver, dressed
 from graphc.frontends.python.tree import Structure, flatten, leaves_with_paths, unflatten
 from graphc.frontends.python.where import here
 from graphc.ir.dims import DimLike
@@ -69,8 +69,7 @@ def vmap(
             ]
             return unflatten(body.results, deliver(placed))
 
-    vectorised.__name__ = f"vmap_{getattr(function, '__name__', 'function')}"
-    return vectorised
+    return dressed(vectorised, function, "vmap")
 
 
 def _applied(

@@ -202,7 +202,8 @@ def _until_all_are_done(node: Node, operands: tuple[Value, ...], batched: Flags,
     if len(node.types) > carries:
         raise GraphTypeError(
             "a loop whose number of turns differs from case to case cannot be batched when it stacks results of its "
-            f"turns: their lengths differ{describe_location(node)}; carry an array of fixed size instead"
+            f"turns: their lengths differ{describe_location(node)}. Where it is a gradient that stacks them, which needs "
+            "the values of every turn, give the while_loop a `bound=`; otherwise carry an array of fixed size instead"
         )
     trips, going, *rest = operands
     state_flags = (True,) * carries + batched[2 + carries :]

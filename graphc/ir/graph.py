@@ -41,10 +41,14 @@ __all__ = [
 
 
 class Value(NamedTuple):
-    """One result of a node."""
+    """One result of a node.
+
+    A plain pair, so that graphs are cheap; it has no operators (see `_OPERATORS`): `ops.add(a, b)`, not `a + b`.
+    """
 
     node: Node
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody wants of a value
+    __array_ufunc__ = None  # an array's operators ask the value's, which raise
 
     @property
     def type(self) -> Type:
@@ -83,6 +87,30 @@ class Value(NamedTuple):
     def __repr__(self) -> str:
         return f"<{self.node.op.name}#{self.index}: {self.type}>"
 
+
+#: operators by their methods' names, and the operations to write instead. A tuple has some of them, and would do what
+#: nobody wants of a value: `g + g` would be a tuple of four
+_OPERATORS = {
+    "add": ("+", "add"), "sub": ("-", "sub"), "mul": ("*", "mul"), "truediv": ("/", "div"),
+    "floordiv": ("//", "floordiv"), "mod": ("%", "mod"), "pow": ("**", "pow"), "matmul": ("@", "dot"),
+    "lt": ("<", "lt"), "le": ("<=", "le"), "gt": (">", "gt"), "ge": (">=", "ge"), "neg": ("-", "neg"),
+}  # fmt: skip
+
+
+def _no_operator(symbol: str, operation: str) -> Callable[..., Any]:
+    def refuse(self: Value, *others: object) -> Any:
+        operands = "x, y" if others else "x"
+        raise TypeError(
+            f"the value {self!r} of a graph has no operator {symbol}: write ops.{operation}({operands}), with "
+            "`from graphc import ops`"
+        )
+
+    return refuse
+
+
+for _method, (_symbol, _operation) in _OPERATORS.items():
+    for _side in ("", "r"):  # comparisons have no reflected methods of such names; nobody calls these
+        setattr(Value, f"__{_side}{_method}__", _no_operator(_symbol, _operation))
 
 #: makes a Value without the function that a NamedTuple puts before it
 _new_tuple = tuple.__new__

@@ -242,6 +242,10 @@ def evaluate(
                 )
             case "cast":
                 value = _held(_converted(args[0], e.dtype), e.dtype)
+            case "bitcast":
+                value = np.asarray(args[0]).astype(e.args[0].dtype.numpy).view(e.dtype.numpy).astype(_holder(e.dtype))
+            case "choose":  # both sides may be evaluated, so both must be right
+                value = np.where(args[0], args[1], args[2])
             case "select":
                 value = np.where(args[0], args[1], args[2])
                 bad = done[e.args[0]][1] | np.where(args[0], done[e.args[1]][1], done[e.args[2]][1])

@@ -13,6 +13,7 @@ Where an operation has a kink or a tie, its rule chooses what JAX and torch choo
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -34,11 +35,29 @@ def by_operand(*rules: Rule | None) -> Gradient:
     def gradient(node: Node, cotangents: tuple[Value | None, ...], wanted: tuple[bool, ...]) -> Sequence[Value | None]:
         (g,) = cotangents
         return [
-            rule(g, *node.inputs, node.outputs[0], **node.attrs) if rule is not None and want else None
-            for rule, want in zip(rules, wanted, strict=True)
+            _applied(rule, k, g, node) if rule is not None and want else None
+            for k, (rule, want) in enumerate(zip(rules, wanted, strict=True))
         ]
 
     return gradient
+
+
+def _applied(rule: Rule, k: int, g: Value | None, node: Node) -> Value | None:
+    """The rule's cotangent of operand k. Raises TypeError, naming the operation, for a rule that cannot be so called."""
+    given = (g, *node.inputs, node.outputs[0])
+    try:
+        return rule(*given, **node.attrs)
+    except TypeError as error:
+        try:
+            inspect.signature(rule).bind(*given, **node.attrs)
+        except TypeError as misfit:
+            names = ", ".join(["g", *(f"operand {n}" for n in range(len(node.inputs))), "result", *node.attrs])
+            raise TypeError(
+                f"{node.op.name}: the gradient rule of operand {k} takes {inspect.signature(rule)}, it is called with "
+                f"({names}): {misfit}"
+            ) from error
+        error.add_note(f"in the gradient rule of operand {k} of {node.op.name}")
+        raise
 
 
 def zero(node: Node, cotangents: tuple[Value | None, ...], wanted: tuple[bool, ...]) -> Sequence[Value | None]:
