@@ -68,6 +68,8 @@ SIMPLE = {
     "mul": lambda lib, a, b: a * lib.xp.tanh(b),
     "div": lambda lib, a, b: a / (1.5 + lib.xp.sin(b)),
     "matmul": lambda lib, a, b: lib.xp.tanh(a) @ lib.xp.tanh(b),
+    "vector": lambda lib, a, b: a + lib.xp.tanh(a)[0] @ lib.xp.tanh(b),
+    "dot": lambda lib, a, b: a * (lib.xp.tanh(a)[:, 1] @ lib.xp.tanh(b)[2]),
     "maximum": lambda lib, a, b: lib.xp.maximum(a, b + 0.1),
     "where": lambda lib, a, b: lib.xp.where(a > b, a, 2.0 * b),
     "power": lambda lib, a, b: (1.2 + lib.xp.sin(a)) ** lib.xp.cos(b),
@@ -137,14 +139,21 @@ def _while(lib: Library, step: Instruction, run: Any, a: Any) -> Any:
     return jax.lax.scan(turn, (np.int64(0), a), None, length=5)[0][1]
 
 
-def programs(depth: int) -> st.SearchStrategy[tuple[Instruction, ...]]:
-    places = st.tuples(st.integers(0, 30), st.integers(0, 30))
-    simple = st.builds(Instruction, st.sampled_from(sorted(SIMPLE)), places)
-    if depth == 0:
-        return st.lists(simple, min_size=1, max_size=3).map(tuple)
-    body = programs(depth - 1)
-    nested = st.builds(Instruction, st.sampled_from(["cond", "scan", "backwards", "fori", "while"]), places, body, body)
-    return st.lists(st.one_of(simple, simple, nested), min_size=2, max_size=6).map(tuple)
+@st.composite
+def programs(draw: st.DrawFn, depth: int) -> tuple[Instruction, ...]:
+    return _program(draw, depth)
+
+
+def _program(draw: st.DrawFn, depth: int) -> tuple[Instruction, ...]:
+    """Drawn step by step: a strategy of strategies would run into hypothesis' limit on their depth, and give nothing."""
+    steps = []
+    for _ in range(draw(st.integers(2, 4) if depth else st.integers(1, 2))):
+        nested = depth > 0 and draw(st.sampled_from([False, False, True]))
+        name = draw(st.sampled_from(["cond", "scan", "backwards", "fori", "while"] if nested else sorted(SIMPLE)))
+        places = draw(st.integers(0, 30)), draw(st.integers(0, 30))
+        body = _program(draw, depth - 1) if nested else ()
+        steps.append(Instruction(name, places, body, _program(draw, depth - 1) if name == "cond" else ()))
+    return tuple(steps)
 
 
 OURS = Library(graphc, graphc)
@@ -170,6 +179,27 @@ def test_the_gradient_of_a_random_program_is_jaxs(program: tuple[Instruction, ..
     np.testing.assert_allclose(found_value, value, rtol=1e-10, atol=1e-10)
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, np.asarray(theirs), rtol=1e-10, atol=1e-10)
+
+
+@settings(max_examples=max(8, EXAMPLES // 4), deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(programs(1), st.integers(0, 2**32 - 1))
+def test_forward_mode_of_a_random_program_is_jaxs(program: tuple[Instruction, ...], seed: int) -> None:
+    """Tangents, and forward over reverse."""
+    x, y, u, v = np.random.default_rng(seed).standard_normal((4, SIZE, SIZE))
+    (_, theirs), (_, ours) = (
+        library.jvp(lambda a, b, lib=lib: execute(lib, program, [a, b]), (x, y), (u, v))
+        for library, lib in ((jax, THEIRS), (graphc, OURS))
+    )
+    _close(ours, theirs)
+    _, expected = jax.jvp(jax.grad(loss(THEIRS, program), argnums=(0, 1)), (x, y), (u, v))
+    for found, wanted in zip(graphc.hessian_vector_product(loss(OURS, program), (x, y), (u, v)), expected, strict=True):
+        _close(found, wanted)
+
+
+def _close(ours: Any, theirs: Any) -> None:
+    """Equal to 1e-10 of the largest element: second derivatives of nested loops can be large, and cancel."""
+    theirs = np.asarray(theirs)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-10 * max(1.0, float(np.max(np.abs(theirs)))))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
