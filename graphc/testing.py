@@ -20,10 +20,10 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from graphc.autodiff.reverse import carries_gradient
-from graphc.autodiff.transforms import Names, jvp, vjp
+from graphc.autodiff.transforms import Names, jvp, not_linear, vjp
 from graphc.errors import GradientError
 from graphc.ir.dtypes import DType, dtype_of
-from graphc.ir.graph import Graph, Literal, Node, Value, make, rebuild
+from graphc.ir.graph import Graph, Literal, Node, Value, describe_location, make, rebuild
 from graphc.ir.interpret import run
 from graphc.ir.types import OptionalType, SequenceType, TensorType, Type
 
@@ -110,7 +110,8 @@ def _check(case: _Case, modes: Sequence[str], rtol: float, atol: float, rng: np.
         if abs(found - together.value) <= atol + rtol * abs(together.value):
             continue
         for k, name in enumerate(case.wrt):
-            _compare(case, mode, name, probe.found(mode, [k]), probe.values([k]), rtol, atol)
+            note = probe.linearity(k) if mode == "reverse" else ""
+            _compare(case, mode, name, probe.found(mode, [k]), probe.values([k]), rtol, atol, note)
 
 
 class _Probe:
@@ -145,14 +146,26 @@ class _Probe:
         tangents = [v if k in chosen else np.zeros_like(v) for k, v in enumerate(self.directions)]
         return _dot(self.weights, run(self._pushed, *self.case.point, *tangents)[len(self.case.graph.outputs) :])
 
+    def linearity(self, k: int) -> str:
+        """What to say of operand k when twice the cotangents do not give twice the gradient; else nothing."""
+        twice = self._pulled([2 * u for u in self.weights])[k]
+        if np.allclose(twice, 2 * self._cotangents[k], rtol=1e-9, equal_nan=True):
+            return ""
+        node = not_linear(self.case.graph.outputs, [self.case.graph.inputs[n] for n in self.places])
+        whose = f": look at the rule of {node.op.name}{describe_location(node)}" if node is not None else ""
+        return f"; the gradient is not linear in the cotangent, as every rule must be{whose}"
+
     def _run(self, point: Sequence[Any]) -> list[np.ndarray]:
         results = run(self.case.graph, *point)
         return [results[k] for k in self.kept]
 
     @cached_property
     def _cotangents(self) -> tuple[np.ndarray, ...]:
+        return self._pulled(self.weights)
+
+    def _pulled(self, weights: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         pulled = vjp(self.case.graph, self.case.wrt, self.case.of)
-        found = run(pulled, *self.case.point, *self.weights)[len(self.case.graph.outputs) :]
+        found = run(pulled, *self.case.point, *weights)[len(self.case.graph.outputs) :]
         for name, g, v in zip(self.case.wrt, found, self.directions, strict=True):
             if g.shape != v.shape:
                 raise AssertionError(f"{name!r} has the shape {list(v.shape)}, its gradient {list(g.shape)}")
@@ -163,7 +176,9 @@ class _Probe:
         return jvp(self.case.graph, self.case.wrt, self.case.of)
 
 
-def _compare(case: _Case, mode: str, name: str, found: float, expected: Slope, rtol: float, atol: float) -> None:
+def _compare(
+    case: _Case, mode: str, name: str, found: float, expected: Slope, rtol: float, atol: float, note: str
+) -> None:
     allowed = atol + rtol * abs(expected.value)
     difference = abs(found - expected.value)
     if difference <= allowed:
@@ -174,7 +189,7 @@ def _compare(case: _Case, mode: str, name: str, found: float, expected: Slope, r
     relative = difference / max(abs(expected.value), 1e-300)
     raise AssertionError(
         f"{what} (order {case.order}), is {expected.value:.12g} by finite differences (give or take "
-        f"{expected.error:.1g}), but {found:.12g} by {mode} mode: relative error {relative:.2g}, rtol {rtol:.2g}"
+        f"{expected.error:.1g}), but {found:.12g} by {mode} mode: relative error {relative:.2g}, rtol {rtol:.2g}{note}"
     )
 
 

@@ -20,7 +20,17 @@ from graphc.ir.graph import Graph, Node, Value, describe_location, input_value, 
 from graphc.ir.text import value_names
 from graphc.ops.functions import full
 
-__all__ = ["Names", "grad", "hessian_vector_product", "jvp", "pushforward", "value_and_grad", "vjp", "zeros_like"]
+__all__ = [
+    "Names",
+    "grad",
+    "hessian_vector_product",
+    "jvp",
+    "not_linear",
+    "pushforward",
+    "value_and_grad",
+    "vjp",
+    "zeros_like",
+]
 
 #: one value or several, each by name or itself
 Names: TypeAlias = "str | Value | Sequence[str | Value]"
@@ -226,7 +236,7 @@ def _why_not_connected(label: str, v: Value, name: str, loss: Value) -> str:
 
 def _why_not_linear(outputs: Sequence[Value], wrt: Sequence[Value], found: Sequence[Value]) -> str:
     """Which operation's gradient is to blame, or where the probe stays when none is by itself."""
-    node = _not_linear(outputs, wrt)
+    node = not_linear(outputs, wrt)
     if node is not None:
         rule = (
             "its rule (see custom_vjp)" if node.op.name == "custom_vjp" else "the rule in its entry (OpSpec.gradient)"
@@ -243,12 +253,12 @@ def _why_not_linear(outputs: Sequence[Value], wrt: Sequence[Value], found: Seque
     )
 
 
-def _not_linear(outputs: Sequence[Value], wrt: Sequence[Value]) -> Node | None:
+def not_linear(outputs: Sequence[Value], wrt: Sequence[Value]) -> Node | None:
     """The first node on the way, also in bodies, whose gradient alone is not linear in the cotangent."""
     for node in active_nodes(outputs, wrt):
         inner = node.bodies if node.op.name != "custom_vjp" else ()
         for body in inner:
-            if found := _not_linear(body.outputs, [v for v in body.inputs if carries_gradient(v.type)]):
+            if found := not_linear(body.outputs, [v for v in body.inputs if carries_gradient(v.type)]):
                 return found
         if not inner and not _is_linear(node):
             return node

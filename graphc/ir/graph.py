@@ -48,7 +48,6 @@ class Value(NamedTuple):
 
     node: Node
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody wants of a value
-    __array_ufunc__ = None  # an array's operators ask the value's, which raise
 
     @property
     def type(self) -> Type:
@@ -111,6 +110,7 @@ def _no_operator(symbol: str, operation: str) -> Callable[..., Any]:
 for _method, (_symbol, _operation) in _OPERATORS.items():
     for _side in ("", "r"):  # comparisons have no reflected methods of such names; nobody calls these
         setattr(Value, f"__{_side}{_method}__", _no_operator(_symbol, _operation))
+setattr(Value, "__array_ufunc__", None)  # noqa: B010  (an array's operators ask the value's, which raise)
 
 #: makes a Value without the function that a NamedTuple puts before it
 _new_tuple = tuple.__new__
