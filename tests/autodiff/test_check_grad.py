@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import graphc
 from graphc import ops
 from graphc.errors import GradientError
 from graphc.frontends.python.tensor import Tensor
@@ -153,3 +154,18 @@ def test_steps_that_leave_the_domain_do_not_count() -> None:
         slope = slope_at_zero(lambda t: float(np.sqrt(t + 1e-3)))
     assert abs(slope.value - 0.5 / np.sqrt(1e-3)) < 1e-6
     assert slope_at_zero(lambda t: float("nan")).error == np.inf
+
+
+@pytest.mark.parametrize("point", [np.zeros(3), np.array([1.0, 0.0, 2.0])])
+def test_it_cannot_tell_at_a_kink_even_where_the_numbers_agree(point: np.ndarray) -> None:
+    """Central differences of abs at 0 are 0, which its gradient is too."""
+    with pytest.raises(GradientError, match="cannot tell"):
+        check_grad(lambda x: graphc.sum(abs(x)), point)
+
+
+@pytest.mark.parametrize(
+    ("f", "point"), [(lambda x: x + 1, np.arange(3)), (lambda x: x > 1.0, np.ones(3)), (lambda x: x, np.zeros(0))]
+)
+def test_nothing_to_check_is_an_error(f: Any, point: np.ndarray) -> None:
+    with pytest.raises(GradientError, match="nothing to check"):
+        check_grad(f, point)

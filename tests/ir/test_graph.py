@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from graphc import ops
-from graphc.ir.graph import constant, input_value, make
+from graphc.ir.graph import Value, constant, input_value, make
 from graphc.ir.types import tensor
 from graphc.ops.spec import Kind, OpSpec
 
@@ -36,3 +38,20 @@ def test_small_constants_are_equal_by_content_and_keep_it() -> None:
     assert first.literal is not None
     assert first.literal.tolist() == [0, 1, 2]
     assert first != constant(array)
+
+
+@pytest.mark.parametrize(
+    ("operator", "message"),
+    [
+        (lambda v: v + v, r"no operator \+: write ops\.add\(x, y\)"),
+        (lambda v: 2 * v, r"write ops\.mul"),
+        (lambda v: v > v, r"write ops\.gt"),
+        (lambda v: v / 2.0, r"write ops\.div"),
+        (lambda v: np.ones(3) * v, r"write ops\.mul"),
+        (lambda v: -v, r"write ops\.neg\(x\)"),
+        (lambda v: v @ v, r"write ops\.dot"),
+    ],
+)
+def test_a_value_has_no_operators_of_a_tuple(operator: Callable[[Value], object], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        operator(input_value("x", tensor("float32", 3)))

@@ -105,3 +105,30 @@ def test_integers_wrap_around() -> None:
 def test_parameters_and_earlier_results() -> None:
     e = s.param(1) * 2 + s.cast(s.temp(0, F32), "int64")
     assert int(evaluate(e, params=[5, 7], temps={0: np.float32(3.0)})) == 17
+
+
+def test_every_scalar_operation_is_known_to_evaluate() -> None:
+    x, flag = s.const(0.5, F32), s.scalar("gt", s.const(1.0, F32), s.const(0.5, F32))
+    whole = s.const(2, dtype_of("int32"))
+    made = [s._make(name, (x,), F32, None) for name in s._UNARY - {"not"}]  # not simplified away
+    made += [s._make(name, (x, x), F32, None) for name in s._ARITHMETIC]
+    made += [s._make(name, (whole, whole), whole.dtype, None) for name in s._LOGIC]
+    made += [s._make("not", (whole,), whole.dtype, None)]
+    made += [s._make(name, (x, x), flag.dtype, None) for name in s.COMPARISONS]
+    made += [s._make(name, (x,), flag.dtype, None) for name in s._PREDICATES]
+    made += [s._make(name, (flag, x, s.const(3.0, F32)), F32, None) for name in ("select", "choose")]
+    made += [s.bitcast(x, "int32"), s.cast(x, "int32")]
+    for e in made:
+        evaluate(e)
+    assert evaluate(s.choose(flag, x, s.const(3.0, F32))) == 0.5
+    assert evaluate(s.bitcast(x, "int32")) == np.float32(0.5).view(np.int32)
+
+
+def test_both_sides_of_a_choice_must_be_right() -> None:
+    """As a target may evaluate them; of a selection only the chosen one."""
+    flag = s.scalar("gt", s.const(1.0, F32), s.const(0.5, F32))
+    outside = s.load(0, s.const(7, dtype_of("int64")), F32)
+    buffers = [np.zeros(3, np.float32)]
+    assert evaluate(s._make("select", (flag, s.const(2.0, F32), outside), F32, None), buffers=buffers) == 2
+    with pytest.raises(IndexError):
+        evaluate(s._make("choose", (flag, s.const(2.0, F32), outside), F32, None), buffers=buffers)

@@ -22,7 +22,7 @@ from graphc.ir.interpret import run
 from graphc.ir.types import TensorType, tensor
 from graphc.ops import REGISTRY, Kind, OpSpec
 from graphc.ops.functions import clip
-from graphc.ops.gradient import zero
+from graphc.ops.gradient import by_operand, zero
 from graphc.ops.shapes import slice_bounds
 from graphc.testing import check_grad, in_float64
 
@@ -494,3 +494,12 @@ def test_the_derivative_of_an_extreme_that_is_nan_is_nan(op: Any) -> None:
     graph = vjp(Graph([x], [op(x, axes=(1,))]))
     _, g = run(graph, np.array([[1.0, nan, 3.0], [1.0, 1.0, 1.0]]), np.ones(2))
     np.testing.assert_allclose(g, [[nan] * 3, [1 / 3] * 3])
+
+
+def test_a_rule_with_too_few_parameters_is_named() -> None:
+    x = input_value("x", tensor("float64", 3))
+    gradient = by_operand(lambda g, x: g)
+    with pytest.raises(
+        TypeError, match=r"sin: the gradient rule of operand 0 takes \(g, x\), .*\(g, operand 0, result\)"
+    ):
+        gradient(ops.sin(x).node, (x,), (True,))

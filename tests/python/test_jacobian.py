@@ -184,3 +184,48 @@ def test_tangents_must_fit() -> None:
     _, push = graphc.linearize(function, X)
     with pytest.raises(TraceError, match=r"the tangent of function.* is float64\[2\]; float64\[3\] is needed"):
         push(np.ones(2))
+
+
+def summed(w: Any, x: Any) -> Any:
+    return total(np.tanh(x @ w))
+
+
+@pytest.mark.parametrize(
+    "derived",
+    [graphc.grad, graphc.value_and_grad, graphc.jacrev, graphc.jacfwd, graphc.hessian,
+     lambda f: graphc.vmap(graphc.grad(f), in_axes=None, axis_size=2)],
+)  # fmt: skip
+def test_derived_functions_keep_the_names_of_parameters(derived: Any) -> None:
+    assert graphc.trace(derived(summed), graphc.spec((3, 3)), graphc.spec((5, 3))).input_names == ("w", "x")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda w, x: graphc.hessian_vector_product(summed)(w, x),
+            r"no primals: .*\(summed, \(w, x,\), \(t_w, t_x,\)\)",
+        ),
+        (lambda w, x: graphc.vjp(summed), r"no primals: call it as vjp\(summed, w, x\)"),
+        (lambda w, x: graphc.jvp(summed, (w, x)), r"jvp of summed is given no tangents"),
+        (lambda w, x: graphc.jvp(summed, (w, x), w), r"tangents is an array; a tuple is needed"),
+        (lambda w, x: graphc.hessian_vector_product(summed, w, w), r"primals is an array; a tuple is needed"),
+    ],
+)
+def test_missing_primals_and_tangents_are_named(call: Any, message: str) -> None:
+    with pytest.raises(TraceError, match=message):
+        call(np.ones((3, 3)), np.ones((5, 3)))
+
+
+def test_an_eager_gradient_runs_its_loop_once() -> None:
+    """The forward loop and one backwards: the loop that the value reads is the one whose turns the gradient keeps."""
+    w = np.random.default_rng(0).standard_normal((3, 3))
+    from graphc.ir import interpret
+
+    seen: list[str] = []
+    token = interpret._hook.set(lambda node, operands, results: seen.append(node.op.name))
+    try:
+        graphc.value_and_grad(lambda w: total(graphc.scan(lambda h, x: (np.tanh(h @ w), h), w[0], w)[0]))(w)
+    finally:
+        interpret._hook.reset(token)
+    assert seen.count("scan") == 2

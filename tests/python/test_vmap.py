@@ -15,7 +15,7 @@ import graphc
 from graphc import add, less, matmul, sin, take, tanh
 from graphc import multiply as mul
 from graphc import sum as total
-from graphc.errors import TraceError
+from graphc.errors import GraphTypeError, TraceError
 from graphc.ir.graph import Graph
 from graphc.ir.interpret import run
 
@@ -316,3 +316,14 @@ def test_imported_models(tmp_path: Path) -> None:
 def test_errors(call: Callable[[], Any], message: str) -> None:
     with pytest.raises(TraceError, match=message):
         call()
+
+
+def test_the_gradient_of_loops_of_different_lengths_asks_for_a_bound() -> None:
+    def grown(x: Any, **bound: int) -> Any:
+        return total(graphc.while_loop(lambda c: total(c) < 10, lambda c: c * 2 + 1, x, **bound))
+
+    rows = np.random.default_rng(0).standard_normal((4, 3))
+    with pytest.raises(GraphTypeError, match="give the while_loop a `bound=`"):
+        graphc.vmap(graphc.grad(grown))(rows)
+    found = graphc.vmap(graphc.grad(lambda x: grown(x, bound=8)))(rows)
+    np.testing.assert_allclose(found, [graphc.grad(grown)(row) for row in rows])
