@@ -182,7 +182,7 @@ def test_the_gradient_of_a_random_program_is_jaxs(program: tuple[Instruction, ..
 
 
 @settings(max_examples=max(8, EXAMPLES // 4), deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(programs(1), st.integers(0, 2**32 - 1))
+@given(programs(2), st.integers(0, 2**32 - 1))
 def test_forward_mode_of_a_random_program_is_jaxs(program: tuple[Instruction, ...], seed: int) -> None:
     """Tangents, and forward over reverse."""
     x, y, u, v = np.random.default_rng(seed).standard_normal((4, SIZE, SIZE))
