@@ -66,6 +66,8 @@ native = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=Tru
 def take_part(team, thread, scratch):
     """A thread's work in a phase: its own share, then whatever others have left of theirs."""
     width = load_relaxed(team, WIDTH)
+    if thread >= width:  # woken late, for a phase that is over: the one that is open now wants fewer threads
+        return
     for i in range(width):
         owner = thread + i if thread + i < width else thread + i - width
         word = THREADS + LINE * owner
