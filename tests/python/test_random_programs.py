@@ -115,7 +115,7 @@ def apply(lib: Library, step: Instruction, values: list[Any], a: Any, b: Any) ->
             last, rows = lib.control.scan(back, a, b, reverse=True)
             return last + rows
         case "fori":
-            return lib.control.fori_loop(0, 3, lambda i, x: run(step.body, x * (0.5 + 0.1 * i)), a)
+            return lib.control.fori_loop(0, 3, lambda i, x: run(step.body, x * (0.5 + np.float64(0.1) * i)), a)
         case _:  # a loop that ends by itself, written as a scan where the library needs one
             return _while(lib, step, run, a)
 
