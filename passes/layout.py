@@ -30,6 +30,7 @@ from graphc.ir.trace import record, refuse
 from graphc.ir.types import TensorType
 from graphc.kernels.contraction import ConvProblem, GemmProblem, schedule
 from graphc.kernels.machine import Machine
+from graphc.kernels.winograd import worthwhile
 from graphc.ops.spec import Kind
 from graphc.passes.blocked import TRANSFERS, Blocked, to_blocks, to_plain
 from graphc.passes.match import uniform
@@ -49,9 +50,12 @@ WORTHWHILE = 1.4
 MERGED_ELEMENTS = 40
 
 
-def block_layout(graph: Graph, machine: Machine, threads: int) -> Graph:
-    """The graph with blocked activations and packed weights; all shapes must be known."""
-    return deep(lambda g: _Layout(g, machine, threads, spread=True).run())(graph)
+def block_layout(graph: Graph, machine: Machine, threads: int, filtering: bool = True) -> Graph:
+    """The graph with blocked activations and packed weights; all shapes must be known.
+
+    `filtering` allows minimal filtering (Winograd's algorithm), which rounds otherwise than the sum it replaces.
+    """
+    return deep(lambda g: _Layout(g, machine, threads, spread=True, filtering=filtering).run())(graph)
 
 
 def pack_only(graph: Graph, machine: Machine, threads: int) -> Graph:
@@ -62,8 +66,9 @@ def pack_only(graph: Graph, machine: Machine, threads: int) -> Graph:
 class _Layout:
     """One walk. `plain` and `blocked` hold the forms of the old graph's values."""
 
-    def __init__(self, graph: Graph, machine: Machine, threads: int, spread: bool) -> None:
-        self.graph, self.machine, self.threads, self.spread = graph, machine, threads, spread
+    def __init__(self, graph: Graph, machine: Machine, threads: int, spread: bool, filtering: bool = False) -> None:
+        self.graph, self.machine, self.threads = graph, machine, threads
+        self.spread, self.filtering = spread, filtering
         self.plain_forms: dict[Value, Value] = {}
         self.blocked_forms: dict[Value, Blocked] = {}
 
@@ -212,9 +217,17 @@ class _Layout:
             kernel=(kh, kw), stride=strides, dilation=dilation, groups=groups, block=size, dtype=image.dtype.name,
             pads=(padding[0][0], padding[1][0], padding[0][1], padding[1][1]),
         )  # fmt: skip
-        columns = schedule(problem, self.machine, self.threads).variant.columns
-        packed = ops.pack_conv_weights(w, block=size, columns=columns, groups=groups)
+        direct = schedule(problem, self.machine, self.threads)
         lanes = self.machine.isa.lanes(image.dtype.itemsize)
+        found = worthwhile(problem, direct, self.machine, self.threads) if self.filtering and _is_known(w) else None
+        if found is not None:
+            tile, columns = found.variant.tile, found.variant.product.columns
+            packed = ops.pack_winograd_weights(w, tile=tile, block=size, columns=columns, groups=groups)
+            filtered: Value = ops.conv_winograd(
+                image, packed, kernel=(kh, kw), tile=tile, padding=padding, filters=filters, lanes=lanes
+            )
+            return filtered
+        packed = ops.pack_conv_weights(w, block=size, columns=direct.variant.columns, groups=groups)
         result: Value = ops.conv_blocked(
             image, packed, strides=strides, padding=padding, dilation=dilation, filters=filters, lanes=lanes
         )
@@ -377,6 +390,11 @@ class _Layout:
 def _window(node: Node) -> tuple[Any, Any, Any, int]:
     a = node.attrs
     return a["strides"], a["padding"], a["dilation"], a.get("groups", 1)
+
+
+def _is_known(w: Value) -> bool:
+    """Whether weights are constant, so that bringing them to the points of a filtering costs nothing at run time."""
+    return w.literal is not None or (w.node.op.name == "broadcast_to" and w.node.inputs[0].literal is not None)
 
 
 def _apart(w: Value, form: Blocked) -> Value:

@@ -88,8 +88,10 @@ NEEDED = ("calls", "decompose", "layout", "pack")
 
 
 def _layout(options: Options, machine: Machine, threads: int) -> Callable[[Graph], Graph]:
-    arrange = block_layout if options.level >= 2 and "blocking" not in options.disable else pack_only
-    return lambda g: arrange(g, machine, threads)
+    if options.level < 2 or "blocking" in options.disable:
+        return lambda g: pack_only(g, machine, threads)
+    filtering = options.precision != "strict" and "winograd" not in options.disable
+    return lambda g: block_layout(g, machine, threads, filtering)
 
 
 def _simplify(graph: Graph, options: Options) -> Graph:
@@ -139,6 +141,7 @@ def _chosen(options: Options, passes: list[tuple[int, Pass]]) -> list[Pass]:
         "clean",
         "clean-layout",
         "hoist",
+        "winograd",
     }
     for name in options.disable:
         if name in NEEDED:

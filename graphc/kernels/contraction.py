@@ -27,7 +27,8 @@ from graphc.kernels.machine import Machine
 
 __all__ = [
     "SLOTS", "ContractionVariant", "ConvProblem", "GemmProblem", "Schedule", "aligned", "arguments", "from_blocked",
-    "offset_table", "pack_matrix", "pack_weights", "packed_matrix_shape", "packed_weights_shape", "schedule",
+    "offset_table", "pack_matrix", "pack_weights", "packed_matrix_shape", "packed_weights_shape", "register_tiles",
+    "schedule",
     "to_blocked",
 ]  # fmt: skip
 
@@ -254,7 +255,7 @@ def schedule(
         mode, partial = ("rows" if problem.step_stride == 1 else "strided"), problem.n % lanes != 0
     else:
         mode, partial = ("rows" if problem.pointwise else "table"), False
-    tiles = [t for t in _tiles(machine) if rows in (None, t[0]) and vectors in (None, t[1])]
+    tiles = [t for t in register_tiles(machine) if rows in (None, t[0]) and vectors in (None, t[1])]
     if rows is not None and vectors is not None:
         tiles = [(rows, vectors)]
     tile = min(tiles, key=lambda t: _cycles(problem, machine, t, lanes))
@@ -263,7 +264,7 @@ def schedule(
     return _deal(problem, machine, variant, max(1, threads))
 
 
-def _tiles(machine: Machine) -> Iterator[tuple[int, int]]:
+def register_tiles(machine: Machine) -> Iterator[tuple[int, int]]:
     """Tiles (rows, vectors): accumulators in three quarters of the registers, two left beside the vectors of a step."""
     registers = machine.isa.registers
     for vectors in (2, 3, 4, 1):

@@ -31,7 +31,7 @@ from graphc.kernels.machine import host_machine
 from graphc.kernels.program import Placed
 from graphc.ops.spec import Layout
 
-__all__ = ["ContractionKernel", "conv_problem", "names_of"]
+__all__ = ["ContractionKernel", "blocked_image", "conv_problem", "names_of", "zeros"]
 
 #: columns from which a left operand whose steps lie apart (a transposed matrix) is copied first: every panel of columns
 #: reads it again, and a step a cache line, at strides that meet in few sets of the cache, halves the speed
@@ -68,16 +68,16 @@ def lower_contraction(builder: ProgramBuilder, node: Node, operands: list[Placed
     columns = w.shape[-1]
     plan = schedule(problem, host_machine(), builder.threads, vectors=columns // host_machine().isa.lanes(itemsize))
     slots = arguments(problem, plan)
-    table, zeros = Operand(x.buffer), Operand(x.buffer)
+    table, nothing = Operand(x.buffer), Operand(x.buffer)
     if plan.variant.mode == "table":
         assert isinstance(problem, ConvProblem)
         table = builder.constant(_table(problem, plan.variant)).operand
-        zeros = builder.constant(_zeros(problem.dtype)).operand
+        nothing = builder.constant(zeros(problem.dtype)).operand
     slots["x_batch"] = x.strides[0] if isinstance(problem, ConvProblem) else slots["x_batch"]
     builder.emit(
         Launch(
             ContractionKernel(plan.variant, epilogue),
-            (x.operand, w.operand, table, zeros, *(p.operand for p in placed)),
+            (x.operand, w.operand, table, nothing, *(p.operand for p in placed)),
             len(results),
             (*(slots[name] for name in SLOTS[4:]), *integers),
             plan.tasks,
@@ -128,13 +128,17 @@ def conv_problem(x: Sequence[int], w: Sequence[int], attrs: Mapping[str, Any], d
     )
 
 
-def _convolution(builder: ProgramBuilder, anchor: Node, x: Placed, w: Placed) -> tuple[Problem, Axes, Placed, Placed]:
-    image = Layout.dense(x.shape[1:])
+def blocked_image(builder: ProgramBuilder, x: Placed) -> Placed:
+    """Blocked images, each dense in itself; they may lie apart."""
     if not Layout(0, x.shape[1:], x.strides[1:]).is_dense:
-        x = builder.dense(x)
-    else:  # images may lie apart; extents of 1 make strides meaningless
-        x = Placed(x.buffer, x.dtype, Layout(x.layout.offset, x.shape, (x.strides[0], *image.strides)))
-    w = builder.dense(w)
+        return builder.dense(x)
+    # extents of 1 make strides meaningless
+    image = Layout.dense(x.shape[1:])
+    return Placed(x.buffer, x.dtype, Layout(x.layout.offset, x.shape, (x.strides[0], *image.strides)))
+
+
+def _convolution(builder: ProgramBuilder, anchor: Node, x: Placed, w: Placed) -> tuple[Problem, Axes, Placed, Placed]:
+    x, w = blocked_image(builder, x), builder.dense(w)
     problem = conv_problem(x.shape, w.shape, anchor.attrs, x.dtype.name)
     axes = Axes(
         anchor.outputs[0].tensor.static_shape,
@@ -152,7 +156,8 @@ def _table(problem: ConvProblem, variant: ContractionVariant) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def _zeros(dtype: str) -> np.ndarray:
+def zeros(dtype: str) -> np.ndarray:
+    """A little area of zeros, for kernels to read where there is padding."""
     return np.zeros(64, dtype)
 
 

@@ -6,7 +6,7 @@ Schedules are chosen from these numbers alone, so that a schedule for another ma
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -52,6 +52,10 @@ ISAS = {
 }
 
 
+#: processors, in LLVM's names, that issue a 512-bit operation as two of 256 bits
+HALF_WIDE = ("znver4",)
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """An instruction set and the bytes of the caches that one core has to itself."""
@@ -59,6 +63,8 @@ class Machine:
     isa: Isa
     l1_bytes: int = 32 << 10
     l2_bytes: int = 512 << 10
+    #: bytes a cycle that one core reads from beyond L2 when it asks ahead: a cautious number for today's machines
+    stream_bytes_per_cycle: float = 8.0
 
 
 @lru_cache(maxsize=1)
@@ -82,6 +88,8 @@ def _host_isa() -> Isa:
 
     features = llvm.get_host_cpu_features()
     if features.get("avx512f") and features.get("avx512vl"):
+        if llvm.get_host_cpu_name() in HALF_WIDE:
+            return replace(ISAS["avx512"], fma_per_cycle=1)
         return ISAS["avx512"]
     if features.get("avx2") and features.get("fma"):
         return ISAS["avx2"]

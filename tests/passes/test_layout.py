@@ -52,8 +52,8 @@ def image(c: int = 16, h: int = 6, w: int = 5, dtype: str = "float32") -> Value:
     return input_value("x", tensor(dtype, 2, c, h, w))
 
 
-def arranged(graph: Graph, machine: Machine = AVX2) -> Graph:
-    return simplify(fold(block_layout(simplify(fold(decompose(graph))), machine, 2)))
+def arranged(graph: Graph, machine: Machine = AVX2, filtering: bool = True) -> Graph:
+    return simplify(fold(block_layout(simplify(fold(decompose(graph))), machine, 2, filtering)))
 
 
 def conversions(graph: Graph) -> tuple[int, int]:
@@ -97,10 +97,32 @@ def test_few_filters_share_a_row_of_pixels(
     x = image(16, h=6, w=133)
     y = conv(x, filters, kernel=7, stride=stride)
     graph = Graph([x], [ops.sigmoid(ops.add(y, channels(y)))])
-    after = arranged(graph, machine)
+    after = arranged(graph, machine, filtering=False)
     (found,) = [n for n in after.nodes if n.op.name == "conv_blocked"]
     assert (found.attrs["strides"][1] > stride) == (2 * filters <= machine.isa.lanes(4))
     agree(graph, after)
+
+
+@MACHINES
+def test_minimal_filtering_is_for_constant_weights_stride_1_and_whole_blocks(
+    machine: Machine, agree: Callable[..., None]
+) -> None:
+    def names(y: Value, inputs: list[Value], filtering: bool = True) -> set[str]:
+        graph = Graph(inputs, [y])
+        after = arranged(graph, machine, filtering)
+        agree(graph, after, rtol=1e-4)
+        return {n.op.name for n in after.nodes if n.op.name in ("conv_winograd", "conv_blocked")}
+
+    x = image(64, h=20, w=21)
+    assert names(conv(x, 32), [x]) == {"conv_winograd"}
+    assert names(conv(x, 64, groups=2), [x]) == {"conv_winograd"}
+    assert names(conv(x, 32), [x], filtering=False) == {"conv_blocked"}
+    assert names(conv(x, 32, stride=2), [x]) == {"conv_blocked"}
+    assert names(conv(x, 32, dilation=2), [x]) == {"conv_blocked"}
+    assert names(conv(x, 32, kernel=1), [x]) == {"conv_blocked"}
+    w = input_value("w", tensor("float32", 32, 64, 3, 3))
+    y = ops.conv(x, w, strides=(1, 1), padding=((1, 1), (1, 1)), dilation=(1, 1), groups=1)
+    assert names(y, [x, w]) == {"conv_blocked"}
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", "int32"])

@@ -1,0 +1,203 @@
+"""Convolutions by minimal filtering as data: their variants, schedules and argument blocks.
+
+A task takes some tiles of output pixels and some panels of filters. It brings the tiles' inputs to the points of the
+filtering once, for all channels; then, a panel at a time, multiplies them at every point with the panel's weights, and
+brings the sums back. Everything between the image and the finished pixels stays in the task's scratch memory, which is
+sized to stay in L2:
+
+    patches[point, tile, channel]      the inputs at the points
+    sums[point, tile, column]          a panel's products at the points
+    pixels[pixel of a tile, lane]      one vector of results, for the epilogue
+
+The algorithm and its matrices are in graphc.ops.minimal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphc.kernels.contraction import ContractionVariant, ConvProblem, Schedule, register_tiles
+from graphc.kernels.machine import Machine
+from graphc.ops.minimal import SIZES
+
+__all__ = ["SLOTS", "WinogradPlan", "WinogradVariant", "arguments", "plan", "worthwhile"]
+
+#: The argument block of a Winograd kernel: int64 slots in this order, then those of the epilogue. Distances count
+#: elements.
+SLOTS = (
+    "x",                                        # address of the blocked image
+    "w",                                        # address of the packed weights
+    "zeros",                                    # address of a vector of zeros, for padding
+    "groups", "x_batch", "x_group", "w_group",
+    "blocks",                                   # blocks of input channels of a group
+    "out_blocks",                               # blocks of filters of a group
+    "height", "width", "out_height", "out_width", "top", "left",
+    "tiles", "tiles_high", "tiles_wide",        # tiles of all images; of one image, down and along
+    "panels", "panel_stride",                   # panels of packed weights in a group
+    "tiles_per_task", "row_tasks", "panels_per_task", "column_tasks",
+    "patch_row", "patch_point", "sum_point",    # distances in scratch memory
+)  # fmt: skip
+
+#: filterings of 8 points round more coarsely and take more memory for weights: they must be this much faster
+LARGE_MUST_SAVE = 1.15
+#: cycles that a vector costs on its way to a point and back, loads and stores included (measured; see docs/design.md)
+TO_POINT, FROM_POINT = 5.0, 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class WinogradVariant:
+    """What a Winograd kernel is compiled for; everything else it reads from its argument block.
+
+    tile, kernel   output pixels of a tile and taps, down and along
+    product        the micro-kernel of the products at the points, mode "rows": rows are tiles, steps channels
+    """
+
+    tile: tuple[int, int]
+    kernel: tuple[int, int]
+    product: ContractionVariant
+
+    @property
+    def points(self) -> int:
+        """Multiplications a tile, channel and filter."""
+        return math.prod(m + r - 1 for m, r in zip(self.tile, self.kernel, strict=True))
+
+    @property
+    def is_small(self) -> bool:
+        """Whether no axis needs more than 6 points."""
+        return all(m + r - 1 <= 6 for m, r in zip(self.tile, self.kernel, strict=True))
+
+    @property
+    def pixels(self) -> int:
+        return self.tile[0] * self.tile[1]
+
+
+@dataclass(frozen=True, slots=True)
+class WinogradPlan:
+    """How a convolution is computed by minimal filtering. `cycles` is the model's estimate for the busiest thread."""
+
+    variant: WinogradVariant
+    tiles_per_task: int
+    row_tasks: int
+    panels_per_task: int
+    column_tasks: int
+    tasks: int
+    patch_row: int
+    patch_point: int
+    sum_point: int
+    cycles: float
+
+    @property
+    def scratch_bytes(self) -> int:
+        v = self.variant
+        elements = v.points * (self.patch_point + self.sum_point) + v.pixels * v.product.lanes
+        return elements * np.dtype(v.product.dtype).itemsize
+
+
+def _ceil(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def applies(problem: ConvProblem, machine: Machine) -> bool:
+    """Whether the kernel computes this: stride and dilation 1, whole blocks of channels, more than one tap."""
+    return (
+        problem.stride == (1, 1)
+        and problem.dilation == (1, 1)
+        and problem.kernel != (1, 1)
+        and problem.block == machine.isa.lanes(np.dtype(problem.dtype).itemsize)
+    )
+
+
+def tile_sizes(problem: ConvProblem) -> Iterator[tuple[int, int]]:
+    """Every size of output tile for which there is a filtering; not (1, 1)."""
+    down, along = ([n - r + 1 for n in SIZES if (n > r if r > 1 else n == 1)] for r in problem.kernel)
+    yield from ((i, j) for i in down for j in along)
+
+
+def worthwhile(problem: ConvProblem, direct: Schedule, machine: Machine, threads: int) -> WinogradPlan | None:
+    """The plan that is estimated to beat the direct convolution, or None."""
+    if not applies(problem, machine):
+        return None
+    plans = [plan(problem, tile, machine, threads) for tile in tile_sizes(problem)]
+    best = min(plans, key=lambda p: p.cycles * (1.0 if p.variant.is_small else LARGE_MUST_SAVE), default=None)
+    return best if best is not None and best.cycles < direct.cycles else None
+
+
+def plan(
+    problem: ConvProblem, tile: tuple[int, int], machine: Machine, threads: int, vectors: int | None = None
+) -> WinogradPlan:
+    """The plan with the least estimated time for tiles of this size; `vectors` forces the width of a panel."""
+    choices = [t for t in register_tiles(machine) if vectors in (None, t[1])]
+    plans = [_plan(problem, tile, machine, max(1, threads), *t) for t in choices if t[0] > 1]
+    return min(plans, key=lambda p: p.cycles)
+
+
+def _plan(
+    problem: ConvProblem, tile: tuple[int, int], machine: Machine, threads: int, rows: int, vectors: int
+) -> WinogradPlan:
+    itemsize = np.dtype(problem.dtype).itemsize
+    lanes = machine.isa.lanes(itemsize)
+    product = ContractionVariant(rows, vectors, lanes, "rows", problem.block, dtype=problem.dtype)
+    v = WinogradVariant(tile, problem.kernel, product)
+    deep = problem.blocks * problem.block
+    tiles = problem.batch * math.prod(_ceil(o, m) for o, m in zip(problem.output, tile, strict=True))
+    panels = _ceil(problem.filters, product.columns)
+    image = problem.height * problem.width * deep * itemsize
+    # A row that is a multiple of half the sets of L1 apart from the next would meet it there.
+    patch_row = deep + (lanes if deep * itemsize % 2048 == 0 else 0)
+    # Patches and one panel's sums stay in L2, beside the weights that stream through it.
+    room = machine.l2_bytes * 5 // 8 // (itemsize * v.points * (patch_row + product.columns))
+    most = max(rows, min(room, tiles) // rows * rows)
+
+    isa = machine.isa
+    step = max(rows * vectors / isa.fma_per_cycle, isa.fma_latency, (rows + vectors) / isa.loads_per_cycle)
+    per_row_tile = v.points * (deep * step + 20 + 2 * rows * vectors)
+    best: tuple[float, int, int] | None = None
+    for row_cuts in {max(1, _ceil(tiles, most)) * k for k in (1, 2, 3, 4)} | {2 * threads, 4 * threads}:
+        each = _ceil(_ceil(tiles, row_cuts), rows) * rows
+        if each > most:
+            continue
+        row_tasks = _ceil(tiles, each)
+        for column_cuts in range(1, min(panels, 4 * threads) + 1):
+            wide = _ceil(panels, column_cuts)
+            tasks = problem.groups * row_tasks * _ceil(panels, wide)
+            real = min(each, tiles)
+            transforms = real * v.points * (problem.blocks * TO_POINT + wide * vectors * FROM_POINT)
+            if image > machine.l2_bytes:  # tiles overlap, and read their borders again from beyond L2
+                transforms += real * v.points * deep * itemsize / machine.stream_bytes_per_cycle
+            products = wide * _ceil(real, rows) * per_row_tile
+            # Weights come from beyond L2, and the next ones are fetched while these are used.
+            weights = wide * v.points * deep * product.columns * itemsize / machine.stream_bytes_per_cycle
+            cycles = (transforms + max(products, weights) + 400) * _ceil(tasks, threads)
+            if best is None or cycles < best[0]:
+                best = cycles, each, wide
+    assert best is not None
+    cycles, each, wide = best
+    return WinogradPlan(
+        v, each, _ceil(tiles, each), wide, _ceil(panels, wide), problem.groups * _ceil(tiles, each) * _ceil(panels, wide),
+        # one more line a point, so that the points of one tile do not meet in one set of L1
+        patch_row, each * patch_row + lanes, each * product.columns + lanes, cycles,
+    )  # fmt: skip
+
+
+def arguments(problem: ConvProblem, p: WinogradPlan) -> dict[str, int]:
+    """The slots of `SLOTS` that hold sizes; the caller adds the addresses x, w and zeros, and may correct x_batch."""
+    v, image = p.variant, problem.height * problem.width * problem.block
+    high, wide = (_ceil(o, m) for o, m in zip(problem.output, v.tile, strict=True))
+    panels = _ceil(problem.filters, v.product.columns)
+    panel = v.points * problem.blocks * problem.block * v.product.columns
+    return {
+        "groups": problem.groups, "x_batch": problem.groups * problem.blocks * image, "x_group": problem.blocks * image,
+        "w_group": panels * panel, "blocks": problem.blocks, "out_blocks": _ceil(problem.filters, v.product.lanes),
+        "height": problem.height, "width": problem.width,
+        "out_height": problem.output[0], "out_width": problem.output[1],
+        "top": problem.pads[0], "left": problem.pads[1],
+        "tiles": problem.batch * high * wide, "tiles_high": high, "tiles_wide": wide,
+        "panels": panels, "panel_stride": panel,
+        "tiles_per_task": p.tiles_per_task, "row_tasks": p.row_tasks,
+        "panels_per_task": p.panels_per_task, "column_tasks": p.column_tasks,
+        "patch_row": p.patch_row, "patch_point": p.patch_point, "sum_point": p.sum_point,
+    }  # fmt: skip

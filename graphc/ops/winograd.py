@@ -1,0 +1,193 @@
+"""Convolutions by minimal filtering (see graphc.ops.minimal), as the layout pass puts them into a graph.
+
+An output tile of `tile` pixels is computed from as many products as its input tile has elements: both image and
+weights are brought to the points of the filtering, multiplied there (a matrix product over the channels at each
+point), and brought back. The weights are brought there when they are packed:
+
+    w[O, C/groups, KH, KW]  ->  [groups, panels, points, blocks * block, columns]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from graphc.ir.graph import Node, Value
+from graphc.ir.types import TensorType
+from graphc.ops.injective import tensor_operand
+from graphc.ops.layout import LATER, Pairs
+from graphc.ops.minimal import filtering
+from graphc.ops.spec import REGISTRY, Kind, OpSpec, Sample, expect, register
+
+__all__ = ["conv_winograd", "pack_winograd_weights"]
+
+
+def _points(tile: Sequence[int], kernel: Sequence[int]) -> int:
+    return (tile[0] + kernel[0] - 1) * (tile[1] + kernel[1] - 1)
+
+
+def _weigh(tile: Sequence[int], kernel: Sequence[int]) -> np.ndarray:
+    """float64 [points, kernel rows * kernel columns]: a filter's taps to its values at the points."""
+    down, along = (filtering(m, r).array("weigh") for m, r in zip(tile, kernel, strict=True))
+    return np.kron(down, along)
+
+
+# ------------------------------------------------------------------------------------------------------------ weights
+
+
+def _pack_type(w: TensorType, *, tile: Sequence[int], block: int, columns: int, groups: int = 1) -> TensorType:
+    w = tensor_operand("pack_winograd_weights", 0, w)
+    expect(w.rank == 4, f"pack_winograd_weights: operand 0 is {w}; [filters, channels, rows, columns] is needed")
+    o, c, *kernel = w.static_shape
+    expect(o % groups == 0, f"pack_winograd_weights: {o} filters do not divide into {groups} groups")
+    return w.with_shape((groups, -(-(o // groups) // columns), _points(tile, kernel), -(-c // block) * block, columns))
+
+
+def _pack_reference(w: np.ndarray, *, tile: Sequence[int], block: int, columns: int, groups: int = 1) -> np.ndarray:
+    o, c, *kernel = w.shape
+    filters, deep = o // groups, -(-c // block) * block
+    weigh = _weigh(tile, kernel)
+    result = np.zeros((groups, -(-filters // columns), len(weigh), deep, columns), w.dtype)
+    for g, panels in enumerate(result):
+        for p, panel in enumerate(panels):  # a panel at a time: float64 takes room
+            part = w[g * filters + p * columns : min((g + 1) * filters, g * filters + (p + 1) * columns)]
+            taps = part.reshape(len(part) * c, -1).T.astype(np.float64)
+            panel[:, :c, : len(part)] = (weigh @ taps).reshape(len(weigh), len(part), c).transpose(0, 2, 1)
+    return result
+
+
+def _pack_decompose(node: Node) -> tuple[Value, ...]:
+    """weights at the points = a matrix product with their taps, then packed"""
+    make = {name: REGISTRY[name] for name in ("dot", "pad", "reshape", "transpose")}
+    (w,), a = node.inputs, node.attrs
+    groups, panels, points, deep, columns = node.outputs[0].tensor.static_shape
+    o, c, *kernel = w.tensor.static_shape
+    weigh = _weigh(a["tile"], kernel).T.astype(w.dtype.numpy)
+    at_points = make["dot"](make["reshape"](w, shape=(o * c, kernel[0] * kernel[1])), weigh)
+    grouped = make["reshape"](at_points, shape=(groups, o // groups, c, points))
+    room = (0, panels * columns - o // groups, deep - c, 0)
+    padded = make["pad"](grouped, np.zeros((), w.dtype.numpy), low=(0,) * 4, high=room)
+    apart = make["reshape"](padded, shape=(groups, panels, columns, deep, points))
+    return (make["transpose"](apart, perm=(0, 1, 4, 3, 2)),)
+
+
+_W = np.linspace(-1, 1, 6 * 3 * 3 * 3, dtype=np.float32).reshape(6, 3, 3, 3)
+
+pack_winograd_weights = register(
+    OpSpec(
+        name="pack_winograd_weights",
+        kind=Kind.ANCHOR,
+        summary="Weights [O, C/groups, KH, KW] at the points of a minimal filtering, [groups, panels, points, channels, "
+        "columns], zero padded.",
+        infer=_pack_type,
+        reference=_pack_reference,
+        decompose=_pack_decompose,
+        samples=lambda: [
+            Sample((_W,), {"tile": (2, 2), "block": 2, "columns": 4}),
+            Sample((_W,), {"tile": (4, 4), "block": 4, "columns": 2, "groups": 2}),
+            Sample((_W[:, :, :1],), {"tile": (1, 4), "block": 4, "columns": 4}),
+        ],
+    )
+)
+
+# -------------------------------------------------------------------------------------------------------- convolution
+
+
+def _conv_type(
+    x: TensorType,
+    w: TensorType,
+    *,
+    kernel: Sequence[int],
+    tile: Sequence[int],
+    padding: Pairs,
+    filters: int,
+    lanes: int,
+) -> TensorType:
+    x, w = tensor_operand("conv_winograd", 0, x), tensor_operand("conv_winograd", 1, w)
+    expect(x.rank == 5, f"conv_winograd: operand 0 is {x}; [N, blocks, H, W, block] is needed")
+    expect(w.rank == 5, f"conv_winograd: operand 1 is {w}; weights packed by pack_winograd_weights are needed")
+    expect(x.dtype == w.dtype, f"conv_winograd: operand 1 is {w.dtype} but operand 0 is {x.dtype}")
+    groups, panels, points, deep, columns = w.static_shape
+    expect(points == _points(tile, kernel), f"conv_winograd: {w} does not hold {_points(tile, kernel)} points")
+    expect(x.shape[1] * x.shape[4] == groups * deep, f"conv_winograd: {x} does not go with weights {w}")
+    expect(
+        filters % groups == 0 and panels == -(-(filters // groups) // columns),
+        f"conv_winograd: {w} does not hold {filters} filters",
+    )
+    out = tuple(n + sum(pad) - k + 1 for n, pad, k in zip(x.shape[2:4], padding, kernel, strict=True))
+    return x.with_shape((x.shape[0], groups * -(-(filters // groups) // lanes), *out, lanes))
+
+
+def _conv_reference(
+    x: np.ndarray,
+    w: np.ndarray,
+    *,
+    kernel: Sequence[int],
+    tile: Sequence[int],
+    padding: Pairs,
+    filters: int,
+    lanes: int,
+) -> np.ndarray:
+    groups, _, points, deep, _ = w.shape
+    n, _, h, wd, _ = x.shape
+    each, axes = filters // groups, [filtering(m, r) for m, r in zip(tile, kernel, strict=True)]
+    out = [size + sum(pad) - k + 1 for size, pad, k in zip((h, wd), padding, kernel, strict=True)]
+    tiles = [-(-o // m) for o, m in zip(out, tile, strict=True)]
+    plain = x.transpose(0, 1, 4, 2, 3).reshape(n, groups, deep, h, wd)
+    reach = [t * m + f.taps - 1 for t, m, f in zip(tiles, tile, axes, strict=True)]
+    full = np.zeros((n, groups, deep, *(max(r, s + sum(p)) for r, s, p in zip(reach, (h, wd), padding, strict=True))))
+    full[..., padding[0][0] : padding[0][0] + h, padding[1][0] : padding[1][0] + wd] = plain
+    pieces = np.stack(
+        [
+            np.stack(
+                [
+                    full[..., i * tile[0] :, j * tile[1] :][..., : axes[0].inputs, : axes[1].inputs]
+                    for j in range(tiles[1])
+                ],
+                axis=3,
+            )
+            for i in range(tiles[0])
+        ],
+        axis=3,
+    )  # fmt: skip  [n, groups, deep, tile rows, tile columns, inputs, inputs]
+    evaluate = np.kron(axes[0].array("evaluate"), axes[1].array("evaluate"))
+    interpolate = np.kron(axes[0].array("interpolate"), axes[1].array("interpolate"))
+    at_points = pieces.reshape(*pieces.shape[:5], points) @ evaluate.T
+    weights = w.transpose(0, 2, 3, 1, 4).reshape(groups, points, deep, -1)[..., :each]
+    products = np.einsum("ngcijp,gpcf->ngfijp", at_points, weights, optimize=True)
+    y = (products @ interpolate.T).reshape(n, groups, each, *tiles, *tile).transpose(0, 1, 2, 3, 5, 4, 6)
+    y = y.reshape(n, groups, each, tiles[0] * tile[0], tiles[1] * tile[1])[..., : out[0], : out[1]]
+    blocks = -(-each // lanes)
+    result = np.zeros((n, groups, blocks * lanes, *out), x.dtype)
+    result[:, :, :each] = y
+    return np.ascontiguousarray(result.reshape(n, groups * blocks, lanes, *out).transpose(0, 1, 3, 4, 2))
+
+
+def _conv_samples() -> Iterable[Sample]:
+    for tile, kernel, groups, filters, padding in (
+        ((2, 2), (3, 3), 1, 5, ((1, 1), (1, 1))),
+        ((4, 4), (3, 3), 2, 6, ((0, 1), (2, 0))),
+        ((1, 4), (1, 3), 1, 8, ((0, 0), (1, 1))),
+        ((2, 4), (5, 3), 1, 3, ((2, 2), (0, 0))),
+    ):
+        x = np.linspace(-1, 1, 2 * groups * 2 * 6 * 7 * 4, dtype=np.float32).reshape(2, groups * 2, 6, 7, 4)
+        size = filters * 8 * kernel[0] * kernel[1]
+        w = np.linspace(-1, 1, size, dtype=np.float32).reshape(filters, 8, *kernel)
+        packed = _pack_reference(w, tile=tile, block=4, columns=8, groups=groups)
+        yield Sample((x, packed), {"kernel": kernel, "tile": tile, "padding": padding, "filters": filters, "lanes": 4})
+
+
+conv_winograd = register(
+    OpSpec(
+        name="conv_winograd",
+        kind=Kind.ANCHOR,
+        summary="Convolution of blocked activations, of stride and dilation 1, by minimal filtering of output tiles; the "
+        "result is that of conv_blocked up to rounding.",
+        infer=_conv_type,
+        reference=_conv_reference,
+        template="winograd",
+        no_gradient=LATER,
+        samples=_conv_samples,
+    )
+)
