@@ -100,6 +100,8 @@ OTHERWISE = {
     "scan": "a scan of no turns",
     "nonzero": "scalars",
     "string_normalizer": "locales that are not installed",
+    "argmax": "the place of NaN",
+    "argmin": "the place of NaN",
     "sort": "the place of NaN",
     "top_k": "the place of NaN",
 }

@@ -86,10 +86,10 @@ def test_a_budget_that_cannot_be_met_is_refused_with_what_is_missing() -> None:
 
 
 def recurrent(turns: int) -> Graph:
-    """A scalar of h <- tanh(h w) + x over many turns."""
-    h, x, w = (input_value(n, tensor("float64", 4, 4)) for n in "hxw")
+    """A scalar of h <- tanh(h w) + x over many turns; the matrices fill any machine's vectors."""
+    h, x, w = (input_value(n, tensor("float64", 16, 16)) for n in "hxw")
     body = Graph([h, x, w], [ops.add(ops.tanh(ops.dot(h, w)), x)])
-    xs = input_value("xs", tensor("float64", turns, 4, 4))
+    xs = input_value("xs", tensor("float64", turns, 16, 16))
     last = ops.scan(h, xs, w, body=body, carries=1, scanned=1)
     return Graph([h, xs, w], [ops.reduce_sum(last, axes=(0, 1))])
 
