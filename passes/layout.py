@@ -19,14 +19,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from graphc import ops
 from graphc.ir.bodies import deep
 from graphc.ir.graph import Graph, Node, Value, constant, location, remake
-from graphc.ir.trace import record, refuse
+from graphc.ir.trace import Trace, absorb, is_explaining, record, refuse, trace
 from graphc.ir.types import TensorType
 from graphc.kernels.contraction import ConvProblem, GemmProblem, schedule
 from graphc.kernels.machine import Machine
@@ -48,6 +48,11 @@ CONTRACTED = ("float32", "float64")
 WORTHWHILE = 1.4
 #: a first layer's few channels and a row of its window are read as one run of at most this many elements
 MERGED_ELEMENTS = 40
+#: blocks of half the machine's lanes must be estimated to take at most this share of the time: their arithmetic is no
+#: faster, and everything else takes twice the instructions
+NARROW_MUST_SAVE = 0.95
+#: what changing a layout costs: such copies run at a fraction of the memory's speed
+CYCLES_PER_BYTE_MOVED = 0.4
 
 
 def block_layout(graph: Graph, machine: Machine, threads: int, filtering: bool = True) -> Graph:
@@ -55,7 +60,38 @@ def block_layout(graph: Graph, machine: Machine, threads: int, filtering: bool =
 
     `filtering` allows minimal filtering (Winograd's algorithm), which rounds otherwise than the sum it replaces.
     """
-    return deep(lambda g: _Layout(g, machine, threads, spread=True, filtering=filtering).run())(graph)
+
+    def arrange(g: Graph) -> Graph:
+        wide = _attempt(g, machine, machine, threads, filtering)
+        if wide.misfits and machine.narrower is not None:
+            narrow = _attempt(g, machine, machine.narrower, threads, filtering)
+            if narrow.cycles < NARROW_MUST_SAVE * wide.cycles:
+                wide = narrow
+        absorb(wide.trace)
+        return wide.graph
+
+    return deep(arrange)(graph)
+
+
+class _Attempt(NamedTuple):
+    """A graph in blocks, the cycles that it is estimated to take, and what to tell of it."""
+
+    graph: Graph
+    cycles: float
+    misfits: bool
+    trace: Trace
+
+
+def _attempt(graph: Graph, machine: Machine, vectors: Machine, threads: int, filtering: bool) -> _Attempt:
+    with trace(is_explaining()) as seen:
+        layout = _Layout(graph, machine, threads, spread=True, filtering=filtering, vectors=vectors)
+        after = layout.run()
+    moved = sum(
+        n.outputs[0].tensor.nbytes
+        for n in after.nodes
+        if n.op.name in ("block", "unblock") and not _is_known(n.inputs[0])
+    )
+    return _Attempt(after, layout.cycles + CYCLES_PER_BYTE_MOVED * moved / max(1, threads), layout.misfits, seen)
 
 
 def pack_only(graph: Graph, machine: Machine, threads: int) -> Graph:
@@ -66,9 +102,20 @@ def pack_only(graph: Graph, machine: Machine, threads: int) -> Graph:
 class _Layout:
     """One walk. `plain` and `blocked` hold the forms of the old graph's values."""
 
-    def __init__(self, graph: Graph, machine: Machine, threads: int, spread: bool, filtering: bool = False) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        machine: Machine,
+        threads: int,
+        spread: bool,
+        filtering: bool = False,
+        vectors: Machine | None = None,
+    ) -> None:
         self.graph, self.machine, self.threads = graph, machine, threads
         self.spread, self.filtering = spread, filtering
+        self.vectors = vectors or machine  # what blocks are as wide as
+        self.cycles = 0.0  # estimated, of the convolutions
+        self.misfits = False  # whether narrower blocks would leave fewer lanes empty
         self.plain_forms: dict[Value, Value] = {}
         self.blocked_forms: dict[Value, Blocked] = {}
 
@@ -182,7 +229,7 @@ class _Layout:
     def convolution(self, node: Node) -> Blocked:
         x, w = node.inputs
         strides, padding, dilation, groups = _window(node)
-        lanes = self.machine.isa.lanes(x.dtype.itemsize)
+        lanes = self.vectors.isa.lanes(x.dtype.itemsize)
         channels, filters = int(x.shape[1]) // groups, int(w.shape[0])
         kernel = (int(w.shape[2]), int(w.shape[3]))
         size = min(channels, lanes)
@@ -217,9 +264,11 @@ class _Layout:
             kernel=(kh, kw), stride=strides, dilation=dilation, groups=groups, block=size, dtype=image.dtype.name,
             pads=(padding[0][0], padding[1][0], padding[0][1], padding[1][1]),
         )  # fmt: skip
-        direct = schedule(problem, self.machine, self.threads)
-        lanes = self.machine.isa.lanes(image.dtype.itemsize)
-        found = worthwhile(problem, direct, self.machine, self.threads) if self.filtering and _is_known(w) else None
+        lanes = self.vectors.isa.lanes(image.dtype.itemsize)
+        self.misfits |= any(-c % lanes >= lanes // 2 for c in (channels, filters // groups))
+        direct = schedule(problem, self.vectors, self.threads)
+        found = worthwhile(problem, direct, self.vectors, self.threads) if self.filtering and _is_known(w) else None
+        self.cycles += direct.cycles if found is None else found.cycles
         if found is not None:
             tile, columns = found.variant.tile, found.variant.product.columns
             packed = ops.pack_winograd_weights(w, tile=tile, block=size, columns=columns, groups=groups)
@@ -241,7 +290,7 @@ class _Layout:
         """
         x, w = node.inputs
         strides, padding, dilation, groups = _window(node)
-        lanes = self.machine.isa.lanes(x.dtype.itemsize)
+        lanes = self.vectors.isa.lanes(x.dtype.itemsize)
         n, filters, high, wide = node.outputs[0].tensor.static_shape
         copies = lanes // filters
         width, step = int(w.shape[3]), strides[1]
@@ -279,7 +328,7 @@ class _Layout:
         strides, padding, dilation, groups = _window(node)
         if not groups == x.shape[1] == w.shape[0] or groups == 1:
             return None
-        lanes = self.machine.isa.lanes(x.dtype.itemsize)
+        lanes = self.vectors.isa.lanes(x.dtype.itemsize)
         form = self.blocked_forms.get(x)
         if form is None or form.lanes != lanes or form.axis != 1:
             form = self.blocks(x, lanes, self.groups_wanted(node, lanes))
@@ -335,7 +384,7 @@ class _Layout:
         (size,), (step,), (dilation,), ((low, high),) = a["window"], a["strides"], a["dilation"], a["padding"]
         if (step, dilation, low + high) != (1, 1, size - 1) or max(low, high) > lanes or form.value.rank != 5:
             return "its window covers channels, and not one result for each"
-        if lanes != self.machine.isa.lanes(form.value.dtype.itemsize):
+        if lanes != self.vectors.isa.lanes(form.value.dtype.itemsize):
             return "its lanes are not those of this machine"
         n, blocks, *pixels, _ = form.value.tensor.static_shape
         image = ops.reshape(form.value, shape=(n, 1, blocks, math.prod(pixels), lanes))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from graphc.ir.graph import Node, location_of
 
-__all__ = ["Event", "Trace", "is_explaining", "record", "refuse", "trace"]
+__all__ = ["Event", "Trace", "absorb", "is_explaining", "record", "refuse", "trace"]
 
 
 class Event(NamedTuple):
@@ -53,6 +53,13 @@ def trace(explain: bool = False) -> Iterator[Trace]:
         yield t
     finally:
         _trace.reset(token)
+
+
+def absorb(other: Trace) -> None:
+    """Note all that another trace has seen: of the attempt that was kept, among several."""
+    if (t := _trace.get()) is not None:
+        t.counts.update(other.counts)
+        t.events.extend(other.events)
 
 
 def is_explaining() -> bool:

@@ -65,8 +65,8 @@ def lower_contraction(builder: ProgramBuilder, node: Node, operands: list[Placed
         return
     epilogue, placed, integers = fused
     itemsize = anchor.inputs[0].dtype.itemsize
-    columns = w.shape[-1]
-    plan = schedule(problem, host_machine(), builder.threads, vectors=columns // host_machine().isa.lanes(itemsize))
+    machine = host_machine().with_lanes(axes.lanes, itemsize)
+    plan = schedule(problem, machine, builder.threads, vectors=w.shape[-1] // axes.lanes)
     slots = arguments(problem, plan)
     table, nothing = Operand(x.buffer), Operand(x.buffer)
     if plan.variant.mode == "table":

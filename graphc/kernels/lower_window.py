@@ -51,8 +51,7 @@ def lower_window(builder: ProgramBuilder, node: Node, operands: list[Placed], re
     """Emit the launches of a `reduce_window`."""
     anchor, (x,) = builder.anchor_operands(node, operands)
     attrs = anchor.attrs
-    lanes = host_machine().isa.lanes(x.dtype.itemsize)
-    blocked = len(x.shape) == 5 and attrs["axes"] == (2, 3) and x.shape[4] == lanes
+    blocked = len(x.shape) == 5 and attrs["axes"] == (2, 3) and host_machine().has_lanes(x.shape[4], x.dtype.itemsize)
     if blocked and attrs["combine"] in _COMBINES and x.dtype.name in ("float32", "float64"):
         x = builder.dense(x)
         _blocked(builder, node, operands, results, x, x, anchor, _COMBINES[attrs["combine"]], attrs["window"])

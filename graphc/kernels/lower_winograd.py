@@ -53,7 +53,8 @@ def lower_winograd(builder: ProgramBuilder, node: Node, operands: list[Placed], 
         builder.apart(node, operands, results)
         return
     epilogue, placed, integers = fused
-    p = plan(problem, attrs["tile"], host_machine(), builder.threads, vectors=columns // lanes)
+    machine = host_machine().with_lanes(lanes, x.dtype.itemsize)
+    p = plan(problem, attrs["tile"], machine, builder.threads, vectors=columns // lanes)
     slots = arguments(problem, p) | {"x_batch": x.strides[0]}
     nothing = builder.constant(zeros(x.dtype.name))
     builder.emit(

@@ -34,7 +34,7 @@ class Isa:
     embedded_broadcast: bool
     fma_per_cycle: int = 2
     fma_latency: int = 4
-    loads_per_cycle: int = 2
+    loads_per_cycle: float = 2
 
     def lanes(self, itemsize: int) -> int:
         """How many elements of `itemsize` bytes a vector holds."""
@@ -45,6 +45,7 @@ ISAS = {
     isa.name: isa
     for isa in (
         Isa("avx512", 512, 32, True),
+        Isa("avx512vl", 256, 32, True, loads_per_cycle=1.4),
         Isa("avx2", 256, 16, False),
         Isa("neon", 128, 32, True),  # by-element FMA takes the scalar from a lane
         Isa("generic", 128, 16, False),
@@ -56,6 +57,10 @@ ISAS = {
 HALF_WIDE = ("znver4",)
 
 
+#: instruction sets whose vectors have half the lanes, on the same registers
+NARROWER = {"avx512": "avx512vl"}
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """An instruction set and the bytes of the caches that one core has to itself."""
@@ -65,6 +70,23 @@ class Machine:
     l2_bytes: int = 512 << 10
     #: bytes a cycle that one core reads from beyond L2 when it asks ahead: a cautious number for today's machines
     stream_bytes_per_cycle: float = 8.0
+
+    @property
+    def narrower(self) -> Machine | None:
+        """The same machine with vectors of half the width, where it computes with them as well."""
+        other = NARROWER.get(self.isa.name)
+        return None if other is None else replace(self, isa=ISAS[other])
+
+    def has_lanes(self, lanes: int, itemsize: int) -> bool:
+        """Whether this machine, or its narrower form, has vectors of so many elements."""
+        return any(m is not None and m.isa.lanes(itemsize) == lanes for m in (self, self.narrower))
+
+    def with_lanes(self, lanes: int, itemsize: int) -> Machine:
+        """This machine, or its narrower form: whichever has so many lanes. Raises ValueError when neither has."""
+        for machine in (self, self.narrower):
+            if machine is not None and machine.isa.lanes(itemsize) == lanes:
+                return machine
+        raise ValueError(f"{self.isa.name} has no vectors of {lanes} elements of {itemsize} bytes")
 
 
 @lru_cache(maxsize=1)
