@@ -18,6 +18,7 @@ finite; operations that could make them otherwise (`SAFE` lists those that canno
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ from graphc.ir.trace import Trace, absorb, is_explaining, record, refuse, trace
 from graphc.ir.types import TensorType
 from graphc.kernels.contraction import ConvProblem, GemmProblem, schedule
 from graphc.kernels.machine import Machine
-from graphc.kernels.winograd import worthwhile
+from graphc.kernels.winograd import WinogradPlan, worthwhile
 from graphc.ops.spec import Kind
 from graphc.passes.blocked import TRANSFERS, Blocked, to_blocks, to_plain
 from graphc.passes.match import uniform
@@ -194,7 +195,8 @@ class _Layout:
         if row is not None:
             self.plain_forms[node.outputs[0]] = row
         else:
-            self.blocked_forms[node.outputs[0]] = self.depthwise(node) or self.convolution(node)
+            form = self.depthwise(node) or self.by_phases(node) or self.convolution(node)
+            self.blocked_forms[node.outputs[0]] = form
         return None
 
     def product(self, node: Node) -> Value:
@@ -257,30 +259,95 @@ class _Layout:
 
     def contract(self, image: Value, w: Value, strides: Any, padding: Any, dilation: Any, groups: int = 1) -> Value:
         """The convolution of blocked images with plain weights, in blocks of a vector's lanes."""
-        n, _, height, width, size = image.tensor.static_shape
-        filters, channels, kh, kw = w.tensor.static_shape
-        problem = ConvProblem(
-            batch=n, channels=-(-channels // size) * size, filters=filters // groups, height=height, width=width,
-            kernel=(kh, kw), stride=strides, dilation=dilation, groups=groups, block=size, dtype=image.dtype.name,
-            pads=(padding[0][0], padding[1][0], padding[0][1], padding[1][1]),
-        )  # fmt: skip
-        lanes = self.vectors.isa.lanes(image.dtype.itemsize)
+        filters, channels, *_ = w.tensor.static_shape
+        size, lanes = int(image.shape[4]), self.vectors.isa.lanes(image.dtype.itemsize)
+        problem = _problem(image.tensor.static_shape, w.tensor, strides, padding, dilation, groups)
         self.misfits |= any(-c % lanes >= lanes // 2 for c in (channels, filters // groups))
         direct = schedule(problem, self.vectors, self.threads)
-        found = worthwhile(problem, direct, self.vectors, self.threads) if self.filtering and _is_known(w) else None
+        found = (
+            worthwhile(problem, w.tensor.nbytes, direct, self.vectors, self.threads)
+            if self.filtering and _is_known(w)
+            else None
+        )
         self.cycles += direct.cycles if found is None else found.cycles
         if found is not None:
-            tile, columns = found.variant.tile, found.variant.product.columns
-            packed = ops.pack_winograd_weights(w, tile=tile, block=size, columns=columns, groups=groups)
-            filtered: Value = ops.conv_winograd(
-                image, packed, kernel=(kh, kw), tile=tile, padding=padding, filters=filters, lanes=lanes
-            )
-            return filtered
+            return self.filtered(image, w, found, padding, groups=groups)
         packed = ops.pack_conv_weights(w, block=size, columns=direct.variant.columns, groups=groups)
         result: Value = ops.conv_blocked(
             image, packed, strides=strides, padding=padding, dilation=dilation, filters=filters, lanes=lanes
         )
         return result
+
+    def filtered(
+        self,
+        image: Value,
+        w: Value,
+        found: WinogradPlan,
+        padding: Any,
+        groups: int = 1,
+        phases: tuple[int, int] = (1, 1),
+        deep: int | None = None,
+    ) -> Value:
+        """The convolution of blocked images by minimal filtering, as planned; of phases, see `by_phases`."""
+        v, lanes = found.variant, found.variant.product.lanes
+        packed = ops.pack_winograd_weights(
+            w,
+            tile=v.tile,
+            block=lanes,
+            columns=v.product.columns,
+            groups=groups,
+            phases=phases,
+            deep=deep or w.shape[1],
+        )
+        result: Value = ops.conv_winograd(
+            image, packed, kernel=v.kernel, tile=v.tile, padding=padding, filters=int(w.shape[0]), lanes=lanes
+        )
+        return result
+
+    def by_phases(self, node: Node) -> Blocked | None:
+        """A strided convolution as one of stride 1 over the image's phases, which minimal filtering takes; None when
+        that is not estimated to save.
+
+        Phase (i, j) holds every strides[0]-th row from row i on, and columns likewise: all phases together are an image
+        of as many times the channels and a smaller window.
+        """
+        x, w = node.inputs
+        (down, along), padding, dilation, groups = _window(node)
+        n, channels, height, width = x.tensor.static_shape
+        filters, _, *kernel = w.tensor.static_shape
+        lanes = self.vectors.isa.lanes(x.dtype.itemsize)
+        if not self.filtering or groups > 1 or dilation != (1, 1) or (down, along) == (1, 1) or not _is_known(w):
+            return None
+        window = (-(-kernel[0] // down), -(-kernel[1] // along))
+        form = self.blocks(x, lanes) if channels >= lanes or x in self.blocked_forms else None
+        blocks = form.value.shape[1] if form is not None else 0
+        deep = int(blocks) * lanes or channels  # channels of a phase, room in blocks included
+        out = node.outputs[0].tensor.static_shape[2:]
+        high, wide = (o + k - 1 for o, k in zip(out, window, strict=True))
+        blocked = (n, -(-down * along * deep // lanes), high, wide, lanes)
+        size = int(form.lanes if form is not None else channels)
+        step = (down, along)
+        whole = _problem((n, -(-channels // size), height, width, size), w.tensor, step, padding, dilation, 1)
+        taps = w.tensor.with_shape((filters, down * along * deep, *window))
+        phased = _problem(blocked, taps, (1, 1), ((0, 0), (0, 0)), (1, 1), 1)
+        direct = schedule(whole, self.vectors, self.threads)
+        found = worthwhile(phased, w.tensor.nbytes, direct, self.vectors, self.threads)
+        moved = CYCLES_PER_BYTE_MOVED * math.prod(blocked) * x.dtype.itemsize / self.threads
+        if found is None or found.cycles + moved >= direct.cycles:
+            return None
+        low, zero = (padding[0][0], padding[1][0]), np.zeros((), x.dtype.numpy)
+        ends = (high * down - low[0] - height, wide * along - low[1] - width)
+        if form is not None:
+            image = ops.pad(form.value, zero, low=(0, 0, *low, 0), high=(0, 0, *ends, 0))
+            image = ops.reshape(image, shape=(n, blocks, high, down, wide, along, lanes))
+            image = ops.reshape(ops.transpose(image, perm=(0, 3, 5, 1, 2, 4, 6)), shape=blocked)
+        else:
+            image = ops.pad(self.plain(x), zero, low=(0, 0, *low), high=(0, 0, *ends))
+            image = ops.reshape(image, shape=(n, channels, high, down, wide, along))
+            image = ops.transpose(image, perm=(0, 3, 5, 1, 2, 4))
+            image = ops.block(ops.reshape(image, shape=(n, down * along * channels, high, wide)), size=lanes)
+        self.cycles += found.cycles + moved
+        return Blocked(self.filtered(image, self.plain(w), found, ((0, 0), (0, 0)), phases=step, deep=deep), filters)
 
     def few_filters(self, node: Node) -> Value | None:
         """A convolution with so few filters that most lanes would be empty: neighbouring pixels of a row fill them.
@@ -441,8 +508,22 @@ def _window(node: Node) -> tuple[Any, Any, Any, int]:
     return a["strides"], a["padding"], a["dilation"], a.get("groups", 1)
 
 
+def _problem(
+    image: Sequence[int], w: TensorType, strides: Any, padding: Any, dilation: Any, groups: int
+) -> ConvProblem:
+    """The convolution of a blocked image of this shape with plain weights."""
+    n, _, height, width, size = image
+    filters, channels, kh, kw = w.static_shape
+    (top, bottom), (left, right) = padding
+    return ConvProblem(
+        batch=n, channels=-(-channels // size) * size, filters=filters // groups, height=height, width=width,
+        kernel=(kh, kw), stride=strides, dilation=dilation, pads=(top, left, bottom, right), groups=groups,
+        block=size, dtype=w.dtype.name,
+    )  # fmt: skip
+
+
 def _is_known(w: Value) -> bool:
-    """Whether weights are constant, so that bringing them to the points of a filtering costs nothing at run time."""
+    """Whether a value is constant: weights are then brought to the points of a filtering once."""
     return w.literal is not None or (w.node.op.name == "broadcast_to" and w.node.inputs[0].literal is not None)
 
 

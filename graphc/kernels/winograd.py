@@ -44,6 +44,8 @@ SLOTS = (
 
 #: filterings of 8 points round more coarsely and take more memory for weights: they must be this much faster
 LARGE_MUST_SAVE = 1.15
+#: weights at the points may take this many times the memory of the plain ones, or this many bytes in any case
+WEIGHTS_GROWTH, SMALL_BYTES = 4.5, 1 << 20
 #: cycles that a vector costs on its way to a point and back, loads and stores included (measured; see docs/design.md)
 TO_POINT, FROM_POINT = 5.0, 4.0
 
@@ -117,13 +119,22 @@ def tile_sizes(problem: ConvProblem) -> Iterator[tuple[int, int]]:
     yield from ((i, j) for i in down for j in along)
 
 
-def worthwhile(problem: ConvProblem, direct: Schedule, machine: Machine, threads: int) -> WinogradPlan | None:
-    """The plan that is estimated to beat the direct convolution, or None."""
+def worthwhile(
+    problem: ConvProblem, nbytes: int, direct: Schedule, machine: Machine, threads: int
+) -> WinogradPlan | None:
+    """The plan that is estimated to beat the direct convolution, whose weights have `nbytes`, or None."""
     if not applies(problem, machine):
         return None
-    plans = [plan(problem, tile, machine, threads) for tile in tile_sizes(problem)]
+    most = max(SMALL_BYTES, WEIGHTS_GROWTH * nbytes)
+    tiles = [t for t in tile_sizes(problem) if _weight_bytes(problem, t) <= most]
+    plans = [plan(problem, tile, machine, threads) for tile in tiles]
     best = min(plans, key=lambda p: p.cycles * (1.0 if p.variant.is_small else LARGE_MUST_SAVE), default=None)
     return best if best is not None and best.cycles < direct.cycles else None
+
+
+def _weight_bytes(problem: ConvProblem, tile: tuple[int, int]) -> int:
+    points = math.prod(m + r - 1 for m, r in zip(tile, problem.kernel, strict=True))
+    return points * problem.groups * problem.channels * problem.filters * np.dtype(problem.dtype).itemsize
 
 
 def plan(
@@ -169,8 +180,8 @@ def _plan(
             if image > machine.l2_bytes:  # tiles overlap, and read their borders again from beyond L2
                 transforms += real * v.points * deep * itemsize / machine.stream_bytes_per_cycle
             products = wide * _ceil(real, rows) * per_row_tile
-            # Weights come from beyond L2, and the next ones are fetched while these are used.
-            weights = wide * v.points * deep * product.columns * itemsize / machine.stream_bytes_per_cycle
+            # Weights come from beyond L2, which all threads share; the next ones are fetched while these are used.
+            weights = threads * wide * v.points * deep * product.columns * itemsize / machine.stream_bytes_per_cycle
             cycles = (transforms + max(products, weights) + 400) * _ceil(tasks, threads)
             if best is None or cycles < best[0]:
                 best = cycles, each, wide

@@ -36,39 +36,68 @@ def _weigh(tile: Sequence[int], kernel: Sequence[int]) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------------ weights
 
 
-def _pack_type(w: TensorType, *, tile: Sequence[int], block: int, columns: int, groups: int = 1) -> TensorType:
+#
+# A convolution of stride (s, t) is one of stride 1 over the s * t phases of its image. `phases` packs its weights for
+# that: channel c of phase (i, j) is channel (i * t + j) * deep + c, and its taps are every s-th and t-th from (i, j) on.
+
+Pair = tuple[int, int]
+
+
+def _window(kernel: Sequence[int], phases: Pair) -> tuple[int, ...]:
+    """The taps of a phase, down and along."""
+    return tuple(-(-k // p) for k, p in zip(kernel, phases, strict=True))
+
+
+def _pack_type(
+    w: TensorType, *, tile: Pair, block: int, columns: int, groups: int = 1, phases: Pair = (1, 1), deep: int
+) -> TensorType:
     w = tensor_operand("pack_winograd_weights", 0, w)
     expect(w.rank == 4, f"pack_winograd_weights: operand 0 is {w}; [filters, channels, rows, columns] is needed")
     o, c, *kernel = w.static_shape
     expect(o % groups == 0, f"pack_winograd_weights: {o} filters do not divide into {groups} groups")
-    return w.with_shape((groups, -(-(o // groups) // columns), _points(tile, kernel), -(-c // block) * block, columns))
+    expect(deep >= c, f"pack_winograd_weights: {c} channels do not fit into {deep}")
+    channels = -(-phases[0] * phases[1] * deep // block) * block
+    points = _points(tile, _window(kernel, phases))
+    return w.with_shape((groups, -(-(o // groups) // columns), points, channels, columns))
 
 
-def _pack_reference(w: np.ndarray, *, tile: Sequence[int], block: int, columns: int, groups: int = 1) -> np.ndarray:
+def _pack_reference(
+    w: np.ndarray, *, tile: Pair, block: int, columns: int, groups: int = 1, phases: Pair = (1, 1), deep: int
+) -> np.ndarray:
     o, c, *kernel = w.shape
-    filters, deep = o // groups, -(-c // block) * block
-    weigh = _weigh(tile, kernel)
-    result = np.zeros((groups, -(-filters // columns), len(weigh), deep, columns), w.dtype)
+    (down, along), window, filters = phases, _window(kernel, phases), o // groups
+    weigh = _weigh(tile, window)
+    channels = -(-down * along * deep // block) * block
+    result = np.zeros((groups, -(-filters // columns), len(weigh), channels, columns), w.dtype)
     for g, panels in enumerate(result):
         for p, panel in enumerate(panels):  # a panel at a time: float64 takes room
             part = w[g * filters + p * columns : min((g + 1) * filters, g * filters + (p + 1) * columns)]
-            taps = part.reshape(len(part) * c, -1).T.astype(np.float64)
-            panel[:, :c, : len(part)] = (weigh @ taps).reshape(len(weigh), len(part), c).transpose(0, 2, 1)
+            for k in range(down * along):
+                taps = np.zeros((*part.shape[:2], *window))
+                chosen = part[:, :, k // along :: down, k % along :: along]
+                taps[:, :, : chosen.shape[2], : chosen.shape[3]] = chosen
+                at_points = (weigh @ taps.reshape(len(part) * c, -1).T).reshape(len(weigh), len(part), c)
+                panel[:, k * deep : k * deep + c, : len(part)] = at_points.transpose(0, 2, 1)
     return result
 
 
 def _pack_decompose(node: Node) -> tuple[Value, ...]:
-    """weights at the points = a matrix product with their taps, then packed"""
+    """weights at the points = a matrix product with the taps of each phase, then packed"""
     make = {name: REGISTRY[name] for name in ("dot", "pad", "reshape", "transpose")}
     (w,), a = node.inputs, node.attrs
-    groups, panels, points, deep, columns = node.outputs[0].tensor.static_shape
+    groups, panels, points, channels, columns = node.outputs[0].tensor.static_shape
     o, c, *kernel = w.tensor.static_shape
-    weigh = _weigh(a["tile"], kernel).T.astype(w.dtype.numpy)
-    at_points = make["dot"](make["reshape"](w, shape=(o * c, kernel[0] * kernel[1])), weigh)
-    grouped = make["reshape"](at_points, shape=(groups, o // groups, c, points))
-    room = (0, panels * columns - o // groups, deep - c, 0)
-    padded = make["pad"](grouped, np.zeros((), w.dtype.numpy), low=(0,) * 4, high=room)
-    apart = make["reshape"](padded, shape=(groups, panels, columns, deep, points))
+    (down, along), window, zero = a["phases"], _window(kernel, a["phases"]), np.zeros((), w.dtype.numpy)
+    room = (0, a["deep"] - c, window[0] * down - kernel[0], window[1] * along - kernel[1])
+    taps = make["reshape"](
+        make["pad"](w, zero, low=(0,) * 4, high=room), shape=(o, a["deep"], window[0], down, window[1], along)
+    )
+    depth = down * along * a["deep"]
+    taps = make["reshape"](make["transpose"](taps, perm=(0, 3, 5, 1, 2, 4)), shape=(o * depth, window[0] * window[1]))
+    at_points = make["dot"](taps, _weigh(a["tile"], window).T.astype(w.dtype.numpy))
+    grouped = make["reshape"](at_points, shape=(groups, o // groups, depth, points))
+    padded = make["pad"](grouped, zero, low=(0,) * 4, high=(0, panels * columns - o // groups, channels - depth, 0))
+    apart = make["reshape"](padded, shape=(groups, panels, columns, channels, points))
     return (make["transpose"](apart, perm=(0, 1, 4, 3, 2)),)
 
 
@@ -84,9 +113,13 @@ pack_winograd_weights = register(
         reference=_pack_reference,
         decompose=_pack_decompose,
         samples=lambda: [
-            Sample((_W,), {"tile": (2, 2), "block": 2, "columns": 4}),
-            Sample((_W,), {"tile": (4, 4), "block": 4, "columns": 2, "groups": 2}),
-            Sample((_W[:, :, :1],), {"tile": (1, 4), "block": 4, "columns": 4}),
+            Sample((_W,), {"tile": (2, 2), "block": 2, "columns": 4, "groups": 1, "phases": (1, 1), "deep": 3}),
+            Sample((_W,), {"tile": (4, 4), "block": 4, "columns": 2, "groups": 2, "phases": (1, 1), "deep": 3}),
+            Sample(
+                (_W[:, :, :1],), {"tile": (1, 4), "block": 4, "columns": 4, "groups": 1, "phases": (1, 1), "deep": 3}
+            ),
+            Sample((_W,), {"tile": (3, 5), "block": 4, "columns": 4, "groups": 1, "phases": (2, 2), "deep": 3}),
+            Sample((_W,), {"tile": (3, 2), "block": 4, "columns": 4, "groups": 1, "phases": (2, 1), "deep": 4}),
         ],
     )
 )
@@ -98,8 +131,8 @@ def _conv_type(
     x: TensorType,
     w: TensorType,
     *,
-    kernel: Sequence[int],
-    tile: Sequence[int],
+    kernel: Pair,
+    tile: Pair,
     padding: Pairs,
     filters: int,
     lanes: int,
@@ -123,8 +156,8 @@ def _conv_reference(
     x: np.ndarray,
     w: np.ndarray,
     *,
-    kernel: Sequence[int],
-    tile: Sequence[int],
+    kernel: Pair,
+    tile: Pair,
     padding: Pairs,
     filters: int,
     lanes: int,
@@ -174,7 +207,7 @@ def _conv_samples() -> Iterable[Sample]:
         x = np.linspace(-1, 1, 2 * groups * 2 * 6 * 7 * 4, dtype=np.float32).reshape(2, groups * 2, 6, 7, 4)
         size = filters * 8 * kernel[0] * kernel[1]
         w = np.linspace(-1, 1, size, dtype=np.float32).reshape(filters, 8, *kernel)
-        packed = _pack_reference(w, tile=tile, block=4, columns=8, groups=groups)
+        packed = _pack_reference(w, tile=tile, block=4, columns=8, groups=groups, deep=8)
         yield Sample((x, packed), {"kernel": kernel, "tile": tile, "padding": padding, "filters": filters, "lanes": 4})
 
 

@@ -65,7 +65,9 @@ def _filtered(x: np.ndarray, w: np.ndarray, tile: tuple[int, int], padding: obje
     problem = ConvProblem(n, -(-c // lanes) * lanes, o, high, wide, (kernel[0], kernel[1]), pads=pads, block=lanes)
     columns = plan(problem, tile, machine, 1).variant.product.columns
     image = input_value("x", tensor("float32", *x.shape))
-    packed = ops.pack_winograd_weights(constant(w), tile=tile, block=lanes, columns=columns)
+    packed = ops.pack_winograd_weights(
+        constant(w), tile=tile, block=lanes, columns=columns, groups=1, phases=(1, 1), deep=c
+    )
     y: Value = ops.conv_winograd(
         ops.block(image, size=lanes), packed, kernel=tuple(kernel), tile=tile, padding=padding, filters=o, lanes=lanes
     )
@@ -150,7 +152,8 @@ def test_it_is_chosen_where_it_saves_and_not_where_it_does_not() -> None:
     machine = MACHINES[0]
 
     def chosen(problem: ConvProblem) -> bool:
-        return worthwhile(problem, schedule(problem, machine, 2), machine, 2) is not None
+        nbytes = 4 * problem.filters * problem.channels * problem.kernel[0] * problem.kernel[1]
+        return worthwhile(problem, nbytes, schedule(problem, machine, 2), machine, 2) is not None
 
     large = ConvProblem(1, 64, 64, 56, 56, (3, 3), pads=(1, 1, 1, 1), block=16)
     assert chosen(large)
