@@ -29,6 +29,7 @@ from graphc.ir.bodies import deep
 from graphc.ir.graph import Graph, Node, Value, constant, location, remake
 from graphc.ir.trace import Trace, absorb, is_explaining, record, refuse, trace
 from graphc.ir.types import TensorType
+from graphc.kernels.choice import choose_convolution, choose_product
 from graphc.kernels.contraction import ConvProblem, GemmProblem, schedule
 from graphc.kernels.machine import Machine
 from graphc.kernels.winograd import WinogradPlan, worthwhile
@@ -224,7 +225,7 @@ class _Layout:
             shared=shared,
             dtype=a.dtype.name,
         )
-        columns = schedule(problem, self.machine, self.threads).variant.columns
+        columns = choose_product(problem, self.machine, self.threads).variant.columns
         result: Value = ops.dot_packed(a, ops.pack_matrix(b, columns=columns), columns_total=n)
         return result
 
@@ -263,16 +264,12 @@ class _Layout:
         size, lanes = int(image.shape[4]), self.vectors.isa.lanes(image.dtype.itemsize)
         problem = _problem(image.tensor.static_shape, w.tensor, strides, padding, dilation, groups)
         self.misfits |= any(-c % lanes >= lanes // 2 for c in (channels, filters // groups))
-        direct = schedule(problem, self.vectors, self.threads)
-        found = (
-            worthwhile(problem, w.tensor.nbytes, direct, self.vectors, self.threads)
-            if self.filtering and _is_known(w)
-            else None
-        )
-        self.cycles += direct.cycles if found is None else found.cycles
-        if found is not None:
+        weight_bytes = w.tensor.nbytes if self.filtering and _is_known(w) else None
+        found = choose_convolution(problem, self.vectors, self.threads, weight_bytes)
+        self.cycles += found.cycles
+        if isinstance(found, WinogradPlan):
             return self.filtered(image, w, found, padding, groups=groups)
-        packed = ops.pack_conv_weights(w, block=size, columns=direct.variant.columns, groups=groups)
+        packed = ops.pack_conv_weights(w, block=size, columns=found.variant.columns, groups=groups)
         result: Value = ops.conv_blocked(
             image, packed, strides=strides, padding=padding, dilation=dilation, filters=filters, lanes=lanes
         )

@@ -17,6 +17,7 @@ from graphc.kernels.ir import Kernel
 from graphc.kernels.program import Place, Program
 from graphc.options import Options
 from graphc.passes.pipeline import optimise
+from graphc.runtime import measured  # noqa: F401  (what was measured on this machine is used from here on)
 from graphc.runtime.arena import Block, lower_bound, plan_arena, plan_naive
 
 __all__ = ["MemoryReport", "Planned", "arena_bytes", "planned"]

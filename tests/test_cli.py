@@ -357,6 +357,27 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     assert "cache" in done.stderr
 
 
+def test_tune_measures_keeps_and_says_what_it_saves(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from graphc.runtime import measured, tuning
+
+    monkeypatch.setattr(measured, "default_directory", lambda: tmp_path)
+    monkeypatch.setattr(tuning, "CANDIDATES", 2)
+    model = str(save(convolutions(), tmp_path / "model.onnx"))
+    assert main(["tune", model, "--threads", "1", "--budget", "5m"]) == 0
+    shown = capsys.readouterr().out
+    assert "conv" in shown
+    assert "estimated" in shown
+    assert len(measured.kept()) >= 1
+    assert main(["tune", model, "--threads", "1"]) == 0
+    assert "measured before" in capsys.readouterr().err
+    for text in ("0", "-3s", "soon"):
+        with pytest.raises(SystemExit):
+            main(["tune", model, "--budget", text])
+        assert "expected a time such as" in capsys.readouterr().err
+
+
 def test_export_saves_what_graphc_imports(capsys: pytest.CaptureFixture[str], tmp_path: Path, model: str) -> None:
     target = tmp_path / "saved.onnx"
     assert main(["export", model, str(target), "--shape", "x=2x8"]) == 0

@@ -1,4 +1,4 @@
-"""The command line: `graphc run MODEL`, `graphc inspect MODEL` and `graphc export MODEL FILE`.
+"""The command line: `graphc run`, `inspect`, `tune` and `export`, each with a MODEL.
 
 Exit codes: 0 done; 1 a check found a difference; 2 the model, the inputs or the options are bad (one message, no
 traceback unless asked); 130 interrupted. Nothing but argparse is imported before a command runs, so that help and
@@ -58,6 +58,10 @@ def _command(arguments: argparse.Namespace) -> int:
         from graphc.cli.run import run
 
         return run(arguments)
+    if arguments.command == "tune":
+        from graphc.cli.tune import tune
+
+        return tune(arguments)
     if arguments.command == "export":
         from graphc.cli.export import export
 
@@ -141,6 +145,24 @@ def _parser() -> argparse.ArgumentParser:
         help="which rewrites were applied how often, and why others were not; with RULE, at which nodes",
     )
 
+    tune = commands.add_parser(
+        "tune",
+        help="measure how to compute a model's convolutions and products on this machine",
+        formatter_class=formatter,
+        epilog=_EPILOG,
+        description="Measure candidates for every convolution and matrix product of a model, the costliest first, and "
+        "keep what beats the estimate; later compilations on this machine use it.",
+    )
+    _add_common(tune)
+    tune.add_argument(
+        "--budget",
+        type=_seconds,
+        default=60.0,
+        metavar="TIME",
+        help="how long to measure: 90, 90s or 5m (default 60s); Ctrl-C keeps what was found so far",
+    )
+    tune.add_argument("--forget", action="store_true", help="measure again what was measured before")
+
     export = commands.add_parser(
         "export",
         help="save a model as graphc imports it",
@@ -191,6 +213,17 @@ def _add_shape(parser: argparse.ArgumentParser) -> None:
 def _add_messages(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--traceback", action="store_true", help="show where an error was raised")
     parser.add_argument("-v", "--verbose", action="count", default=0, help="say what is compiled and why")
+
+
+def _seconds(text: str) -> float:
+    number, unit = (text[:-1], text[-1]) if text[-1:] in ("s", "m", "h") else (text, "s")
+    try:
+        value = float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a time such as 90s or 5m, got {text!r}")
+    return value
 
 
 def _positive(text: str) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 
 from graphc.ir.graph import Node, location_of
 from graphc.kernels.build import ProgramBuilder, lowering
+from graphc.kernels.choice import choose_product
 from graphc.kernels.contraction import (
     SLOTS,
     ContractionVariant,
@@ -21,7 +22,6 @@ from graphc.kernels.contraction import (
     Problem,
     arguments,
     offset_table,
-    schedule,
 )
 from graphc.kernels.direct import conv_nest, dot_nest
 from graphc.kernels.epilogue import Axes, Epilogue, fused_epilogue
@@ -66,7 +66,7 @@ def lower_contraction(builder: ProgramBuilder, node: Node, operands: list[Placed
     epilogue, placed, integers = fused
     itemsize = anchor.inputs[0].dtype.itemsize
     machine = host_machine().with_lanes(axes.lanes, itemsize)
-    plan = schedule(problem, machine, builder.threads, vectors=w.shape[-1] // axes.lanes)
+    plan = choose_product(problem, machine, builder.threads, vectors=w.shape[-1] // axes.lanes)
     slots = arguments(problem, plan)
     table, nothing = Operand(x.buffer), Operand(x.buffer)
     if plan.variant.mode == "table":

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from graphc.ir.graph import Node
 from graphc.kernels.build import ProgramBuilder, lowering
+from graphc.kernels.choice import filtering_plan
 from graphc.kernels.contraction import ConvProblem
 from graphc.kernels.epilogue import Axes, Epilogue, fused_epilogue
 from graphc.kernels.ir import Launch
 from graphc.kernels.lower_contraction import blocked_image, names_of, zeros
 from graphc.kernels.machine import host_machine
 from graphc.kernels.program import Placed
-from graphc.kernels.winograd import SLOTS, WinogradVariant, arguments, plan
+from graphc.kernels.winograd import SLOTS, WinogradVariant, arguments
 
 __all__ = ["WinogradKernel"]
 
@@ -54,7 +55,7 @@ def lower_winograd(builder: ProgramBuilder, node: Node, operands: list[Placed], 
         return
     epilogue, placed, integers = fused
     machine = host_machine().with_lanes(lanes, x.dtype.itemsize)
-    p = plan(problem, attrs["tile"], machine, builder.threads, vectors=columns // lanes)
+    p = filtering_plan(problem, attrs["tile"], machine, builder.threads, columns // lanes)
     slots = arguments(problem, p) | {"x_batch": x.strides[0]}
     nothing = builder.constant(zeros(x.dtype.name))
     builder.emit(

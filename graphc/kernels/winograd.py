@@ -24,7 +24,9 @@ from graphc.kernels.contraction import ContractionVariant, ConvProblem, Schedule
 from graphc.kernels.machine import Machine
 from graphc.ops.minimal import SIZES
 
-__all__ = ["SLOTS", "WinogradPlan", "WinogradVariant", "arguments", "plan", "worthwhile"]
+__all__ = [
+    "SLOTS", "WinogradPlan", "WinogradVariant", "affordable_tiles", "arguments", "plan", "tile_sizes", "worthwhile",
+]  # fmt: skip
 
 #: The argument block of a Winograd kernel: int64 slots in this order, then those of the epilogue. Distances count
 #: elements.
@@ -68,9 +70,10 @@ class WinogradVariant:
         return math.prod(m + r - 1 for m, r in zip(self.tile, self.kernel, strict=True))
 
     @property
-    def is_small(self) -> bool:
-        """Whether no axis needs more than 6 points."""
-        return all(m + r - 1 <= 6 for m, r in zip(self.tile, self.kernel, strict=True))
+    def handicap(self) -> float:
+        """What the time counts for in comparisons: filterings of 8 points must save more than others."""
+        small = all(m + r - 1 <= 6 for m, r in zip(self.tile, self.kernel, strict=True))
+        return 1.0 if small else LARGE_MUST_SAVE
 
     @property
     def pixels(self) -> int:
@@ -119,16 +122,20 @@ def tile_sizes(problem: ConvProblem) -> Iterator[tuple[int, int]]:
     yield from ((i, j) for i in down for j in along)
 
 
+def affordable_tiles(problem: ConvProblem, nbytes: int, machine: Machine) -> list[tuple[int, int]]:
+    """The sizes of output tiles whose weights do not take too much memory; `nbytes` is that of the plain weights."""
+    if not applies(problem, machine):
+        return []
+    most = max(SMALL_BYTES, WEIGHTS_GROWTH * nbytes)
+    return [t for t in tile_sizes(problem) if _weight_bytes(problem, t) <= most]
+
+
 def worthwhile(
     problem: ConvProblem, nbytes: int, direct: Schedule, machine: Machine, threads: int
 ) -> WinogradPlan | None:
     """The plan that is estimated to beat the direct convolution, whose weights have `nbytes`, or None."""
-    if not applies(problem, machine):
-        return None
-    most = max(SMALL_BYTES, WEIGHTS_GROWTH * nbytes)
-    tiles = [t for t in tile_sizes(problem) if _weight_bytes(problem, t) <= most]
-    plans = [plan(problem, tile, machine, threads) for tile in tiles]
-    best = min(plans, key=lambda p: p.cycles * (1.0 if p.variant.is_small else LARGE_MUST_SAVE), default=None)
+    plans = [plan(problem, tile, machine, threads) for tile in affordable_tiles(problem, nbytes, machine)]
+    best = min(plans, key=lambda p: p.cycles * p.variant.handicap, default=None)
     return best if best is not None and best.cycles < direct.cycles else None
 
 
@@ -138,12 +145,19 @@ def _weight_bytes(problem: ConvProblem, tile: tuple[int, int]) -> int:
 
 
 def plan(
-    problem: ConvProblem, tile: tuple[int, int], machine: Machine, threads: int, vectors: int | None = None
+    problem: ConvProblem,
+    tile: tuple[int, int],
+    machine: Machine,
+    threads: int,
+    rows: int | None = None,
+    vectors: int | None = None,
 ) -> WinogradPlan:
-    """The plan with the least estimated time for tiles of this size; `vectors` forces the width of a panel."""
-    choices = [t for t in register_tiles(machine) if vectors in (None, t[1])]
-    plans = [_plan(problem, tile, machine, max(1, threads), *t) for t in choices if t[0] > 1]
-    return min(plans, key=lambda p: p.cycles)
+    """The plan with the least estimated time for output tiles of this size; `rows` and `vectors` force the tile that is
+    held in registers."""
+    choices = [t for t in register_tiles(machine) if t[0] > 1 and rows in (None, t[0]) and vectors in (None, t[1])]
+    if rows is not None and vectors is not None:
+        choices = [(rows, vectors)]
+    return min((_plan(problem, tile, machine, max(1, threads), *t) for t in choices), key=lambda p: p.cycles)
 
 
 def _plan(

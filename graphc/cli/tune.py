@@ -1,0 +1,119 @@
+"""`graphc tune`: measure how to compute a model's convolutions and products, and say what that saves."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from graphc.cli import show
+from graphc.cli.feeds import choose_shapes, parse_shapes, random_feeds
+from graphc.kernels.choice import using
+from graphc.options import Options
+from graphc.runtime.executable import Executable
+from graphc.runtime.tuning import Finding, Tuner
+
+__all__ = ["tune"]
+
+#: seconds that the whole model is run for, as estimated and as tuned, in turns
+COMPARE_SECONDS, TURNS = 1.0, 6
+
+
+def tune(arguments: argparse.Namespace) -> int:
+    """The command; returns its exit code."""
+    from graphc.api import source_of
+
+    options = Options.of(threads=arguments.threads, level=arguments.level, disable=arguments.disable)
+    source = source_of(arguments.model)
+
+    def compiled() -> Executable:
+        exe = Executable(source, options)
+        exe.specialisation(feeds)
+        return exe
+
+    ports = Executable(source, options).inputs
+    shapes, assumed = choose_shapes(ports, parse_shapes(arguments.shape, ports), {})
+    for sentence in assumed:
+        show.note(sentence)
+    feeds = random_feeds(ports, shapes, 0)
+    tuner = Tuner(options, again=arguments.forget)
+    try:
+        with _progress() as report:
+            tuner.run(compiled, arguments.budget, report)
+    except KeyboardInterrupt:
+        show.note("interrupted; what was found so far is kept")
+    if not tuner.findings:
+        show.note("nothing to measure: all of this model has been measured before; --forget measures it again")
+        return 0
+    _show(tuner.findings)
+    if any(f.choice is not None for f in tuner.findings):
+        with using({}):
+            estimated = compiled()
+        before, after = _in_turns(estimated, compiled(), feeds)
+        show.console().print(
+            f"{source.name}: {show.seconds_text(before)} as estimated, {show.seconds_text(after)} as tuned"
+        )
+    return 0
+
+
+def _show(findings: list[Finding]) -> None:
+    rows = [
+        (
+            f.key,
+            f.kernels,
+            show.seconds_text(f.estimated),
+            show.seconds_text(f.best),
+            "-" if f.choice is None else _described(f),
+        )
+        for f in sorted(findings, key=lambda f: -f.saved)
+    ]
+    show.table(["problem", "kernels", "estimated", "best", "tile"], rows, right=["kernels", "estimated", "best"])
+
+
+def _described(f: Finding) -> str:
+    assert f.choice is not None
+    tile = f"{f.choice.rows}x{f.choice.vectors}"
+    return tile if f.choice.tile is None else f"{tile}, F({f.choice.tile[0]}x{f.choice.tile[1]})"
+
+
+def _in_turns(first: Executable, second: Executable, feeds: Mapping[str, np.ndarray]) -> tuple[float, float]:
+    """The median time of a run of each, measured in turns."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(TURNS):
+        for exe, mine in zip((first, second), times, strict=True):
+            time.sleep(0.05)
+            exe.run(None, dict(feeds))
+            until = time.perf_counter() + COMPARE_SECONDS / TURNS
+            while not mine or time.perf_counter() < until:
+                started = time.perf_counter()
+                exe.run(None, dict(feeds))
+                mine.append(time.perf_counter() - started)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+class _progress:  # noqa: N801  (used as a function)
+    """A bar on standard error, where that is a terminal."""
+
+    def __enter__(self) -> Callable[[int, int, str], None]:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        console = Console(stderr=True)
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._bar.start()
+        task = self._bar.add_task("compiling", total=None)
+
+        def report(done: int, total: int, key: str) -> None:
+            self._bar.update(task, completed=done, total=total, description=key)
+            if not console.is_terminal:
+                print(f"graphc: measuring {done + 1} of {total}: {key}", file=sys.stderr)
+
+        return report
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()

@@ -1,0 +1,84 @@
+"""Measured choices, kept on disk for this processor: the table that `graphc.kernels.choice` asks.
+
+A JSON file in the cache folder, written whole and renamed into place. A file that is not sound counts as absent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from graphc.kernels.choice import Choice, install
+from graphc.runtime.cache import default_directory
+
+__all__ = ["keep", "kept"]
+
+_FORMAT = 1
+
+
+def _file() -> Path | None:
+    from graphc.codegen.cpu.compile import Target
+
+    directory = default_directory()
+    if directory is None:
+        return None
+    host = Target.host()
+    return directory / f"tuned-{hashlib.sha256(f'{host.cpu} {host.features}'.encode()).hexdigest()[:16]}.json"
+
+
+@functools.lru_cache(maxsize=4)
+def _read(path: Path, stamp: int) -> dict[str, Choice]:
+    try:
+        data = json.loads(path.read_text())
+        if data["format"] != _FORMAT:
+            return {}
+        return {str(k): _choice(v) for k, v in data["choices"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _choice(row: Sequence[int]) -> Choice:
+    rows, vectors, *tile = (int(n) for n in row)
+    if not (1 <= rows <= 32 and 1 <= vectors <= 16 and len(tile) in (0, 2)):
+        raise ValueError(f"not a choice: {row}")
+    return Choice(rows, vectors, (tile[0], tile[1]) if tile else None)
+
+
+def kept() -> dict[str, Choice]:
+    """The choices that were measured on this processor before; empty when there are none, or no cache."""
+    path = _file()
+    if path is None:
+        return {}
+    try:
+        stamp = path.stat().st_mtime_ns
+    except OSError:
+        return {}
+    return _read(path, stamp)
+
+
+def keep(choices: Mapping[str, Choice]) -> None:
+    """Add choices to those that are kept. On a full or read-only disk this does nothing."""
+    path = _file()
+    if path is None or not choices:
+        return
+    everything = {**kept(), **choices}
+    rows = {k: [c.rows, c.vectors, *(c.tile or ())] for k, c in sorted(everything.items())}
+    with contextlib.suppress(OSError):  # a full or read-only disk: the choices hold in this process only
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=".tuned-")
+        try:
+            with os.fdopen(handle, "w") as file:
+                json.dump({"format": _FORMAT, "choices": rows}, file, indent=0)
+            Path(aside).replace(path)
+        except OSError:
+            Path(aside).unlink(missing_ok=True)
+            raise
+
+
+install(kept)

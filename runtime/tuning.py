@@ -1,0 +1,212 @@
+"""Tuning: the convolutions and products of a model measured on this machine, and the best choices kept.
+
+A `Tuner` compiles a model once to learn which problems it has, then compiles and times candidates for each, the costliest
+problem first, until a budget of time is spent. What beats the estimate is kept on disk, for this processor, and used by
+every later compilation (`graphc.kernels.choice`). Candidates run alone, with their data in the caches where it fits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphc import ops
+from graphc.errors import CompileError
+from graphc.ir.dtypes import dtype_of
+from graphc.ir.graph import Graph, Value, constant, input_value
+from graphc.ir.types import TensorType
+from graphc.kernels import choice
+from graphc.kernels.choice import Asked, Choice, Questions, asking, using
+from graphc.kernels.contraction import ConvProblem, GemmProblem, register_tiles, schedule
+from graphc.kernels.winograd import affordable_tiles, plan
+from graphc.options import Options
+from graphc.runtime.assemble import CompiledGraph
+from graphc.runtime.measured import keep, kept
+
+__all__ = ["Finding", "Tuner", "candidates", "graph_of"]
+
+#: candidates are estimated to take at most this many times the best estimate, and there are at most so many
+WITHIN, CANDIDATES = 1.35, 8
+#: a candidate must be measured to take this share of the time of the one that is estimated to be best
+MUST_SAVE = 0.97
+#: seconds of running a candidate, and the runs that are at least made
+RUN_SECONDS, RUNS = 0.03, 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was measured of one problem: seconds a run as estimated best and as measured best."""
+
+    key: str
+    kernels: int
+    estimated: float
+    best: float
+    choice: Choice | None  # None: the estimate was right
+
+    @property
+    def saved(self) -> float:
+        """Seconds saved in one run of the model."""
+        return self.kernels * (self.estimated - self.best)
+
+
+# -- candidates ------------------------------------------------------------------------------------------------------
+
+
+def candidates(asked: Asked) -> list[Choice]:
+    """Choices worth measuring, by estimated time; the first is the one that would be taken unmeasured."""
+    p, machine, threads = asked.problem, asked.machine, asked.threads
+    estimates: dict[Choice, float] = {}
+    for rows, vectors in register_tiles(machine):
+        estimates[Choice(rows, vectors)] = schedule(p, machine, threads, rows=rows, vectors=vectors).cycles
+    if isinstance(p, ConvProblem) and asked.weight_bytes is not None:
+        for tile in affordable_tiles(p, asked.weight_bytes, machine):
+            for rows, vectors in register_tiles(machine):
+                if rows > 1:
+                    found = plan(p, tile, machine, threads, rows=rows, vectors=vectors)
+                    estimates[Choice(rows, vectors, tile)] = found.cycles * found.variant.handicap
+    order = sorted(estimates, key=estimates.__getitem__)
+    first = _unmeasured(asked)
+    order = [first, *(c for c in order if c != first and estimates[c] <= WITHIN * estimates[first])]
+    return order[:CANDIDATES]
+
+
+def _unmeasured(asked: Asked) -> Choice:
+    with using({}):
+        if isinstance(asked.problem, GemmProblem):
+            v = choice.choose_product(asked.problem, asked.machine, asked.threads).variant
+            return Choice(v.rows, v.vectors)
+        found = choice.choose_convolution(asked.problem, asked.machine, asked.threads, asked.weight_bytes)
+    if hasattr(found.variant, "tile"):
+        return Choice(found.variant.product.rows, found.variant.product.vectors, found.variant.tile)
+    return Choice(found.variant.rows, found.variant.vectors)
+
+
+def graph_of(asked: Asked, chosen: Choice) -> Graph:
+    """A graph that computes the problem as chosen, of blocked images and random packed weights."""
+    p, rng = asked.problem, np.random.default_rng(0)
+    dtype = dtype_of(p.dtype)
+    lanes = asked.machine.isa.lanes(dtype.itemsize)
+    columns = chosen.vectors * lanes
+
+    def weights(*shape: int) -> Value:
+        return constant(rng.standard_normal(shape, np.float32).astype(dtype.numpy))
+
+    if isinstance(p, GemmProblem):
+        batch = () if p.shared else (p.batch * p.groups,)
+        rows = p.m * (p.batch * p.groups if p.shared else 1)
+        x = input_value("x", TensorType(dtype, (*batch, rows, p.k)))
+        w = weights(*batch, -(-p.n // columns), p.k, columns)
+        return Graph([x], [ops.dot_packed(x, w, columns_total=p.n)])
+    x = input_value("x", TensorType(dtype, (p.batch, p.groups * p.blocks, p.height, p.width, p.block)))
+    panels, filters = -(-p.filters // columns), p.groups * p.filters
+    padding = ((p.pads[0], p.pads[2]), (p.pads[1], p.pads[3]))
+    if chosen.tile is None:
+        w = weights(p.groups, panels, p.blocks, *p.kernel, p.block, columns)
+        y = ops.conv_blocked(x, w, strides=p.stride, padding=padding, dilation=p.dilation, filters=filters, lanes=lanes)
+    else:
+        points = int(np.prod([m + r - 1 for m, r in zip(chosen.tile, p.kernel, strict=True)]))
+        w = weights(p.groups, panels, points, p.blocks * p.block, columns)
+        y = ops.conv_winograd(x, w, kernel=p.kernel, tile=chosen.tile, padding=padding, filters=filters, lanes=lanes)
+    return Graph([x], [y])
+
+
+# -- measuring -------------------------------------------------------------------------------------------------------
+
+
+def _seconds(compiled: CompiledGraph) -> float:
+    """The shortest run of several."""
+    rng = np.random.default_rng(1)
+    arguments = [
+        rng.standard_normal(v.tensor.static_shape, np.float32).astype(v.dtype.numpy) for v in compiled.graph.inputs
+    ]
+    compiled.run(arguments)
+    best, runs, until = float("inf"), 0, time.perf_counter() + RUN_SECONDS
+    while runs < RUNS or time.perf_counter() < until:
+        started = time.perf_counter()
+        compiled.run(arguments)
+        best, runs = min(best, time.perf_counter() - started), runs + 1
+    return best
+
+
+def _measure(
+    asked: Asked, key: str, choices: Sequence[Choice], options: Options, time_left: Callable[[], float]
+) -> Iterator[tuple[Choice, float]]:
+    for chosen in choices:
+        if time_left() <= 0:
+            return
+        with using({key: chosen}), contextlib.suppress(CompileError):
+            yield chosen, _seconds(CompiledGraph(graph_of(asked, chosen), options))
+
+
+class Tuner:
+    """Measures what compilations ask about, and keeps what is better.
+
+    Args:
+        options: of the compilations; their threads are used for measuring.
+        again: measure also what has been measured before.
+
+    `findings` grows while `run` works, so that an interrupted run loses nothing.
+    """
+
+    def __init__(self, options: Options, again: bool = False) -> None:
+        self.options, self.again = options, again
+        self.findings: list[Finding] = []
+
+    def run(
+        self,
+        compile_model: Callable[[], object],
+        budget: float,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> None:
+        """Measure for about `budget` seconds; the measurement under way is finished.
+
+        Args:
+            compile_model: compiles the model, in any way that ends in kernels.
+            budget: seconds.
+            progress: called with problems done, problems to do, and the key of the one that comes.
+        """
+        ends = time.perf_counter() + budget
+        with asking() as questions, using({}):
+            compile_model()
+        known = {} if self.again else kept()
+        order = [key for key in _costliest(questions) if key not in known]
+        for done, key in enumerate(order):
+            if progress is not None:
+                progress(done, len(order), key)
+            if time.perf_counter() >= ends:
+                break
+            asked = questions.asked[key]
+            choices = candidates(asked)
+            times = dict(_measure(asked, key, choices, self.options, lambda: ends - time.perf_counter()))
+            if times:
+                finding = _decided(key, questions.lowered[key], times)
+                if finding.choice is not None or len(times) == len(choices):
+                    keep({key: finding.choice or choices[0]})
+                self.findings.append(finding)
+
+
+def _decided(key: str, kernels: int, times: dict[Choice, float]) -> Finding:
+    """The estimate's choice is the first; another one must be faster by more than noise."""
+    first, estimated = next(iter(times.items()))
+    best = min(times, key=times.__getitem__)
+    if times[best] >= MUST_SAVE * estimated:
+        best = first
+    return Finding(key, kernels, estimated, times[best], best if best != first else None)
+
+
+def _costliest(questions: Questions) -> list[str]:
+    """The problems that kernels compute, by estimated time in all."""
+
+    def cycles(key: str) -> float:
+        asked = questions.asked[key]
+        if isinstance(asked.problem, GemmProblem):
+            return questions.lowered[key] * schedule(asked.problem, asked.machine, asked.threads).cycles
+        found = choice.choose_convolution(asked.problem, asked.machine, asked.threads, asked.weight_bytes)
+        return questions.lowered[key] * found.cycles
+
+    with using({}):
+        return sorted((k for k, n in questions.lowered.items() if n), key=cycles, reverse=True)
