@@ -374,7 +374,7 @@ def test_tune_measures_keeps_and_says_what_it_saves(
     assert "measured before" in capsys.readouterr().err
     for text in ("0", "-3s", "soon"):
         with pytest.raises(SystemExit):
-            main(["tune", model, "--budget", text])
+            main(["tune", model, f"--budget={text}"])
         assert "expected a time such as" in capsys.readouterr().err
 
 
