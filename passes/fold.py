@@ -33,7 +33,7 @@ SMALL_BYTES = 1 << 20
 ANCHOR_ELEMENTS = 1 << 16
 
 #: weights in the order in which kernels read them: worth their memory even when they are one number repeated
-PACKS = ("pack_conv_weights", "pack_depthwise_weights", "pack_matrix", "pack_winograd_weights")
+PACKS = ("pack_conv_weights", "pack_depthwise_weights", "pack_matrix", "pack_strassen_weights", "pack_winograd_weights")
 
 
 def fold(graph: Graph) -> Graph:

@@ -37,9 +37,9 @@ OPERANDS = 12
 #: operations of a fused kernel, at most
 OPERATIONS = 64
 #: templates that take an epilogue
-FUSING_ANCHORS = ("contraction", "depthwise", "window", "winograd")
+FUSING_ANCHORS = ("contraction", "depthwise", "strassen", "window", "winograd")
 #: anchors whose first operand is images of blocked channels
-IMAGE_KERNELS = ("conv_blocked", "conv_winograd", "depthwise_blocked", "reduce_window")
+IMAGE_KERNELS = ("conv_blocked", "conv_strassen", "conv_winograd", "depthwise_blocked", "reduce_window")
 _NEST_KINDS = (Kind.ELEMENTWISE, Kind.INJECTIVE, Kind.REDUCE)
 #: injective operations that the plan of memory makes free, or that only say when
 _APART = ("after", "concat")

@@ -29,9 +29,10 @@ from graphc.ir.bodies import deep
 from graphc.ir.graph import Graph, Node, Value, constant, location, remake
 from graphc.ir.trace import Trace, absorb, is_explaining, record, refuse, trace
 from graphc.ir.types import TensorType
-from graphc.kernels.choice import choose_convolution, choose_product
-from graphc.kernels.contraction import ConvProblem, GemmProblem, schedule
+from graphc.kernels.choice import ALGORITHMS, choose
+from graphc.kernels.contraction import ConvProblem, GemmProblem, Schedule, schedule
 from graphc.kernels.machine import Machine
+from graphc.kernels.strassen import StrassenPlan
 from graphc.kernels.winograd import WinogradPlan, worthwhile
 from graphc.ops.spec import Kind
 from graphc.passes.blocked import TRANSFERS, Blocked, to_blocks, to_plain
@@ -57,16 +58,17 @@ NARROW_MUST_SAVE = 0.95
 CYCLES_PER_BYTE_MOVED = 0.4
 
 
-def block_layout(graph: Graph, machine: Machine, threads: int, filtering: bool = True) -> Graph:
+def block_layout(graph: Graph, machine: Machine, threads: int, algorithms: frozenset[str] = ALGORITHMS) -> Graph:
     """The graph with blocked activations and packed weights; all shapes must be known.
 
-    `filtering` allows minimal filtering (Winograd's algorithm), which rounds otherwise than the sum it replaces.
+    `algorithms` names those allowed that do less arithmetic, and round otherwise, than the sums they replace: "winograd"
+    (minimal filtering) and "strassen".
     """
 
     def arrange(g: Graph) -> Graph:
-        wide = _attempt(g, machine, machine, threads, filtering)
+        wide = _attempt(g, machine, machine, threads, algorithms)
         if wide.misfits and machine.narrower is not None:
-            narrow = _attempt(g, machine, machine.narrower, threads, filtering)
+            narrow = _attempt(g, machine, machine.narrower, threads, algorithms)
             if narrow.cycles < NARROW_MUST_SAVE * wide.cycles:
                 wide = narrow
         absorb(wide.trace)
@@ -84,9 +86,9 @@ class _Attempt(NamedTuple):
     trace: Trace
 
 
-def _attempt(graph: Graph, machine: Machine, vectors: Machine, threads: int, filtering: bool) -> _Attempt:
+def _attempt(graph: Graph, machine: Machine, vectors: Machine, threads: int, algorithms: frozenset[str]) -> _Attempt:
     with trace(is_explaining()) as seen:
-        layout = _Layout(graph, machine, threads, spread=True, filtering=filtering, vectors=vectors)
+        layout = _Layout(graph, machine, threads, spread=True, algorithms=algorithms, vectors=vectors)
         after = layout.run()
     moved = sum(
         n.outputs[0].tensor.nbytes
@@ -110,11 +112,11 @@ class _Layout:
         machine: Machine,
         threads: int,
         spread: bool,
-        filtering: bool = False,
+        algorithms: frozenset[str] = frozenset(),
         vectors: Machine | None = None,
     ) -> None:
         self.graph, self.machine, self.threads = graph, machine, threads
-        self.spread, self.filtering = spread, filtering
+        self.spread, self.algorithms = spread, algorithms
         self.vectors = vectors or machine  # what blocks are as wide as
         self.cycles = 0.0  # estimated, of the convolutions
         self.misfits = False  # whether narrower blocks would leave fewer lanes empty
@@ -211,7 +213,7 @@ class _Layout:
             inner = b.node.inputs[0]
             if any(d != 1 for d in inner.shape[:-2]):
                 break
-            b = ops.reshape(inner, shape=inner.shape[-2:])
+            b = inner if inner.rank == 2 else ops.reshape(inner, shape=inner.shape[-2:])
         if b.rank > 2 and all(d == 1 for d in b.shape[:-2]):
             b = ops.reshape(b, shape=b.shape[-2:])
         *batch, m, k = a.tensor.static_shape
@@ -225,8 +227,14 @@ class _Layout:
             shared=shared,
             dtype=a.dtype.name,
         )
-        columns = choose_product(problem, self.machine, self.threads).variant.columns
-        result: Value = ops.dot_packed(a, ops.pack_matrix(b, columns=columns), columns_total=n)
+        allowed = self.algorithms & {"strassen"} if shared and _is_known(b) else frozenset()
+        found = choose(problem, self.machine, self.threads, allowed, b.tensor.nbytes)
+        if isinstance(found, StrassenPlan):
+            packed = ops.pack_strassen_weights(b, columns=found.variant.product.columns, channels=k)
+            halved: Value = ops.dot_strassen(a, packed, columns_total=n)
+            return halved
+        assert isinstance(found, Schedule)
+        result: Value = ops.dot_packed(a, ops.pack_matrix(b, columns=found.variant.columns), columns_total=n)
         return result
 
     def convolution(self, node: Node) -> Blocked:
@@ -264,11 +272,16 @@ class _Layout:
         size, lanes = int(image.shape[4]), self.vectors.isa.lanes(image.dtype.itemsize)
         problem = _problem(image.tensor.static_shape, w.tensor, strides, padding, dilation, groups)
         self.misfits |= any(-c % lanes >= lanes // 2 for c in (channels, filters // groups))
-        weight_bytes = w.tensor.nbytes if self.filtering and _is_known(w) else None
-        found = choose_convolution(problem, self.vectors, self.threads, weight_bytes)
+        allowed = self.algorithms if _is_known(w) else frozenset()
+        found = choose(problem, self.vectors, self.threads, allowed, w.tensor.nbytes)
         self.cycles += found.cycles
         if isinstance(found, WinogradPlan):
             return self.filtered(image, w, found, padding, groups=groups)
+        if isinstance(found, StrassenPlan):
+            columns = found.variant.product.columns
+            packed = ops.pack_strassen_weights(w, columns=columns, channels=int(image.shape[1]) * size)
+            halved: Value = ops.conv_strassen(image, packed, filters=filters, lanes=lanes)
+            return halved
         packed = ops.pack_conv_weights(w, block=size, columns=found.variant.columns, groups=groups)
         result: Value = ops.conv_blocked(
             image, packed, strides=strides, padding=padding, dilation=dilation, filters=filters, lanes=lanes
@@ -313,7 +326,13 @@ class _Layout:
         n, channels, height, width = x.tensor.static_shape
         filters, _, *kernel = w.tensor.static_shape
         lanes = self.vectors.isa.lanes(x.dtype.itemsize)
-        if not self.filtering or groups > 1 or dilation != (1, 1) or (down, along) == (1, 1) or not _is_known(w):
+        if (
+            "winograd" not in self.algorithms
+            or groups > 1
+            or dilation != (1, 1)
+            or (down, along) == (1, 1)
+            or not _is_known(w)
+        ):
             return None
         window = (-(-kernel[0] // down), -(-kernel[1] // along))
         form = self.blocks(x, lanes) if channels >= lanes or x in self.blocked_forms else None
@@ -520,7 +539,7 @@ def _problem(
 
 
 def _is_known(w: Value) -> bool:
-    """Whether a value is constant: weights are then brought to the points of a filtering once."""
+    """Whether weights are constant, so that whatever is made of them is made once."""
     return w.literal is not None or (w.node.op.name == "broadcast_to" and w.node.inputs[0].literal is not None)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from graphc.errors import OptionError
 from graphc.ir.graph import Graph
 from graphc.ir.manager import Hook, Pass, PassManager
+from graphc.kernels.choice import ALGORITHMS
 from graphc.kernels.machine import Machine, host_machine
 from graphc.options import Options
 from graphc.passes.batch_norm import fold_batch_norm
@@ -90,8 +91,8 @@ NEEDED = ("calls", "decompose", "layout", "pack")
 def _layout(options: Options, machine: Machine, threads: int) -> Callable[[Graph], Graph]:
     if options.level < 2 or "blocking" in options.disable:
         return lambda g: pack_only(g, machine, threads)
-    filtering = options.precision != "strict" and "winograd" not in options.disable
-    return lambda g: block_layout(g, machine, threads, filtering)
+    algorithms = ALGORITHMS - options.disable if options.precision != "strict" else frozenset()
+    return lambda g: block_layout(g, machine, threads, algorithms)
 
 
 def _simplify(graph: Graph, options: Options) -> Graph:
@@ -142,6 +143,7 @@ def _chosen(options: Options, passes: list[tuple[int, Pass]]) -> list[Pass]:
         "clean-layout",
         "hoist",
         "winograd",
+        "strassen",
     }
     for name in options.disable:
         if name in NEEDED:

@@ -11,8 +11,10 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from graphc.kernels.choice import Choice, install
 from graphc.runtime.cache import default_directory
@@ -43,11 +45,11 @@ def _read(path: Path, stamp: int) -> dict[str, Choice]:
         return {}
 
 
-def _choice(row: Sequence[int]) -> Choice:
-    rows, vectors, *tile = (int(n) for n in row)
-    if not (1 <= rows <= 32 and 1 <= vectors <= 16 and len(tile) in (0, 2)):
+def _choice(row: Mapping[str, Any]) -> Choice:
+    rows, vectors, tile = int(row["rows"]), int(row["vectors"]), row.get("tile")
+    if not (1 <= rows <= 32 and 1 <= vectors <= 16 and (tile is None or len(tile) == 2)):
         raise ValueError(f"not a choice: {row}")
-    return Choice(rows, vectors, (tile[0], tile[1]) if tile else None)
+    return Choice(rows, vectors, None if tile is None else (int(tile[0]), int(tile[1])), bool(row.get("halves")))
 
 
 def kept() -> dict[str, Choice]:
@@ -68,7 +70,7 @@ def keep(choices: Mapping[str, Choice]) -> None:
     if path is None or not choices:
         return
     everything = {**kept(), **choices}
-    rows = {k: [c.rows, c.vectors, *(c.tile or ())] for k, c in sorted(everything.items())}
+    rows = {k: asdict(c) for k, c in sorted(everything.items())}
     with contextlib.suppress(OSError):  # a full or read-only disk: the choices hold in this process only
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, aside = tempfile.mkstemp(dir=path.parent, prefix=".tuned-")

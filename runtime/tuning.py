@@ -19,10 +19,11 @@ from graphc.errors import CompileError
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Graph, Value, constant, input_value
 from graphc.ir.types import TensorType
-from graphc.kernels import choice
-from graphc.kernels.choice import Asked, Choice, Questions, asking, using
-from graphc.kernels.contraction import ConvProblem, GemmProblem, register_tiles, schedule
-from graphc.kernels.winograd import affordable_tiles, plan
+from graphc.kernels import strassen
+from graphc.kernels.choice import Asked, Choice, Questions, as_halves, asking, choose, using
+from graphc.kernels.contraction import ConvProblem, GemmProblem, Schedule, register_tiles, schedule
+from graphc.kernels.strassen import StrassenPlan
+from graphc.kernels.winograd import WinogradPlan, affordable_tiles, plan
 from graphc.options import Options
 from graphc.runtime.assemble import CompiledGraph
 from graphc.runtime.measured import keep, kept
@@ -59,15 +60,18 @@ class Finding:
 def candidates(asked: Asked) -> list[Choice]:
     """Choices worth measuring, by estimated time; the first is the one that would be taken unmeasured."""
     p, machine, threads = asked.problem, asked.machine, asked.threads
+    halved = as_halves(p, machine) if "strassen" in asked.algorithms else None
+    filters = isinstance(p, ConvProblem) and "winograd" in asked.algorithms
     estimates: dict[Choice, float] = {}
     for rows, vectors in register_tiles(machine):
         estimates[Choice(rows, vectors)] = schedule(p, machine, threads, rows=rows, vectors=vectors).cycles
-    if isinstance(p, ConvProblem) and asked.weight_bytes is not None:
-        for tile in affordable_tiles(p, asked.weight_bytes, machine):
-            for rows, vectors in register_tiles(machine):
-                if rows > 1:
-                    found = plan(p, tile, machine, threads, rows=rows, vectors=vectors)
-                    estimates[Choice(rows, vectors, tile)] = found.cycles * found.variant.handicap
+        if halved is not None and rows > 1:
+            found = strassen.plan(halved, machine, threads, rows=rows, vectors=vectors)
+            estimates[Choice(rows, vectors, halves=True)] = found.cycles
+        if isinstance(p, ConvProblem) and filters and rows > 1:
+            for tile in affordable_tiles(p, asked.weight_bytes, machine):
+                filtered = plan(p, tile, machine, threads, rows=rows, vectors=vectors)
+                estimates[Choice(rows, vectors, tile)] = filtered.cycles * filtered.variant.handicap
     order = sorted(estimates, key=estimates.__getitem__)
     first = _unmeasured(asked)
     order = [first, *(c for c in order if c != first and estimates[c] <= WITHIN * estimates[first])]
@@ -76,13 +80,16 @@ def candidates(asked: Asked) -> list[Choice]:
 
 def _unmeasured(asked: Asked) -> Choice:
     with using({}):
-        if isinstance(asked.problem, GemmProblem):
-            v = choice.choose_product(asked.problem, asked.machine, asked.threads).variant
-            return Choice(v.rows, v.vectors)
-        found = choice.choose_convolution(asked.problem, asked.machine, asked.threads, asked.weight_bytes)
-    if hasattr(found.variant, "tile"):
-        return Choice(found.variant.product.rows, found.variant.product.vectors, found.variant.tile)
-    return Choice(found.variant.rows, found.variant.vectors)
+        found = _chosen(asked)
+    if isinstance(found, Schedule):
+        return Choice(found.variant.rows, found.variant.vectors)
+    product = found.variant.product
+    tile = found.variant.tile if isinstance(found, WinogradPlan) else None
+    return Choice(product.rows, product.vectors, tile, halves=tile is None)
+
+
+def _chosen(asked: Asked) -> Schedule | WinogradPlan | StrassenPlan:
+    return choose(asked.problem, asked.machine, asked.threads, asked.algorithms, asked.weight_bytes)
 
 
 def graph_of(asked: Asked, chosen: Choice) -> Graph:
@@ -99,12 +106,19 @@ def graph_of(asked: Asked, chosen: Choice) -> Graph:
         batch = () if p.shared else (p.batch * p.groups,)
         rows = p.m * (p.batch * p.groups if p.shared else 1)
         x = input_value("x", TensorType(dtype, (*batch, rows, p.k)))
+        if chosen.halves:
+            return Graph(
+                [x], [ops.dot_strassen(x, weights(-(-p.n // (2 * columns)), 7, p.k // 2, columns), columns_total=p.n)]
+            )
         w = weights(*batch, -(-p.n // columns), p.k, columns)
         return Graph([x], [ops.dot_packed(x, w, columns_total=p.n)])
     x = input_value("x", TensorType(dtype, (p.batch, p.groups * p.blocks, p.height, p.width, p.block)))
     panels, filters = -(-p.filters // columns), p.groups * p.filters
     padding = ((p.pads[0], p.pads[2]), (p.pads[1], p.pads[3]))
-    if chosen.tile is None:
+    if chosen.halves:
+        w = weights(-(-p.filters // (2 * columns)), 7, p.blocks * p.block // 2, columns)
+        y = ops.conv_strassen(x, w, filters=filters, lanes=lanes)
+    elif chosen.tile is None:
         w = weights(p.groups, panels, p.blocks, *p.kernel, p.block, columns)
         y = ops.conv_blocked(x, w, strides=p.stride, padding=padding, dilation=p.dilation, filters=filters, lanes=lanes)
     else:
@@ -202,11 +216,7 @@ def _costliest(questions: Questions) -> list[str]:
     """The problems that kernels compute, by estimated time in all."""
 
     def cycles(key: str) -> float:
-        asked = questions.asked[key]
-        if isinstance(asked.problem, GemmProblem):
-            return questions.lowered[key] * schedule(asked.problem, asked.machine, asked.threads).cycles
-        found = choice.choose_convolution(asked.problem, asked.machine, asked.threads, asked.weight_bytes)
-        return questions.lowered[key] * found.cycles
+        return questions.lowered[key] * _chosen(questions.asked[key]).cycles
 
     with using({}):
         return sorted((k for k, n in questions.lowered.items() if n), key=cycles, reverse=True)

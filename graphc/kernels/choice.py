@@ -13,32 +13,53 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from graphc.kernels.contraction import ConvProblem, GemmProblem, Problem, Schedule, schedule
 from graphc.kernels.machine import Machine
-from graphc.kernels.winograd import WinogradPlan, affordable_tiles, plan, worthwhile
+from graphc.kernels.strassen import StrassenPlan, StrassenProblem, inner_steps
+from graphc.kernels.strassen import plan as plan_strassen
+from graphc.kernels.strassen import worthwhile as worthwhile_strassen
+from graphc.kernels.winograd import WinogradPlan, affordable_tiles
+from graphc.kernels.winograd import plan as plan_winograd
+from graphc.kernels.winograd import worthwhile as worthwhile_winograd
 
 __all__ = [
-    "Asked", "Choice", "Questions", "asking", "choose_convolution", "choose_product", "filtering_plan", "install", "key_of", "using",
+    "ALGORITHMS", "Asked", "Choice", "Questions", "as_halves", "asking", "choose", "choose_product", "filtering_plan",
+    "install", "key_of", "strassen_plan", "using",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The tile held in registers, `rows` x `vectors`, and the output tile of a minimal filtering (None: the plain sum)."""
+    """The tile held in registers, `rows` x `vectors`; the output tile of a minimal filtering, or `halves` for
+    Strassen's algorithm. With neither it is the plain sum."""
 
     rows: int
     vectors: int
     tile: tuple[int, int] | None = None
+    halves: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether the sum is computed as it is."""
+        return self.tile is None and not self.halves
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A problem that a compilation asked about. `weight_bytes` is None where minimal filtering is not allowed."""
+    """A problem that a compilation asked about, and the `algorithms` allowed beside the plain sum; `weight_bytes` are
+    those of the plain weights."""
 
     problem: Problem
     machine: Machine
     threads: int
-    weight_bytes: int | None = None
+    algorithms: frozenset[str] = frozenset()
+    weight_bytes: int = 0
+
+
+#: algorithms that do less arithmetic and round otherwise than the plain sum
+ALGORITHMS = frozenset({"strassen", "winograd"})
 
 
 @dataclass
@@ -113,32 +134,62 @@ def _measured(problem: Problem, machine: Machine, threads: int) -> Choice | None
     return table.get(key_of(problem, machine, threads)) if table else None
 
 
-def choose_product(problem: Problem, machine: Machine, threads: int, vectors: int | None = None) -> Schedule:
-    """The schedule of a product, or of a convolution as the sum that it is; `vectors` when the weights are packed."""
+def choose_product(problem: Problem, machine: Machine, threads: int, vectors: int) -> Schedule:
+    """The schedule of the plain sum with weights packed for panels of so many vectors."""
     if (q := _questions.get()) is not None:
-        q.note(Asked(problem, machine, threads), lowered=vectors is not None)
+        q.note(Asked(problem, machine, threads), lowered=True)
     found = _measured(problem, machine, threads)
-    if found is not None and found.tile is None and vectors in (None, found.vectors):
+    if found is not None and found.plain and vectors == found.vectors:
         return schedule(problem, machine, threads, rows=found.rows, vectors=found.vectors)
     return schedule(problem, machine, threads, vectors=vectors)
 
 
-def choose_convolution(
-    problem: ConvProblem, machine: Machine, threads: int, weight_bytes: int | None
-) -> Schedule | WinogradPlan:
-    """How to compute a convolution: the plain sum, or by minimal filtering where that is allowed (`weight_bytes`, those
-    of the plain weights, is not None) and faster."""
+def choose(
+    problem: Problem,
+    machine: Machine,
+    threads: int,
+    algorithms: frozenset[str] = frozenset(),
+    weight_bytes: int = 0,
+) -> Schedule | WinogradPlan | StrassenPlan:
+    """How to compute a convolution or a product: as the sum that it is, or by whichever of the `algorithms` is faster.
+
+    `weight_bytes` are those of the plain weights, which bound what packed ones may take.
+    """
     if (q := _questions.get()) is not None:
-        q.note(Asked(problem, machine, threads, weight_bytes), lowered=False)
+        q.note(Asked(problem, machine, threads, algorithms, weight_bytes), lowered=False)
     found = _measured(problem, machine, threads)
-    if found is not None and found.tile is None:
+    halved = as_halves(problem, machine) if "strassen" in algorithms else None
+    filters = isinstance(problem, ConvProblem) and "winograd" in algorithms
+    if found is not None and found.plain:
         return schedule(problem, machine, threads, rows=found.rows, vectors=found.vectors)
-    tiles = affordable_tiles(problem, weight_bytes, machine) if weight_bytes is not None else ()
-    if found is not None and found.tile is not None and found.tile in tiles:
-        return plan(problem, found.tile, machine, threads, rows=found.rows, vectors=found.vectors)
+    if found is not None and found.halves and halved is not None:
+        return plan_strassen(halved, machine, threads, rows=found.rows, vectors=found.vectors)
+    if isinstance(problem, ConvProblem) and filters:
+        tiles = affordable_tiles(problem, weight_bytes, machine)
+        if found is not None and found.tile is not None and found.tile in tiles:
+            return plan_winograd(problem, found.tile, machine, threads, rows=found.rows, vectors=found.vectors)
     direct = schedule(problem, machine, threads)
-    filtered = worthwhile(problem, weight_bytes, direct, machine, threads) if weight_bytes is not None else None
+    filtered = None
+    if isinstance(problem, ConvProblem) and filters:
+        filtered = worthwhile_winograd(problem, weight_bytes, direct, machine, threads)
+    if filtered is None and halved is not None:
+        return worthwhile_strassen(halved, direct, machine, threads) or direct
     return filtered or direct
+
+
+def as_halves(problem: Problem, machine: Machine) -> StrassenProblem | None:
+    """The problem as Strassen's algorithm takes it: a product with one right operand, or a pointwise convolution."""
+    lanes = machine.isa.lanes(np.dtype(problem.dtype).itemsize)
+    if isinstance(problem, ConvProblem):
+        if not problem.pointwise or problem.groups > 1 or problem.block != lanes:
+            return None
+        columns = -(-problem.filters // lanes) * lanes
+        halved = StrassenProblem(problem.rows, columns, problem.steps, problem.batch, lanes, problem.dtype)
+    else:
+        if problem.batch * problem.groups > 1 or problem.step_stride != 1:
+            return None
+        halved = StrassenProblem(problem.m, problem.n, problem.k, 1, inner_steps(lanes), problem.dtype)
+    return halved if halved.applies else None
 
 
 def filtering_plan(
@@ -149,4 +200,15 @@ def filtering_plan(
         q.note(Asked(problem, machine, threads), lowered=True)
     found = _measured(problem, machine, threads)
     rows = found.rows if found is not None and (found.tile, found.vectors) == (tile, vectors) else None
-    return plan(problem, tile, machine, threads, rows=rows, vectors=vectors)
+    return plan_winograd(problem, tile, machine, threads, rows=rows, vectors=vectors)
+
+
+def strassen_plan(
+    problem: Problem, halved: StrassenProblem, machine: Machine, threads: int, vectors: int
+) -> StrassenPlan:
+    """The plan of a product by Strassen's algorithm whose right operand is packed."""
+    if (q := _questions.get()) is not None:
+        q.note(Asked(problem, machine, threads), lowered=True)
+    found = _measured(problem, machine, threads)
+    rows = found.rows if found is not None and found.halves and found.vectors == vectors else None
+    return plan_strassen(halved, machine, threads, rows=rows, vectors=vectors)

@@ -27,6 +27,7 @@ from graphc.ops import (  # noqa: F401
     scatter,
     sequences,
     sorting,
+    strassen,
     winograd,
 )  # fmt: skip
 from graphc.ops.spec import REGISTRY, Kind, Layout, OpSpec, Sample, expect, has_kernel, register

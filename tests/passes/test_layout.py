@@ -14,6 +14,7 @@ from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Graph, Value, constant, input_value
 from graphc.ir.trace import trace
 from graphc.ir.types import tensor
+from graphc.kernels.choice import ALGORITHMS
 from graphc.kernels.machine import ISAS, Machine
 from graphc.passes.decompose import decompose
 from graphc.passes.fold import fold
@@ -52,8 +53,8 @@ def image(c: int = 16, h: int = 6, w: int = 5, dtype: str = "float32") -> Value:
     return input_value("x", tensor(dtype, 2, c, h, w))
 
 
-def arranged(graph: Graph, machine: Machine = AVX2, filtering: bool = True) -> Graph:
-    return simplify(fold(block_layout(simplify(fold(decompose(graph))), machine, 2, filtering)))
+def arranged(graph: Graph, machine: Machine = AVX2, algorithms: frozenset[str] = ALGORITHMS) -> Graph:
+    return simplify(fold(block_layout(simplify(fold(decompose(graph))), machine, 2, algorithms)))
 
 
 def conversions(graph: Graph) -> tuple[int, int]:
@@ -97,7 +98,7 @@ def test_few_filters_share_a_row_of_pixels(
     x = image(16, h=6, w=133)
     y = conv(x, filters, kernel=7, stride=stride)
     graph = Graph([x], [ops.sigmoid(ops.add(y, channels(y)))])
-    after = arranged(graph, machine, filtering=False)
+    after = arranged(graph, machine, frozenset())
     (found,) = [n for n in after.nodes if n.op.name == "conv_blocked"]
     assert (found.attrs["strides"][1] > stride) == (2 * filters <= machine.isa.lanes(4))
     agree(graph, after)
@@ -107,16 +108,16 @@ def test_few_filters_share_a_row_of_pixels(
 def test_minimal_filtering_is_for_constant_weights_stride_1_and_whole_blocks(
     machine: Machine, agree: Callable[..., None]
 ) -> None:
-    def names(y: Value, inputs: list[Value], filtering: bool = True) -> set[str]:
+    def names(y: Value, inputs: list[Value], algorithms: frozenset[str] = ALGORITHMS) -> set[str]:
         graph = Graph(inputs, [y])
-        after = arranged(graph, machine, filtering)
+        after = arranged(graph, machine, algorithms)
         agree(graph, after, rtol=1e-4)
         return {n.op.name for n in after.nodes if n.op.name in ("conv_winograd", "conv_blocked")}
 
     x = image(64, h=20, w=21)
     assert names(conv(x, 32), [x]) == {"conv_winograd"}
     assert names(conv(x, 64, groups=2), [x]) == {"conv_winograd"}
-    assert names(conv(x, 32), [x], filtering=False) == {"conv_blocked"}
+    assert names(conv(x, 32), [x], frozenset()) == {"conv_blocked"}
     assert names(conv(x, 64, stride=2), [x]) == {"conv_blocked"}, "its weights would take too much memory"
     few = image(3, h=40, w=41)
     assert names(conv(few, 32, kernel=7, stride=2), [few]) == {"conv_winograd"}, "by the phases of the image"

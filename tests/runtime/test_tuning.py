@@ -12,7 +12,7 @@ from graphc import ops
 from graphc.ir.graph import Graph, constant, input_value
 from graphc.ir.interpret import run
 from graphc.ir.types import tensor
-from graphc.kernels.choice import Asked, Choice, asking, key_of, using
+from graphc.kernels.choice import ALGORITHMS, Asked, Choice, asking, key_of, using
 from graphc.kernels.contraction import ConvProblem, GemmProblem
 from graphc.kernels.lower_contraction import ContractionKernel
 from graphc.kernels.lower_winograd import WinogradKernel
@@ -102,7 +102,7 @@ PROBLEMS = [
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: key_of(p, host_machine(), 1))
 def test_candidates_begin_with_the_estimate_and_all_run(problem: ConvProblem | GemmProblem) -> None:
-    asked = Asked(problem, host_machine(), 1, 10**6 if isinstance(problem, ConvProblem) else None)
+    asked = Asked(problem, host_machine(), 1, ALGORITHMS, 10**6)
     found = candidates(asked)
     assert len(set(found)) == len(found) <= tuning.CANDIDATES
     key = key_of(problem, host_machine(), 1)
@@ -143,8 +143,8 @@ def test_the_budget_ends_it_and_what_was_not_finished_is_not_kept() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", '{"format": 99, "choices": {}}', '{"format": 1, "choices": {"conv": ["a", 2]}}',
-     '{"format": 1, "choices": {"conv": [1000, 2]}}', '{"format": 1, "choices": 3}'],
+    ["", "{", "[]", '{"format": 99, "choices": {}}', '{"format": 1, "choices": {"conv": {"rows": "a", "vectors": 2}}}',
+     '{"format": 1, "choices": {"conv": {"rows": 1000, "vectors": 2}}}', '{"format": 1, "choices": {"conv": [4, 2]}}', '{"format": 1, "choices": 3}'],
 )  # fmt: skip
 def test_a_file_that_is_not_sound_counts_as_absent(text: str) -> None:
     path = measured._file()

@@ -11,16 +11,18 @@ from collections import Counter
 from graphc.codegen.cpu.templates.contraction import contraction_source
 from graphc.codegen.cpu.templates.epilogue import Argument
 from graphc.codegen.cpu.templates.epilogue import Epilogue as Lines
+from graphc.codegen.cpu.templates.strassen import strassen_source
 from graphc.codegen.cpu.templates.windows import window_source
 from graphc.codegen.cpu.templates.winograd import winograd_source
 from graphc.codegen.scalar import Text, expression, literal, register_type
 from graphc.ir.scalar import Scalar, walk
 from graphc.kernels.epilogue import Access, Epilogue
 from graphc.kernels.lower_contraction import ContractionKernel
+from graphc.kernels.lower_strassen import StrassenKernel
 from graphc.kernels.lower_window import WindowKernel
 from graphc.kernels.lower_winograd import WinogradKernel
 
-__all__ = ["contraction", "epilogue_lines", "window", "winograd"]
+__all__ = ["contraction", "epilogue_lines", "strassen", "window", "winograd"]
 
 
 def contraction(kernel: ContractionKernel, name: str) -> str:
@@ -31,6 +33,11 @@ def contraction(kernel: ContractionKernel, name: str) -> str:
 def window(kernel: WindowKernel, name: str) -> str:
     """The module text of a window kernel."""
     return window_source(kernel.variant, epilogue_lines(kernel.epilogue), name)
+
+
+def strassen(kernel: StrassenKernel, name: str) -> str:
+    """The module text of a Strassen kernel."""
+    return strassen_source(kernel.variant, epilogue_lines(kernel.epilogue), name)
 
 
 def winograd(kernel: WinogradKernel, name: str) -> str:

@@ -1,0 +1,137 @@
+"""The Strassen kernel: a matrix product from seven of half the size; see graphc.kernels.strassen for the algorithm.
+
+Like the Winograd kernel: left sums once a task, then a pair of panels at a time all seven products, then the results.
+"""
+
+from __future__ import annotations
+
+from graphc.codegen.cpu.templates.epilogue import Argument, Epilogue, declarations, imports, indent
+from graphc.kernels.strassen import SLOTS, StrassenVariant
+
+__all__ = ["strassen_arguments", "strassen_source"]
+
+
+def strassen_arguments(variant: StrassenVariant, epilogue: Epilogue) -> tuple[Argument, ...]:
+    """The argument block: all addresses, then all numbers, `SLOTS` first and then the epilogue's."""
+    kinds = dict.fromkeys(("x", "w"), variant.product.dtype)
+    slots = (*(Argument(name, kinds.get(name, "int")) for name in SLOTS), *epilogue.arguments)
+    return tuple(sorted(slots, key=lambda slot: slot.kind == "int"))
+
+
+_SOURCE = '''\
+"""Strassen's product in tiles of 2 x {rows} rows x 2 x {columns} columns ({vectors} vectors of {lanes} {dtype})."""
+
+from graphc.codegen.cpu import vector
+from graphc.codegen.cpu.microkernel import contract
+from graphc.codegen.cpu.vector import offset
+{imports}
+
+contract = contract({rows}, {vectors}, {lanes}, "rows", {inner}, "{dtype}")
+load, store = vector.loader({lanes}, {partial}), vector.storer({lanes}, {partial})
+whole, keep = vector.loader({lanes}), vector.storer({lanes})
+as_pointer = vector.pointer("{dtype}")
+
+
+def {name}(block, first, last, scratch):
+{declarations}
+    g = 0
+    left = as_pointer(scratch)
+    products = offset(left, 4 * sum_stride)
+    sums_row = pairs_per_task * {rows} * {inner}
+    half, size = rounds * step_stride, rounds * {inner} * {columns}
+    vectors = (columns_total + {lanes} - 1) // {lanes}
+    for task in range(first, last):
+        row_task, above = task % row_tasks, task // row_tasks
+        column_task, b = above % column_tasks, above // column_tasks
+        first_row = row_task * pairs_per_task * {twice}
+        pairs = min(pairs_per_task, (rows_total - first_row + {twice} - 1) // {twice})
+        x_here = offset(x, b * x_batch)
+        for k in range(rounds):
+            for r in range(pairs):
+                for p in range({rows}):
+                    upper = min(rows_total - 1, first_row + r * {twice} + p) * row_stride + k * step_stride
+                    lower = min(rows_total - 1, first_row + r * {twice} + {rows} + p) * row_stride + k * step_stride
+                    for i in range(0, {inner}, {lanes}):
+                        a11, a12 = whole(x_here, upper + i, 0), whole(x_here, upper + half + i, 0)
+                        a21, a22 = whole(x_here, lower + i, 0), whole(x_here, lower + half + i, 0)
+                        s1 = a21 + a22
+                        s2 = s1 - a11
+                        at = k * sums_row + (r * {rows} + p) * {inner} + i
+                        keep(left, at, s1, 0)
+                        keep(left, sum_stride + at, s2, 0)
+                        keep(left, 2 * sum_stride + at, a11 - a21, 0)
+                        keep(left, 3 * sum_stride + at, a12 - s2, 0)
+        for pair in range(column_task * panels_per_task, min(panel_pairs, (column_task + 1) * panels_per_task)):
+            for i in range(7):
+                w_here = offset(w, (pair * 7 + i) * size)
+                for r in range(pairs):
+                    start = first_row + r * {twice}
+                    # The first row tiles fetch the next matrix, each other lines of it.
+                    ahead = size + r * {fetched} if r < {turns} else 0
+                    out = offset(products, i * product_stride + r * {tile_size})
+                    if i < 2 or i == 3:
+                        row = start + {rows} if i == 3 else start
+                        valid = min({rows}, rows_total - row)
+                        if valid > 0:
+                            contract(
+                                out, 1, offset(x_here, row * row_stride + (half if i > 0 else 0)), w_here, ahead, valid,
+                                rounds, step_stride, 0, row_stride, 1,
+                            )
+                        else:  # no lower rows: nothing reads their product
+                            contract(
+                                out, 1, offset(left, r * {rows} * {inner}), w_here, ahead, {rows},
+                                rounds, sums_row, 0, {inner}, 1,
+                            )
+                    else:
+                        s = 3 if i == 2 else i - 4
+                        contract(
+                            out, 1, offset(left, s * sum_stride + r * {rows} * {inner}), w_here, ahead, {rows},
+                            rounds, sums_row, 0, {inner}, 1,
+                        )
+            for r in range(pairs):
+                for quarter in range(4):
+                    down, along = quarter // 2, quarter % 2
+                    first_vector = (2 * pair + along) * {vectors}
+                    m0 = first_row + r * {twice} + down * {rows}
+                    for q in range(first_vector, min(vectors, first_vector + {vectors})):
+                        lanes = {lanes_here}
+                        c = q
+                        for p in range(min({rows}, rows_total - m0)):
+                            m = m0 + p
+                            at = r * {tile_size} + (p * {vectors} + q - first_vector) * {lanes}
+                            acc = whole(products, at, 0)
+                            if quarter == 0:
+                                acc = acc + whole(products, product_stride + at, 0)
+                            else:
+                                acc = acc + whole(products, 5 * product_stride + at, 0)
+                                if quarter == 1:
+                                    acc = acc + whole(products, 4 * product_stride + at, 0)
+                                    acc = acc + whole(products, 2 * product_stride + at, 0)
+                                else:
+                                    acc = acc + whole(products, 6 * product_stride + at, 0)
+                                    if quarter == 2:
+                                        acc = acc - whole(products, 3 * product_stride + at, 0)
+                                    else:
+                                        acc = acc + whole(products, 4 * product_stride + at, 0)
+{epilogue}
+'''
+
+
+def strassen_source(variant: StrassenVariant, epilogue: Epilogue, name: str = "strassen") -> str:
+    """The module text of the kernel `name(block, first, last, scratch)` for a variant and an epilogue.
+
+    Tasks are batch x column tasks x row tasks; `scratch` needs `StrassenPlan.scratch_bytes`, 64-byte aligned.
+    """
+    arguments, product = strassen_arguments(variant, epilogue), variant.product
+    fetched = product.fetches * product.cache_line
+    return _SOURCE.format(
+        name=name,
+        rows=product.rows, twice=2 * product.rows, vectors=product.vectors, columns=product.columns,
+        lanes=product.lanes, inner=product.inner, dtype=product.dtype, partial=product.partial,
+        tile_size=product.rows * product.columns,
+        lanes_here=f"min({product.lanes}, columns_total - q * {product.lanes})" if product.partial else product.lanes,
+        fetched=fetched, turns=-(-product.unroll * product.columns // fetched),
+        imports="\n".join(imports(arguments, epilogue)),
+        declarations=indent(list(declarations(arguments)), 1),
+        epilogue=indent(epilogue.lines, 7),
+    )  # fmt: skip

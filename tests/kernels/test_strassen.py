@@ -1,0 +1,136 @@
+"""Strassen's algorithm: what it costs in accuracy, its kernel in every arrangement, and where it is chosen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphc import ops
+from graphc.ir.graph import Graph, Value, constant, input_value
+from graphc.ir.types import tensor
+from graphc.kernels.choice import as_halves
+from graphc.kernels.contraction import ConvProblem, GemmProblem, schedule
+from graphc.kernels.machine import ISAS, Machine, host_machine
+from graphc.kernels.strassen import StrassenProblem, arguments, plan, worthwhile
+from graphc.options import Options
+from graphc.passes.pipeline import optimise
+from graphc.runtime.assemble import CompiledGraph
+
+LANES = host_machine().isa.lanes(4)
+#: the largest error relative to the largest result that is promised
+BOUND = 6e-6
+
+
+def _columns(problem: StrassenProblem) -> int:
+    return plan(problem, host_machine(), 1).variant.product.columns
+
+
+def _run(graph: Graph, x: np.ndarray, threads: int) -> np.ndarray:
+    options = Options.of(threads=threads)
+    (got,) = CompiledGraph(optimise(graph, options), options).run([x])
+    return got
+
+
+def _product(x: np.ndarray, w: np.ndarray, threads: int) -> np.ndarray:
+    """relu(x @ w + x's first column), by the kernel."""
+    k, n = w.shape
+    rows = int(np.prod(x.shape[:-1]))
+    columns = _columns(StrassenProblem(rows, n, k, dtype=x.dtype.name))
+    a = input_value("x", tensor(x.dtype.name, *x.shape))
+    packed = ops.pack_strassen_weights(constant(w), columns=columns, channels=k)
+    y: Value = ops.dot_strassen(a, packed, columns_total=n)
+    first = ops.slice(a, starts=(0,) * x.ndim, stops=(*x.shape[:-1], 1), steps=(1,) * x.ndim)
+    return _run(Graph([a], [ops.relu(ops.add(y, ops.broadcast_to(first, shape=y.shape)))]), x, threads)
+
+
+def _pointwise(x: np.ndarray, w: np.ndarray, threads: int) -> np.ndarray:
+    """relu(convolution + its image's first channel), by the kernel."""
+    n, c, high, wide = x.shape
+    channels = -(-c // (2 * LANES)) * 2 * LANES
+    columns = _columns(StrassenProblem(high * wide, w.shape[0], channels, n, LANES))
+    image = input_value("x", tensor("float32", *x.shape))
+    padded = ops.pad(image, np.float32(0), low=(0,) * 4, high=(0, channels - c, 0, 0))
+    packed = ops.pack_strassen_weights(constant(w), columns=columns, channels=channels)
+    y = ops.conv_strassen(ops.block(padded, size=LANES), packed, filters=w.shape[0], lanes=LANES)
+    y = ops.unblock(y, channels=w.shape[0])
+    first = ops.slice(image, starts=(0,) * 4, stops=(n, 1, high, wide), steps=(1,) * 4)
+    return _run(Graph([image], [ops.relu(ops.add(y, ops.broadcast_to(first, shape=y.shape)))]), x, threads)
+
+
+def _agree(got: np.ndarray, exact: np.ndarray, scale: float) -> None:
+    expected = np.maximum(exact, 0)
+    assert got.shape == expected.shape
+    assert np.abs(got - expected).max() <= BOUND * scale
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.integers(1, 3), st.integers(1, 70), st.integers(1, 4), st.integers(1, 150), st.integers(1, 3))
+def test_products_of_any_size(batch: int, m: int, halves: int, n: int, threads: int) -> None:
+    rng = np.random.default_rng(m)
+    x = rng.standard_normal((batch, m, 32 * halves)).astype(np.float32)
+    w = rng.standard_normal((32 * halves, n)).astype(np.float32)
+    exact = x.astype(np.float64) @ w.astype(np.float64)
+    _agree(_product(x, w, threads), exact + x[..., :1], np.abs(x).max() * np.abs(w).max() * 32 * halves)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    st.integers(1, 2), st.integers(1, 70), st.integers(1, 9), st.integers(1, 9), st.integers(1, 130), st.integers(1, 3)
+)
+def test_pointwise_convolutions_of_any_size(batch: int, c: int, high: int, wide: int, o: int, threads: int) -> None:
+    rng = np.random.default_rng(c)
+    x = rng.standard_normal((batch, c, high, wide)).astype(np.float32)
+    w = rng.standard_normal((o, c, 1, 1)).astype(np.float32)
+    exact = np.einsum("nchw,oc->nohw", x.astype(np.float64), w[:, :, 0, 0].astype(np.float64))
+    _agree(_pointwise(x, w, threads), exact + x[:, :1], np.abs(x).max() * np.abs(w).max() * max(c, 8))
+
+
+@pytest.mark.parametrize(("m", "k", "n"), [(196, 256, 1024), (49, 2048, 512), (400, 480, 480)])
+def test_the_error_is_bounded(m: int, k: int, n: int) -> None:
+    rng = np.random.default_rng(0)
+    x = np.maximum(rng.standard_normal((m, k)), 0).astype(np.float32)
+    w = (rng.standard_normal((k, n)) * np.sqrt(2 / k)).astype(np.float32)
+    exact = np.maximum(x.astype(np.float64) @ w.astype(np.float64) + x[:, :1], 0)
+    assert np.abs(_product(x, w, 2) - exact).max() <= BOUND * np.abs(exact).max()
+
+
+def test_it_works_in_float64() -> None:
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((37, 96)), rng.standard_normal((96, 61))
+    np.testing.assert_allclose(_product(x, w, 2), np.maximum(x @ w + x[:, :1], 0), atol=1e-12)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 40), st.integers(1, 4),
+    st.sampled_from(["avx512", "avx2", "neon"]), st.integers(1, 8),
+)  # fmt: skip
+def test_plans_cover_everything_once(m: int, n: int, halves: int, batch: int, isa: str, threads: int) -> None:
+    problem = StrassenProblem(m, n, 32 * halves, batch)
+    p = plan(problem, Machine(ISAS[isa]), threads)
+    product, slots = p.variant.product, arguments(problem, p)
+    pairs = -(-m // (2 * product.rows))
+    assert (p.row_tasks - 1) * p.pairs_per_task < pairs <= p.row_tasks * p.pairs_per_task
+    assert (p.column_tasks - 1) * p.panels_per_task < slots["panel_pairs"] <= p.column_tasks * p.panels_per_task
+    assert p.tasks == batch * p.row_tasks * p.column_tasks
+    assert slots["panel_pairs"] * 2 * product.columns >= n
+    assert p.sum_stride >= p.pairs_per_task * product.rows * problem.k // 2
+    assert p.product_stride >= p.pairs_per_task * product.rows * product.columns
+
+
+def test_it_is_chosen_for_large_products_alone() -> None:
+    machine = Machine(ISAS["avx512"])
+
+    def chosen(problem: GemmProblem | ConvProblem) -> bool:
+        halved = as_halves(problem, machine)
+        return halved is not None and worthwhile(halved, schedule(problem, machine, 2), machine, 2) is not None
+
+    assert chosen(GemmProblem(512, 512, 512))
+    assert chosen(ConvProblem(1, 256, 1024, 14, 14, (1, 1), block=16))
+    assert not chosen(GemmProblem(1, 4096, 4096)), "one row has no halves"
+    assert not chosen(GemmProblem(512, 512, 500)), "its steps have no halves of whole rounds"
+    assert not chosen(GemmProblem(64, 64, 64, batch=12, shared=False)), "every product has a right operand of its own"
+    assert not chosen(ConvProblem(1, 256, 256, 14, 14, (1, 1), stride=(2, 2), block=16))
+    assert not chosen(ConvProblem(1, 256, 256, 14, 14, (3, 3), block=16))
