@@ -26,9 +26,9 @@ import numpy as np
 from graphc.kernels.machine import Machine
 
 __all__ = [
-    "SLOTS", "ContractionVariant", "ConvProblem", "GemmProblem", "Schedule", "aligned", "arguments", "from_blocked",
-    "offset_table", "pack_matrix", "pack_weights", "packed_matrix_shape", "packed_weights_shape", "schedule",
-    "to_blocked",
+    "SLOTS", "ContractionVariant", "ConvProblem", "GemmProblem", "Schedule", "aligned", "arguments",
+    "estimated_cycles", "from_blocked", "offset_table", "pack_matrix", "pack_weights", "packed_matrix_shape",
+    "packed_weights_shape", "schedule", "tiles", "to_blocked",
 ]  # fmt: skip
 
 Mode = Literal["rows", "strided", "table"]
@@ -254,16 +254,16 @@ def schedule(
         mode, partial = ("rows" if problem.step_stride == 1 else "strided"), problem.n % lanes != 0
     else:
         mode, partial = ("rows" if problem.pointwise else "table"), False
-    tiles = [t for t in _tiles(machine) if rows in (None, t[0]) and vectors in (None, t[1])]
+    candidates = [t for t in tiles(machine) if rows in (None, t[0]) and vectors in (None, t[1])]
     if rows is not None and vectors is not None:
-        tiles = [(rows, vectors)]
-    tile = min(tiles, key=lambda t: _cycles(problem, machine, t, lanes))
+        candidates = [(rows, vectors)]
+    tile = min(candidates, key=lambda t: estimated_cycles(problem, machine, t, lanes))
     inner = problem.inner if isinstance(problem, ConvProblem) else max(1, min(8, 96 // (tile[0] * tile[1])))
     variant = ContractionVariant(*tile, lanes, mode, inner, partial, problem.dtype)
     return _deal(problem, machine, variant, max(1, threads))
 
 
-def _tiles(machine: Machine) -> Iterator[tuple[int, int]]:
+def tiles(machine: Machine) -> Iterator[tuple[int, int]]:
     """Tiles (rows, vectors): accumulators in three quarters of the registers, two left beside the vectors of a step."""
     registers = machine.isa.registers
     for vectors in (2, 3, 4, 1):
@@ -280,11 +280,11 @@ def _tile_cycles(problem: Problem, machine: Machine, rows: int, vectors: int) ->
     return problem.steps * step + 20 + 3 * rows * vectors
 
 
-def _cycles(problem: Problem, machine: Machine, tile: tuple[int, int], lanes: int) -> float:
+def estimated_cycles(problem: Problem, machine: Machine, tile: tuple[int, int], lanes: int) -> float:
     """Cycles of a whole problem, padding included; a tile that loads more for its arithmetic waits more for caches."""
     rows, vectors = tile
-    tiles = -(-problem.rows // rows) * -(-problem.columns // (vectors * lanes))
-    return tiles * _tile_cycles(problem, machine, rows, vectors) * (1 + 0.15 * (rows + 2 * vectors) / (rows * vectors))
+    count = -(-problem.rows // rows) * -(-problem.columns // (vectors * lanes))
+    return count * _tile_cycles(problem, machine, rows, vectors) * (1 + 0.15 * (rows + 2 * vectors) / (rows * vectors))
 
 
 def _deal(problem: Problem, machine: Machine, variant: ContractionVariant, threads: int) -> Schedule:

@@ -29,7 +29,7 @@ OPSET = 24
 
 _PASSES_MAKE = {
     "fusion", "block", "unblock", "pack_conv_weights", "pack_matrix", "pack_depthwise_weights", "conv_blocked",
-    "dot_packed", "depthwise_blocked",
+    "dot_packed", "depthwise_blocked", "attention",
 }  # fmt: skip
 
 

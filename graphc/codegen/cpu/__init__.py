@@ -17,6 +17,7 @@ __all__ = ["KernelSource", "source"]
 _PRINTERS = {
     "LoopNest": ("graphc.codegen.cpu.loops", "loop_source"),
     "ContractionKernel": ("graphc.codegen.cpu.templates.fused", "contraction"),
+    "AttentionKernel": ("graphc.codegen.cpu.templates.attention", "attention_source"),
     "WindowKernel": ("graphc.codegen.cpu.templates.fused", "window"),
     "ScanKernel": ("graphc.codegen.cpu.templates.ordered", "scan_source"),
     "SortKernel": ("graphc.codegen.cpu.templates.ordered", "sort_source"),
