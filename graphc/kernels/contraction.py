@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -32,6 +32,10 @@ __all__ = [
 ]  # fmt: skip
 
 Mode = Literal["rows", "strided", "table"]
+
+#: row tiles that share the fetching of the next weights, where there are as many, and where there are fewer: then
+#: weights come from far away faster than a few tiles would ask for
+MANY_SHARERS, FEW_SHARERS = 8, 2
 
 #: The argument block of a contraction kernel: int64 slots in this order, then those of the epilogue.
 #: Addresses are in bytes, everything else counts elements.
@@ -187,6 +191,7 @@ class ContractionVariant:
     inner                 steps unrolled
     partial               whether the last vector of columns may have fewer than `lanes` (a dense matrix; blocked
                           layouts are padded)
+    sharers               row tiles that together fetch the next weights ahead, each as much as it has time for
     """
 
     rows: int
@@ -196,6 +201,7 @@ class ContractionVariant:
     inner: int
     partial: bool = False
     dtype: str = "float32"
+    sharers: int = MANY_SHARERS
 
     @property
     def columns(self) -> int:
@@ -215,8 +221,8 @@ class ContractionVariant:
 
     @property
     def fetches(self) -> int:
-        """Cache lines of weights fetched ahead in each unrolled part: eight row tiles fetch as much as one reads."""
-        return -(-self.unroll * self.columns // (8 * self.cache_line))
+        """Cache lines of weights fetched ahead in each unrolled part: all sharers together fetch what one reads."""
+        return -(-self.unroll * self.columns // (self.sharers * self.cache_line))
 
     @property
     def tile_bytes(self) -> int:
@@ -307,6 +313,8 @@ def _deal(problem: Problem, machine: Machine, variant: ContractionVariant, threa
     cut = panel_bytes > machine.l1_bytes * 3 // 2
     rounds_per_block = max(1, rounds * (machine.l1_bytes * 3 // 4) // panel_bytes) if cut else rounds
 
+    few = replace(variant, sharers=FEW_SHARERS)
+
     def plan(row_cuts: int, column_cuts: int) -> Schedule:
         per_row, per_column = -(-row_tiles // row_cuts), -(-panels // column_cuts)
         row_tasks, column_tasks = -(-row_tiles // per_row), -(-panels // per_column)
@@ -315,7 +323,14 @@ def _deal(problem: Problem, machine: Machine, variant: ContractionVariant, threa
         # Nothing to come back for: one row tile takes the whole panel at once.
         block = rounds_per_block if per_row > 1 else rounds
         return Schedule(
-            variant, block, per_row, row_tasks, per_column, column_tasks, tasks, each * -(-tasks // threads)
+            few if 1 < per_row < MANY_SHARERS else variant,
+            block,
+            per_row,
+            row_tasks,
+            per_column,
+            column_tasks,
+            tasks,
+            each * -(-tasks // threads),
         )
 
     fewest = -(-row_tiles // resident)
