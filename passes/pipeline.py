@@ -14,6 +14,7 @@ from graphc.ir.manager import Hook, Pass, PassManager
 from graphc.kernels.choice import ALGORITHMS
 from graphc.kernels.machine import Machine, host_machine
 from graphc.options import Options
+from graphc.passes.attention import fuse_attention
 from graphc.passes.batch_norm import fold_batch_norm
 from graphc.passes.calls import expand_calls
 from graphc.passes.captures import sink_constants
@@ -66,6 +67,8 @@ def _optimisation(options: Options, machine: Machine) -> list[Pass]:
         (1, Pass("views", lambda g: _views(g, options))),
         # Scales meet weights while both are still as the model has them, nothing between convolution and scale.
         (1, Pass("batch-norm", lambda g: g if strict else _batch_norm(g, options))),
+        # Attention while its products are still products and its softmax is in one piece.
+        (1, Pass("attention", lambda g: g if strict else fuse_attention(g))),
         # Operations without kernels become smaller ones before layouts are chosen: convolutions over lines and volumes
         # become convolutions over images, and those take part.
         (0, Pass("decompose", decompose, requires=("batch-norm",))),
@@ -132,6 +135,7 @@ def _chosen(options: Options, passes: list[tuple[int, Pass]]) -> list[Pass]:
     """The passes of the chosen level that were not disabled."""
     known = {
         "sink",
+        "attention",
         "blocking",
         "fold",
         "simplify",

@@ -48,7 +48,8 @@ Lowering: TypeAlias = Callable[["ProgramBuilder", Node, list[Placed], list[Place
 LOWERINGS: dict[str, Lowering] = {}
 #: the modules that register them; they import this one, so they are imported when the first program is built
 _LOWERING_MODULES = tuple(
-    f"graphc.kernels.lower_{part}" for part in ("contraction", "ordered", "places", "strassen", "window", "winograd")
+    f"graphc.kernels.lower_{part}"
+    for part in ("attention", "contraction", "ordered", "places", "strassen", "window", "winograd")
 )
 #: templates that can write their results into any layout, not only a dense one
 WRITES_STRIDED: set[str] = set()

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -26,13 +26,16 @@ import numpy as np
 from graphc.kernels.machine import Machine
 
 __all__ = [
-    "SLOTS", "ContractionVariant", "ConvProblem", "GemmProblem", "Schedule", "aligned", "arguments", "from_blocked",
-    "offset_table", "pack_matrix", "pack_weights", "packed_matrix_shape", "packed_weights_shape", "register_tiles",
-    "schedule",
-    "to_blocked",
+    "SLOTS", "ContractionVariant", "ConvProblem", "GemmProblem", "Schedule", "aligned", "arguments",
+    "estimated_cycles", "from_blocked", "offset_table", "pack_matrix", "pack_weights", "packed_matrix_shape",
+    "packed_weights_shape", "register_tiles", "schedule", "to_blocked",
 ]  # fmt: skip
 
 Mode = Literal["rows", "strided", "table"]
+
+#: row tiles that share the fetching of the next weights, where there are as many, and where there are fewer: then
+#: weights come from far away faster than a few tiles would ask for
+MANY_SHARERS, FEW_SHARERS = 8, 2
 
 #: The argument block of a contraction kernel: int64 slots in this order, then those of the epilogue.
 #: Addresses are in bytes, everything else counts elements.
@@ -188,6 +191,7 @@ class ContractionVariant:
     inner                 steps unrolled
     partial               whether the last vector of columns may have fewer than `lanes` (a dense matrix; blocked
                           layouts are padded)
+    sharers               row tiles that together fetch the next weights ahead, each as much as it has time for
     """
 
     rows: int
@@ -197,6 +201,7 @@ class ContractionVariant:
     inner: int
     partial: bool = False
     dtype: str = "float32"
+    sharers: int = MANY_SHARERS
 
     @property
     def columns(self) -> int:
@@ -216,8 +221,12 @@ class ContractionVariant:
 
     @property
     def fetches(self) -> int:
-        """Cache lines of weights fetched ahead in each unrolled part: eight row tiles fetch as much as one reads."""
-        return -(-self.unroll * self.columns // (8 * self.cache_line))
+        """Cache lines of weights fetched ahead in each unrolled part: all sharers together fetch what one reads."""
+        return -(-self.unroll * self.columns // (self.sharers * self.cache_line))
+
+    def shared_by(self, row_tiles: int) -> ContractionVariant:
+        """This variant for so many row tiles, which share the fetching of what comes next."""
+        return replace(self, sharers=FEW_SHARERS if row_tiles < MANY_SHARERS else MANY_SHARERS)
 
     @property
     def tile_bytes(self) -> int:
@@ -255,10 +264,10 @@ def schedule(
         mode, partial = ("rows" if problem.step_stride == 1 else "strided"), problem.n % lanes != 0
     else:
         mode, partial = ("rows" if problem.pointwise else "table"), False
-    tiles = [t for t in register_tiles(machine) if rows in (None, t[0]) and vectors in (None, t[1])]
+    candidates = [t for t in register_tiles(machine) if rows in (None, t[0]) and vectors in (None, t[1])]
     if rows is not None and vectors is not None:
-        tiles = [(rows, vectors)]
-    tile = min(tiles, key=lambda t: _cycles(problem, machine, t, lanes))
+        candidates = [(rows, vectors)]
+    tile = min(candidates, key=lambda t: estimated_cycles(problem, machine, t, lanes))
     inner = problem.inner if isinstance(problem, ConvProblem) else max(1, min(8, 96 // (tile[0] * tile[1])))
     variant = ContractionVariant(*tile, lanes, mode, inner, partial, problem.dtype)
     return _deal(problem, machine, variant, max(1, threads))
@@ -281,11 +290,11 @@ def _tile_cycles(problem: Problem, machine: Machine, rows: int, vectors: int) ->
     return problem.steps * step + 20 + 3 * rows * vectors
 
 
-def _cycles(problem: Problem, machine: Machine, tile: tuple[int, int], lanes: int) -> float:
+def estimated_cycles(problem: Problem, machine: Machine, tile: tuple[int, int], lanes: int) -> float:
     """Cycles of a whole problem, padding included; a tile that loads more for its arithmetic waits more for caches."""
     rows, vectors = tile
-    tiles = -(-problem.rows // rows) * -(-problem.columns // (vectors * lanes))
-    return tiles * _tile_cycles(problem, machine, rows, vectors) * (1 + 0.15 * (rows + 2 * vectors) / (rows * vectors))
+    count = -(-problem.rows // rows) * -(-problem.columns // (vectors * lanes))
+    return count * _tile_cycles(problem, machine, rows, vectors) * (1 + 0.15 * (rows + 2 * vectors) / (rows * vectors))
 
 
 def _deal(problem: Problem, machine: Machine, variant: ContractionVariant, threads: int) -> Schedule:
@@ -316,7 +325,14 @@ def _deal(problem: Problem, machine: Machine, variant: ContractionVariant, threa
         # Nothing to come back for: one row tile takes the whole panel at once.
         block = rounds_per_block if per_row > 1 else rounds
         return Schedule(
-            variant, block, per_row, row_tasks, per_column, column_tasks, tasks, each * -(-tasks // threads)
+            variant.shared_by(per_row) if per_row > 1 else variant,
+            block,
+            per_row,
+            row_tasks,
+            per_column,
+            column_tasks,
+            tasks,
+            each * -(-tasks // threads),
         )
 
     fewest = -(-row_tiles // resident)

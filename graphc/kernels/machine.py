@@ -91,7 +91,7 @@ class Machine:
 
 @lru_cache(maxsize=1)
 def host_machine() -> Machine:
-    """The machine of this process; the environment variable GRAPHC_ISA (avx512, avx2, neon, generic) overrides the ISA.
+    """The machine of this process; the environment variable GRAPHC_ISA (avx512, avx512vl, avx2, neon, generic) overrides the ISA.
 
     Raises OptionError when GRAPHC_ISA names none of them.
     """

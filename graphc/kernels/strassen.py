@@ -49,6 +49,9 @@ SLOTS = (
 MUST_SAVE = 0.97
 #: cycles a vector: of making the left sums, and of the sums of products behind a result
 LEFT_CYCLES, RESULT_CYCLES = 3.5, 4.0
+#: what weights cost beyond those of the plain product, which come from memory at each run of a model: they are not
+#: hidden behind the arithmetic as well as in a loop over one layer
+MORE_BYTES_PER_CYCLE = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,14 +160,16 @@ def _plan(problem: StrassenProblem, machine: Machine, threads: int, rows: int, v
             tasks = problem.batch * _ceil(pairs, each) * _ceil(panel_pairs, wide)
             left = each * 2 * rows * problem.k / lanes * LEFT_CYCLES
             results = each * wide * 4 * rows * vectors * RESULT_CYCLES
-            weights = threads * wide * PRODUCTS * half * v.columns * itemsize / machine.stream_bytes_per_cycle
-            cycles = (left + max(each * wide * tile, weights) + results + 400) * _ceil(tasks, threads)
+            weights = threads * wide * PRODUCTS * half * v.columns * itemsize
+            more = weights * (PRODUCTS - 4) / PRODUCTS / MORE_BYTES_PER_CYCLE
+            products = max(each * wide * tile, weights / machine.stream_bytes_per_cycle)
+            cycles = (left + products + results + more + 400) * _ceil(tasks, threads)
             if best is None or cycles < best[0]:
                 best = cycles, each, wide
     assert best is not None
     cycles, each, wide = best
     return StrassenPlan(
-        StrassenVariant(v), each, _ceil(pairs, each), wide, _ceil(panel_pairs, wide),
+        StrassenVariant(v.shared_by(each)), each, _ceil(pairs, each), wide, _ceil(panel_pairs, wide),
         problem.batch * _ceil(pairs, each) * _ceil(panel_pairs, wide),
         # one line more, so that sums and products of one place do not meet in one set of L1
         each * rows * half + lanes, each * rows * v.columns + lanes, cycles,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 # importing a family registers its operations
 from graphc.ops import (  # noqa: F401
+    attention,
     barrier,
     call,
     control,

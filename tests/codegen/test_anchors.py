@@ -25,6 +25,7 @@ NAMES = (
     "sort",
     "top_k",
     "reduce_window",
+    "attention",
 )
 CASES = [(name, k) for name in NAMES for k, _ in enumerate(REGISTRY[name].samples())]
 

@@ -12,6 +12,10 @@ import numpy as np
 import pytest
 from nests import node_of, run_node
 
+from graphc.codegen.math import exp_nonpositive
+from graphc.ir.dtypes import dtype_of
+from graphc.ir.interpret import evaluate
+from graphc.ir.scalar import temp
 from graphc.ops import REGISTRY
 
 _STRIDE = 2039  # prime, so that all mantissa patterns occur
@@ -112,3 +116,16 @@ def test_power() -> None:
         error = ulps(got, exact)
     k = int(np.argmax(error))
     assert error[k] <= 2, f"{x[k]!r}**{y[k]!r} is {got[k]!r}, {error[k]:.2f} units in the last place off"
+
+
+def test_exp_of_what_is_not_positive() -> None:
+    """The exp of attention weights: as exact as exp, 0 below the normal numbers, NaN stays NaN."""
+    x = -np.abs(np.arange(0, 1 << 31, _STRIDE, dtype=np.int64).astype(np.uint32).view(np.float32))
+    e = exp_nonpositive(temp(0, dtype_of("float32")))
+    with np.errstate(all="ignore"):
+        got = evaluate(e, temps={0: x})
+        exact = np.exp(x.astype(np.float64))
+    normal = ~(x < -87)
+    assert ulps(got[normal], exact[normal]).max() <= 2
+    assert (got[~normal] == 0).all()
+    assert np.isnan(got[np.isnan(x)]).all()

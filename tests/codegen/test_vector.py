@@ -127,3 +127,26 @@ def test_code_is_vector_code() -> None:
         assert "vmaxps" in assembly
         assert "vmaxss" not in assembly
         assert "vmulss" not in assembly
+
+
+_TRANSPOSE = """
+from graphc.codegen.cpu import vector
+
+transpose = vector.transposer({lanes})
+pointer = vector.argument_pointer("{dtype}")
+
+
+def transposed(block, first, last, scratch):
+    transpose(pointer(block, 1), pointer(block, 0), {lanes} + 1, {lanes} + 3)
+"""
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_transposed_square(dtype: str) -> None:
+    lanes = host_machine().isa.lanes(np.dtype(dtype).itemsize)
+    x = np.random.default_rng(0).standard_normal((lanes, lanes + 3)).astype(dtype)
+    y = np.full((lanes, lanes + 1), 99, dtype)
+    arguments = [Argument(n, dtype) for n in "xy"]
+    launch("transposed", _TRANSPOSE.format(lanes=lanes, dtype=dtype), arguments, {"x": x, "y": y}, 1, 0)
+    np.testing.assert_array_equal(y[:, :lanes], x[:, :lanes].T)
+    assert (y[:, lanes:] == 99).all(), "elements behind the square were written"

@@ -128,7 +128,7 @@ def test_it_is_chosen_for_large_products_alone() -> None:
         return halved is not None and worthwhile(halved, schedule(problem, machine, 2), machine, 2) is not None
 
     assert chosen(GemmProblem(512, 512, 512))
-    assert chosen(ConvProblem(1, 256, 1024, 14, 14, (1, 1), block=16))
+    assert chosen(ConvProblem(1, 128, 512, 28, 28, (1, 1), block=16))
     assert not chosen(GemmProblem(1, 4096, 4096)), "one row has no halves"
     assert not chosen(GemmProblem(512, 512, 500)), "its steps have no halves of whole rounds"
     assert not chosen(GemmProblem(64, 64, 64, batch=12, shared=False)), "every product has a right operand of its own"

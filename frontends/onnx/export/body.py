@@ -30,7 +30,7 @@ OPSET = 24
 _PASSES_MAKE = {
     "fusion", "block", "unblock", "pack_conv_weights", "pack_matrix", "pack_depthwise_weights", "conv_blocked",
     "dot_packed", "depthwise_blocked", "pack_winograd_weights", "conv_winograd",
-    "pack_strassen_weights", "conv_strassen", "dot_strassen",
+    "pack_strassen_weights", "conv_strassen", "dot_strassen", "attention",
 }  # fmt: skip
 
 

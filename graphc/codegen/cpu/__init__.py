@@ -17,6 +17,7 @@ __all__ = ["KernelSource", "source"]
 _PRINTERS = {
     "LoopNest": ("graphc.codegen.cpu.loops", "loop_source"),
     "ContractionKernel": ("graphc.codegen.cpu.templates.fused", "contraction"),
+    "AttentionKernel": ("graphc.codegen.cpu.templates.attention", "attention_source"),
     "StrassenKernel": ("graphc.codegen.cpu.templates.fused", "strassen"),
     "WinogradKernel": ("graphc.codegen.cpu.templates.fused", "winograd"),
     "WindowKernel": ("graphc.codegen.cpu.templates.fused", "window"),

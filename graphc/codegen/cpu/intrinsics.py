@@ -22,6 +22,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, register_model
 
 from graphc.codegen.cpu.vector import Vector
+from graphc.codegen.math import exp_nonpositive as _exp_nonpositive
 from graphc.codegen.math import expansion
 from graphc.codegen.scalar import FUNCTIONS, register_type
 from graphc.ir.dtypes import DType, dtype_of
@@ -342,6 +343,20 @@ globals().update(
 )
 truncated_divide = _lanewise("truncated_divide", "div", 2)
 logical_not = _lanewise("logical_not", "not", 1)
+
+
+def _typed_exp_nonpositive(x: types.Type) -> Any:
+    lane = _lane(x)
+
+    def codegen(context: Any, b: Builder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+        if lane.dtype.name != "float32":
+            return operation(b, "exp", lane, args)
+        return emit(b, _exp_nonpositive(temp(0, lane.dtype)), lane, args)
+
+    return signature(lane.numba, lane.numba), codegen
+
+
+exp_nonpositive = _function("exp_nonpositive", 1, _typed_exp_nonpositive, "exp of a number that is not positive.")
 
 
 @intrinsic

@@ -26,7 +26,7 @@ from numba.extending import intrinsic
 
 from graphc.codegen.cpu import simd
 from graphc.codegen.cpu.simd import I32, Shape, Values, at, broadcast, constant, counted_loop
-from graphc.kernels.contraction import ContractionVariant, Mode
+from graphc.kernels.contraction import MANY_SHARERS, ContractionVariant, Mode
 from graphc.kernels.windows import Combine, WindowVariant
 
 __all__ = ["contract", "emit_contraction", "emit_window", "window"]
@@ -203,9 +203,11 @@ def _as_intrinsic(name: str, emit: Any, tile: ContractionVariant | WindowVariant
 
 
 @cache
-def contract(rows: int, vectors: int, lanes: int, mode: Mode, inner: int, dtype: str = "float32") -> Any:
+def contract(
+    rows: int, vectors: int, lanes: int, mode: Mode, inner: int, dtype: str = "float32", sharers: int = MANY_SHARERS
+) -> Any:
     """The contraction micro-kernel as a function to call in Numba code; arguments as `emit_contraction` lists them."""
-    tile = ContractionVariant(rows, vectors, lanes, mode, inner, dtype=dtype)
+    tile = ContractionVariant(rows, vectors, lanes, mode, inner, dtype=dtype, sharers=sharers)
     return _as_intrinsic("contract", emit_contraction, tile, "pnppntpnnn" if mode == "table" else "pnppnnnnnnn")
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "prefetch",
     "splat",
     "store",
+    "transposed",
 ]
 
 BOOL, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
@@ -125,6 +126,23 @@ def broadcast(b: ir.IRBuilder, shape: Shape, pointer: ir.Value) -> ir.Value:
 
 
 Values = list[ir.Value]
+
+
+def transposed(b: ir.IRBuilder, rows: Values) -> Values:
+    """A square of vectors, one a row, as one a column: blocks of half the width change places, then halves of those."""
+    lanes, rows = len(rows), list(rows)
+    span = lanes // 2
+    while span:
+        # first takes the blocks of its own that stay and those that come from second, in the order of columns
+        stay = [c if not c & span else lanes + c - span for c in range(lanes)]
+        come = [c + span if not c & span else lanes + c for c in range(lanes)]
+        for i in (n for n in range(lanes) if not n & span):
+            first, second = rows[i], rows[i + span]
+            rows[i], rows[i + span] = (
+                b.shuffle_vector(first, second, ir.Constant(ir.VectorType(I32, lanes), mask)) for mask in (stay, come)
+            )
+        span //= 2
+    return rows
 
 
 def counted_loop(

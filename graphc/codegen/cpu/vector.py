@@ -29,9 +29,9 @@ from graphc.codegen.cpu import simd
 from graphc.codegen.cpu.simd import I32, Shape
 
 __all__ = [
-    "Vector", "absolute", "argument_pointer", "bits", "cast", "ceil", "floor", "fma", "from_bits", "isinf", "isnan",
-    "loader", "maximum", "minimum", "offset", "pointer", "reduce_add", "reduce_max", "reduce_min", "rint", "select",
-    "sqrt", "storer", "trunc",
+    "Vector", "absolute", "argument_pointer", "bits", "cast", "ceil", "filler", "floor", "fma", "from_bits", "isinf",
+    "isnan", "loader", "maximum", "minimum", "offset", "pointer", "reduce_add", "reduce_max", "reduce_min", "rint",
+    "select", "sqrt", "storer", "transposer", "trunc",
 ]  # fmt: skip
 
 
@@ -482,3 +482,48 @@ def pointer(dtype: str) -> Any:
 def offset(typingctx: Any, pointer: types.Type, elements: types.Type) -> Any:
     """The pointer `elements` further on."""
     return signature(pointer, pointer, types.int64), lambda context, b, sig, args: simd.at(b, *args)
+
+
+@cache
+def filler(lanes: int) -> Any:
+    """`fill(number)`: a vector of `lanes` lanes with the number in each."""
+
+    @intrinsic
+    def fill(typingctx: Any, number: types.Type) -> Any:
+        result = Vector(types.unliteral(number), lanes)
+
+        def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
+            return simd.splat(b, result.shape, args[0])
+
+        return signature(result, result.dtype), codegen
+
+    return fill
+
+
+@cache
+def transposer(lanes: int) -> Any:
+    """`transpose(target, source, target_stride, source_stride)`: a square block of lanes x lanes elements, transposed.
+
+    target[i * target_stride + j] = source[j * source_stride + i], with vector loads and stores at any address.
+    """
+
+    @intrinsic
+    def transpose(
+        typingctx: Any, target: types.Type, source: types.Type, target_stride: types.Type, source_stride: types.Type
+    ) -> Any:
+        shape = Vector(source.dtype, lanes).shape
+
+        def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> Any:
+            target, source, target_stride, source_stride = args
+
+            def line(start: ir.Value, stride: ir.Value, n: int) -> ir.Value:
+                return simd.at(b, start, b.mul(stride, simd.constant(n)))
+
+            rows = [simd.load(b, shape, line(source, source_stride, n), shape.itemsize) for n in range(lanes)]
+            for n, row in enumerate(simd.transposed(b, rows)):
+                simd.store(b, shape, row, line(target, target_stride, n), shape.itemsize)
+            return context.get_dummy_value()
+
+        return signature(types.void, target, source, types.int64, types.int64), codegen
+
+    return transpose

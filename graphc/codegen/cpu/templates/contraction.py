@@ -9,9 +9,9 @@ task's row tiles wait in scratch memory meanwhile.
 from __future__ import annotations
 
 from graphc.codegen.cpu.templates.epilogue import Argument, Epilogue, declarations, imports, indent
-from graphc.kernels.contraction import SLOTS, ContractionVariant
+from graphc.kernels.contraction import MANY_SHARERS, SLOTS, ContractionVariant
 
-__all__ = ["contraction_arguments", "contraction_source"]
+__all__ = ["contraction_arguments", "contraction_source", "sharers_argument"]
 
 
 def contraction_arguments(variant: ContractionVariant, epilogue: Epilogue) -> tuple[Argument, ...]:
@@ -32,7 +32,7 @@ from graphc.codegen.cpu.microkernel import contract
 from graphc.codegen.cpu.vector import offset
 {imports}
 
-contract = contract({rows}, {vectors}, {lanes}, "{mode}", {inner}, "{dtype}")
+contract = contract({rows}, {vectors}, {lanes}, "{mode}", {inner}, "{dtype}"{sharers})
 load, store = vector.loader({lanes}, {partial}), vector.storer({lanes}, {partial})
 as_pointer = vector.pointer("{dtype}")
 
@@ -89,6 +89,11 @@ _TABLE = """contract(
                     )"""
 
 
+def sharers_argument(variant: ContractionVariant) -> str:
+    """The micro-kernel's last argument, where it is not the usual one."""
+    return "" if variant.sharers == MANY_SHARERS else f", {variant.sharers}"
+
+
 def contraction_source(variant: ContractionVariant, epilogue: Epilogue, name: str = "contraction") -> str:
     """The module text of the kernel `name(block, first, last, scratch)` for a variant and an epilogue.
 
@@ -101,6 +106,7 @@ def contraction_source(variant: ContractionVariant, epilogue: Epilogue, name: st
         rows=variant.rows, vectors=variant.vectors, lanes=lanes, columns=variant.columns,
         mode=variant.mode, inner=variant.inner, unroll=variant.unroll, fetches=variant.fetches,
         dtype=variant.dtype, partial=variant.partial,
+        sharers=sharers_argument(variant),
         imports="\n".join(imports(arguments, epilogue)),
         declarations=indent(list(declarations(arguments)), 1),
         call=(_TABLE if variant.mode == "table" else _ROWS).format(rows=variant.rows),

@@ -5,6 +5,7 @@ Like the Winograd kernel: left sums once a task, then a pair of panels at a time
 
 from __future__ import annotations
 
+from graphc.codegen.cpu.templates.contraction import sharers_argument
 from graphc.codegen.cpu.templates.epilogue import Argument, Epilogue, declarations, imports, indent
 from graphc.kernels.strassen import SLOTS, StrassenVariant
 
@@ -26,7 +27,7 @@ from graphc.codegen.cpu.microkernel import contract
 from graphc.codegen.cpu.vector import offset
 {imports}
 
-contract = contract({rows}, {vectors}, {lanes}, "rows", {inner}, "{dtype}")
+contract = contract({rows}, {vectors}, {lanes}, "rows", {inner}, "{dtype}"{sharers})
 load, store = vector.loader({lanes}, {partial}), vector.storer({lanes}, {partial})
 whole, keep = vector.loader({lanes}), vector.storer({lanes})
 as_pointer = vector.pointer("{dtype}")
@@ -130,7 +131,7 @@ def strassen_source(variant: StrassenVariant, epilogue: Epilogue, name: str = "s
         lanes=product.lanes, inner=product.inner, dtype=product.dtype, partial=product.partial,
         tile_size=product.rows * product.columns,
         lanes_here=f"min({product.lanes}, columns_total - q * {product.lanes})" if product.partial else product.lanes,
-        fetched=fetched, turns=-(-product.unroll * product.columns // fetched),
+        sharers=sharers_argument(product), fetched=fetched, turns=-(-product.unroll * product.columns // fetched),
         imports="\n".join(imports(arguments, epilogue)),
         declarations=indent(list(declarations(arguments)), 1),
         epilogue=indent(epilogue.lines, 7),

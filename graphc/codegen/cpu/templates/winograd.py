@@ -6,6 +6,7 @@ points (`graphc.codegen.cpu.filtering`), products there (the contraction's micro
 
 from __future__ import annotations
 
+from graphc.codegen.cpu.templates.contraction import sharers_argument
 from graphc.codegen.cpu.templates.epilogue import Argument, Epilogue, declarations, imports, indent
 from graphc.kernels.winograd import SLOTS, WinogradVariant
 
@@ -29,7 +30,7 @@ from graphc.codegen.cpu.vector import offset
 {imports}
 
 to_points = to_points({tile}, {kernel}, {lanes}, "{dtype}")
-contract = contract({rows}, {vectors}, {lanes}, "rows", {inner}, "{dtype}")
+contract = contract({rows}, {vectors}, {lanes}, "rows", {inner}, "{dtype}"{sharers})
 from_points = from_points({tile}, {kernel}, {lanes}, "{dtype}")
 load, store = vector.loader({lanes}), vector.storer({lanes})
 as_pointer = vector.pointer("{dtype}")
@@ -97,7 +98,7 @@ def winograd_source(variant: WinogradVariant, epilogue: Epilogue, name: str = "w
         tile=variant.tile, kernel=variant.kernel, points=variant.points, pixels=variant.pixels,
         rows=product.rows, vectors=product.vectors, columns=product.columns, lanes=product.lanes, inner=product.inner,
         dtype=product.dtype, tile_size=product.rows * product.columns,
-        fetched=fetched, turns=-(-product.unroll * product.columns // fetched),
+        sharers=sharers_argument(product), fetched=fetched, turns=-(-product.unroll * product.columns // fetched),
         imports="\n".join(imports(arguments, epilogue)),
         declarations=indent(list(declarations(arguments)), 1),
         epilogue=indent(epilogue.lines, 7),
