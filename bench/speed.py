@@ -22,10 +22,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.machine import describe_machine
 from bench.models import Case, cases
 from bench.peers import Unavailable, onnxruntime_runner, openvino_runner
 from graphc.cli.agree import compare
+from graphc.measure.machine import describe_machine
 
 __all__ = ["Result", "main", "measure", "take_turns"]
 

@@ -1,4 +1,4 @@
-"""The command line: `graphc run MODEL`, `graphc inspect MODEL` and `graphc export MODEL FILE`.
+"""The command line: `graphc run MODEL`, `graphc inspect MODEL`, `graphc profile MODEL`, `graphc export MODEL FILE`.
 
 Exit codes: 0 done; 1 a check found a difference; 2 the model, the inputs or the options are bad (one message, no
 traceback unless asked); 130 interrupted. Nothing but argparse is imported before a command runs, so that help and
@@ -58,6 +58,10 @@ def _command(arguments: argparse.Namespace) -> int:
         from graphc.cli.run import run
 
         return run(arguments)
+    if arguments.command == "profile":
+        from graphc.cli.profile import profile
+
+        return profile(arguments)
     if arguments.command == "export":
         from graphc.cli.export import export
 
@@ -86,13 +90,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="compile a model and run it", formatter_class=formatter, epilog=_EPILOG)
     _add_common(run)
-    run.add_argument(
-        "--input",
-        action="append",
-        default=[],
-        metavar="NAME=FILE",
-        help="an input from a .npy file, or all inputs from one .npz file; those left out are random",
-    )
+    _add_inputs(run)
     run.add_argument("--seed", type=int, default=0, help="seed of random inputs (default 0)")
     run.add_argument(
         "--repeat", type=_positive, default=10, metavar="N", help="runs to take the median time of (default 10)"
@@ -141,6 +139,23 @@ def _parser() -> argparse.ArgumentParser:
         help="which rewrites were applied how often, and why others were not; with RULE, at which nodes",
     )
 
+    profile = commands.add_parser(
+        "profile",
+        help="say where the time of a run goes",
+        formatter_class=formatter,
+        epilog=_EPILOG,
+        description="The time of every launch inside real runs, beside what this machine does at most.",
+    )
+    _add_common(profile)
+    _add_inputs(profile)
+    _add_precision(profile)
+    _add_seconds(profile, "measuring time (default 2)")
+    profile.add_argument(
+        "--top", type=_positive, default=25, metavar="N", help="launches to list, the longest first (default 25)"
+    )
+    profile.add_argument("--json", metavar="FILE", help="save the figures of all launches")
+    profile.add_argument("--save", metavar="FILE.svg", help="draw the roofline: .svg, .png or .pdf (extra bench)")
+
     export = commands.add_parser(
         "export",
         help="save a model as graphc imports it",
@@ -178,6 +193,24 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     _add_messages(parser)
 
 
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="an input from a .npy file, or all inputs from one .npz file; those left out are random",
+    )
+
+
+def _add_precision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--precision", default="float32", help="what graphc computes in (see Options; default float32)")
+
+
+def _add_seconds(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--seconds", type=_duration, default=2.0, help=what)
+
+
 def _add_shape(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shape",
@@ -197,4 +230,11 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a positive number, got {value}")
+    return value
+
+
+def _duration(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 86_400:
+        raise argparse.ArgumentTypeError(f"expected a number of seconds, got {text}")
     return value
