@@ -16,21 +16,19 @@ import json
 import math
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.models import Case, cases
-from bench.peers import Unavailable, onnxruntime_runner, openvino_runner
 from graphc.cli.agree import compare
 from graphc.measure.machine import describe_machine
+from graphc.measure.peers import Unavailable, onnxruntime_runner, openvino_runner
+from graphc.measure.turns import take_turns
 
-__all__ = ["Result", "main", "measure", "take_turns"]
+__all__ = ["Result", "main", "measure"]
 
-PAUSE = 0.1  # seconds
-ROUNDS = 5
 RESULTS = Path(__file__).parent / "results"
 PEERS = ("onnxruntime", "openvino")
 
@@ -54,25 +52,6 @@ class Result:
     def ratio(self) -> float:
         """graphc's median over the faster peer's."""
         return self.median["graphc"] / min(self.median[p] for p in PEERS if p in self.median)
-
-
-def take_turns(subjects: dict[str, Callable[[], Any]], seconds: float) -> dict[str, list[float]]:
-    """Run times in ms of each subject, measured in turns; each gets about `seconds` altogether."""
-    times: dict[str, list[float]] = {name: [] for name in subjects}
-    for _ in range(ROUNDS):
-        for name, run in subjects.items():
-            time.sleep(PAUSE)
-            run()
-            run()
-            until = time.perf_counter() + seconds / ROUNDS
-            while True:
-                started = time.perf_counter()
-                run()
-                ended = time.perf_counter()
-                times[name].append((ended - started) * 1e3)
-                if ended >= until:
-                    break
-    return times
 
 
 def measure(case: Case, threads: int, seconds: float) -> Result:

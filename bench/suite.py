@@ -1,0 +1,146 @@
+"""What the suites share: cases measured at several thread counts, a table, and a record in bench/results/.
+
+A suite names its cases and says how to make the subjects of one; the first subject is graphc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from graphc.cli.agree import compare
+from graphc.measure.machine import describe_machine
+from graphc.measure.peers import Subject, Unavailable
+from graphc.measure.turns import Figures, figures, take_turns
+
+__all__ = ["RESULTS", "Make", "Result", "measure", "parser", "print_row", "run_suite", "save", "summary"]
+
+RESULTS = Path(__file__).parent / "results"
+
+#: how to make each subject of a case at a number of threads; a maker raises Unavailable where there is none
+Make = Mapping[str, Callable[[int], Subject]]
+
+
+@dataclass
+class Result:
+    """One case at one thread count. Times in ms, by subject; `disagreement` by peer, and of all peers measured."""
+
+    case: str
+    threads: int
+    figures: dict[str, Figures] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    disagreement: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ratio(self) -> float:
+        """graphc's median over the fastest peer's; NaN where there is no peer."""
+        peers = [f.median for name, f in self.figures.items() if name != "graphc"]
+        return self.figures["graphc"].median / min(peers) if peers else math.nan
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        ratio = None if math.isnan(self.ratio) else self.ratio
+        return {**asdict(self), "ratio": ratio}
+
+
+def measure(case: str, make: Make, threads: int, seconds: float) -> Result:
+    """Time one case: all subjects in this process, in turns. Their outputs are compared with graphc's first."""
+    result = Result(case, threads)
+    subjects: dict[str, Subject] = {}
+    for name, maker in make.items():
+        try:
+            subjects[name] = maker(threads)
+        except Unavailable as e:
+            result.missing[name] = str(e)
+    outputs = {name: s.arrays(s.run()) for name, s in subjects.items()}
+    for name in subjects:
+        if name != "graphc":
+            agreement = compare(outputs["graphc"], outputs[name])
+            if not agreement:
+                result.disagreement[name] = agreement.reason
+    times = take_turns({name: s.run for name, s in subjects.items()}, seconds)
+    result.figures = {name: figures(t) for name, t in times.items()}
+    return result
+
+
+def parser(name: str, doc: str | None) -> argparse.ArgumentParser:
+    """The options that all suites have."""
+    out = argparse.ArgumentParser(
+        prog=f"python -m bench.{name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    out.add_argument("--threads", type=int, nargs="+", default=[2, 1], metavar="N")
+    out.add_argument("--only", nargs="+", default=[], metavar="TEXT", help="cases whose names contain one of these")
+    out.add_argument("--seconds", type=float, default=1.0, help="measuring time for each subject of a case (default 1)")
+    out.add_argument("--save", type=Path, default=RESULTS / f"{name}.json", help="where the figures go")
+    return out
+
+
+def run_suite(
+    options: argparse.Namespace,
+    cases: Mapping[str, Callable[[], Make]],
+    subjects: Sequence[str],
+) -> int:
+    """Measure the cases chosen by `options` (see `parser`), print a table, keep the record; 1 when one fails or differs."""
+    chosen = {n: c for n, c in cases.items() if not options.only or any(text in n for text in options.only)}
+    if not chosen:
+        print(f"no case of {', '.join(options.only)}; there are {', '.join(cases)}", file=sys.stderr)
+        return 2
+    results, failures = [], 0
+    missing: dict[str, str] = {}
+    width = max(map(len, chosen))
+    for threads in options.threads:
+        print(f"\n{threads} thread{'s' if threads > 1 else ''}; medians in ms, ± half the interquartile range")
+        print(f"{'':{width}s} {' '.join(f'{n:>16s}' for n in subjects)} {'ratio':>6s}  agrees", flush=True)
+        for name, case in chosen.items():
+            print(f"{name:{width}s} ", end="", flush=True)
+            try:
+                result = measure(name, case(), threads, options.seconds)
+            except Exception as e:  # one case that fails must not hide the others
+                failures += 1
+                print(f"FAILS  {type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}", flush=True)
+                continue
+            results.append(result)
+            missing.update(result.missing)
+            failures += bool(result.disagreement)
+            print_row(result, subjects)
+        print(summary([r for r in results if r.threads == threads]))
+    for name, why in missing.items():
+        print(f"{name}: {why}")
+    if results:
+        save(options.save, [r.record for r in results])
+    return 1 if failures else 0
+
+
+def print_row(result: Result, subjects: Sequence[str]) -> None:
+    """The figures of one case, behind its name."""
+    cells = [
+        f"{result.figures[n].median:9.3f} ±{result.figures[n].spread:5.2f}" if n in result.figures else f"{'-':>16s}"
+        for n in subjects
+    ]
+    differs = "; ".join(f"{name} NO: {why}" for name, why in result.disagreement.items())
+    print(f"{' '.join(cells)} {result.ratio:6.2f}  {differs or 'yes'}", flush=True)
+
+
+def summary(results: Sequence[Result]) -> str:
+    """The geometric mean of the ratios, and the worst."""
+    ratios = {r.case: r.ratio for r in results if not math.isnan(r.ratio)}
+    if not ratios:
+        return "nothing to compare with"
+    mean = math.exp(sum(map(math.log, ratios.values())) / len(ratios))
+    worst = max(ratios, key=lambda name: ratios[name])
+    return f"ratio to the fastest peer: geometric mean {mean:.2f}, worst {ratios[worst]:.2f} ({worst})"
+
+
+def save(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
+    """Keep the results and what they were measured on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record = {"machine": describe_machine(), "results": list(results)}
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(f"wrote {path}")
