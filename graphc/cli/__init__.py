@@ -1,4 +1,4 @@
-"""The command line: `graphc run MODEL`, `graphc inspect MODEL`, `graphc profile MODEL`, `graphc export MODEL FILE`.
+"""The command line: `graphc run MODEL`, `graphc inspect MODEL`, `graphc bench MODEL`, and others.
 
 Exit codes: 0 done; 1 a check found a difference; 2 the model, the inputs or the options are bad (one message, no
 traceback unless asked); 130 interrupted. Nothing but argparse is imported before a command runs, so that help and
@@ -58,6 +58,10 @@ def _command(arguments: argparse.Namespace) -> int:
         from graphc.cli.run import run
 
         return run(arguments)
+    if arguments.command == "bench":
+        from graphc.cli.bench import bench
+
+        return bench(arguments)
     if arguments.command == "profile":
         from graphc.cli.profile import profile
 
@@ -139,6 +143,37 @@ def _parser() -> argparse.ArgumentParser:
         help="which rewrites were applied how often, and why others were not; with RULE, at which nodes",
     )
 
+    bench = commands.add_parser(
+        "bench",
+        help="measure a model against other runtimes",
+        formatter_class=formatter,
+        epilog=_EPILOG,
+        description="Time, start and memory of graphc and other runtimes on one model, in turns and with equal threads. "
+        "The exit code is 1 when graphc's outputs differ from those of the first peer.",
+    )
+    bench.add_argument("model", metavar="MODEL", help="a file, or onnx:NAME")
+    bench.add_argument(
+        "--against",
+        default="onnxruntime,openvino,torch",
+        metavar="NAMES",
+        help="peers, the first one being the reference for outputs (default onnxruntime,openvino,torch)",
+    )
+    _add_shape(bench)
+    _add_inputs(bench)
+    _add_threads(bench)
+    bench.add_argument("--seed", type=int, default=0, help="seed of random inputs (default 0)")
+    _add_seconds(bench, "measuring time for each of them (default 2)")
+    bench.add_argument(
+        "--processes",
+        choices=["one", "several"],
+        default="one",
+        help="all in one process (default), or each in a process of its own",
+    )
+    _add_precision(bench)
+    bench.add_argument("--json", metavar="FILE", help="save the figures, with the machine and the versions")
+    bench.add_argument("--save", metavar="FILE.svg", help="draw the figures: .svg, .png or .pdf (extra bench)")
+    _add_messages(bench)
+
     profile = commands.add_parser(
         "profile",
         help="say where the time of a run goes",
@@ -173,9 +208,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a file, or onnx:NAME")
     _add_shape(parser)
-    parser.add_argument(
-        "--threads", type=_positive, metavar="N", help="threads to use (default: every CPU of this process)"
-    )
+    _add_threads(parser)
     parser.add_argument(
         "--level",
         type=int,
@@ -191,6 +224,12 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         help="leave out a pass (see inspect --passes); may be repeated",
     )
     _add_messages(parser)
+
+
+def _add_threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--threads", type=_positive, metavar="N", help="threads to use (default: every CPU of this process)"
+    )
 
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:

@@ -63,9 +63,12 @@ def profile(arguments: argparse.Namespace) -> int:
     from graphc.api import source_of
 
     if arguments.save:
-        from graphc.measure.picture import check_picture
+        from graphc.measure.picture import ENDINGS, check_matplotlib
 
-        check_picture(arguments.save)
+        show.check_file("--save", arguments.save, ENDINGS)
+        check_matplotlib()
+    if arguments.json:
+        show.check_file("--json", arguments.json)
     options = Options.of(
         threads=arguments.threads, level=arguments.level, disable=arguments.disable, precision=arguments.precision,
         progress=sys.stderr.isatty(),

@@ -7,6 +7,7 @@ is not installed, or cannot take a model, raises `Unavailable` with the reason.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,7 @@ def openvino_runner(file: File, feeds: Feeds, threads: int) -> Run:
     except ImportError:
         raise Unavailable("openvino is not installed; pip install openvino") from None
     core = openvino.Core()
-    with _refusals():
+    with _refusals(line=-1):
         model = core.read_model(file)
         model.reshape({name: list(array.shape) for name, array in feeds.items()})
         settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
@@ -140,10 +141,10 @@ def _torch_subject(file: File, feeds: Feeds, threads: int, precision: str) -> Su
     torch = _torch()
     try:
         import onnx2torch
-    except ImportError:
-        raise Unavailable(
-            "torch does not read ONNX models; pip install onnx2torch to convert them (torch programs: python -m bench.minilm)"
-        ) from None
+    except ImportError as e:
+        if isinstance(e, ModuleNotFoundError) and e.name == "onnx2torch":
+            raise Unavailable("torch does not read ONNX models; pip install onnx2torch to convert them") from None
+        raise Unavailable(f"onnx2torch cannot be imported: {e}") from None
     import onnx
 
     model = onnx.load_from_string(file) if isinstance(file, bytes) else onnx.load(file)
@@ -151,8 +152,12 @@ def _torch_subject(file: File, feeds: Feeds, threads: int, precision: str) -> Su
     names = [v.name for v in model.graph.input if v.name not in weights]
     tensors = [torch.from_numpy(np.ascontiguousarray(feeds[n])) for n in names]
     with _refusals():
+        import torch._dynamo as dynamo
+
+        logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
+        dynamo.config.suppress_errors = True  # parts of the conversion that it cannot compile run uncompiled
         run = torch_program(onnx2torch.convert(model).eval(), tensors, threads)
-        run()  # what it cannot compile, it refuses now
+        run()  # compiles
 
     def arrays(result: Any) -> list[Any]:
         return [t.numpy() for t in (result if isinstance(result, list | tuple) else [result])]
@@ -191,12 +196,12 @@ def load_subject(name: str, file: File, feeds: Feeds, threads: int, precision: s
 
 
 @contextlib.contextmanager
-def _refusals() -> Iterator[None]:
-    """What a peer raises while it loads a model, as Unavailable: its errors have no common base."""
+def _refusals(line: int = 0) -> Iterator[None]:
+    """What a peer raises while it loads a model, as Unavailable: its errors have no common base. `line` says why."""
     try:
         yield
     except Unavailable:
         raise
     except Exception as e:
-        lines = [line.strip() for line in str(e).splitlines() if line.strip()] or [type(e).__name__]
-        raise Unavailable(f"cannot take this model: {lines[-1][:200]}") from None
+        lines = [text.strip() for text in str(e).splitlines() if text.strip()] or [""]
+        raise Unavailable(f"cannot take this model: {type(e).__name__}: {lines[line][:200]}") from None

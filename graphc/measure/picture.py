@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,19 +13,16 @@ from graphc.measure.roofs import Roofs
 
 _WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1}
 
-__all__ = ["Dot", "check_picture", "draw_roofline"]
+__all__ = ["ENDINGS", "Dot", "check_matplotlib", "draw_bars", "draw_roofline"]
 
 ENDINGS = (".svg", ".png", ".pdf")
+"""What a picture's name may end in."""
+
 COLOURS = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#76b7b2", "#9c755f", "#edc948", "#bab0ac")
 
 
-def check_picture(file: str) -> None:
-    """Raise OptionError for a picture that could not be drawn: before the work and not after it."""
-    path = Path(file)
-    if path.suffix not in ENDINGS:
-        raise OptionError(f"--save {file}: expected a name that ends in {', '.join(ENDINGS)}")
-    if not path.parent.is_dir():
-        raise OptionError(f"--save {file}: there is no folder {str(path.parent)!r}")
+def check_matplotlib() -> None:
+    """Raise OptionError when nothing could be drawn: before the work and not after it."""
     _pyplot()
 
 
@@ -99,5 +95,38 @@ def draw_roofline(file: str, title: str, dots: Sequence[Dot], roofs: Roofs, labe
         legend = axes.legend(frameon=False, loc="lower right")
         for handle in legend.legend_handles:
             handle.set_sizes([40])
+    figure.savefig(file, dpi=150)
+    pyplot.close(figure)
+
+
+def draw_bars(file: str, title: str, note: str, times: Mapping[str, Sequence[float]], points: int = 300) -> None:
+    """A bar a subject up to its median, a whisker between its quartiles, and a point a run (at most `points` of them).
+
+    `times` are ms; the first subject is the one that the others are set against.
+    """
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(figsize=(1.6 + 1.8 * max(len(times), 2), 5), layout="constrained")
+    rng = np.random.default_rng(0)
+    top = 1.1 * max(float(np.quantile(t, 0.95)) for t in times.values())
+    first = float(np.median(next(iter(times.values()))))
+    beyond, total = 0, 0
+    for at, taken in enumerate(times.values()):
+        t = np.asarray(taken)
+        low, middle, high = np.quantile(t, (0.25, 0.5, 0.75))
+        colour = COLOURS[0] if at == 0 else COLOURS[-1]
+        axes.bar(at, middle, width=0.6, color=colour, alpha=0.75, zorder=1)
+        shown = t[np.linspace(0, len(t) - 1, min(len(t), points)).astype(int)]
+        axes.plot(
+            at + rng.uniform(-0.22, 0.22, len(shown)), shown, ".", color="#333333", alpha=0.35, markersize=4,
+            markeredgewidth=0, zorder=2,
+        )  # fmt: skip
+        axes.errorbar(at, middle, [[middle - low], [high - middle]], color="black", capsize=10, linewidth=1.5, zorder=3)
+        text = f"{middle:.3g} ms" if at == 0 else f"{middle:.3g} ms\n{middle / first:.2f} × graphc's"
+        axes.text(at, 0.02 * top, text, ha="center", va="bottom", fontsize=9, zorder=4)
+        beyond, total = beyond + int((t > top).sum()), total + len(t)
+    axes.set(ylim=(0, top), ylabel="ms a run", xticks=range(len(times)), xticklabels=list(times))
+    axes.set_title(title, loc="left")
+    legend = "bars: medians; whiskers: quartiles; points: runs" + (f" ({beyond} of {total} above)" if beyond else "")
+    axes.set_xlabel(f"{legend}\n{note}", fontsize=8, color="#555555", loc="left")
     figure.savefig(file, dpi=150)
     pyplot.close(figure)
