@@ -9,7 +9,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from graphc.measure.machine import describe_machine
 from graphc.measure.peers import Subject, Unavailable
 from graphc.measure.turns import Figures, figures, take_turns
 
-__all__ = ["RESULTS", "Make", "Result", "measure", "parser", "print_row", "run_suite", "save", "summary"]
+__all__ = ["RESULTS", "Make", "Result", "measure", "parser", "run_suite", "save", "summary"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -29,13 +29,18 @@ Make = Mapping[str, Callable[[int], Subject]]
 
 @dataclass
 class Result:
-    """One case at one thread count. Times in ms, by subject; `disagreement` by peer, and of all peers measured."""
+    """One case at one thread count. Times in ms, by subject; `facts` are graphc's.
+
+    `disagreement` says of subjects how their outputs differ from those of `reference`, the first peer that there is.
+    """
 
     case: str
     threads: int
     figures: dict[str, Figures] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    reference: str = ""
     disagreement: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float:
@@ -51,7 +56,7 @@ class Result:
 
 
 def measure(case: str, make: Make, threads: int, seconds: float) -> Result:
-    """Time one case: all subjects in this process, in turns. Their outputs are compared with graphc's first."""
+    """Time one case: all subjects in this process, in turns. Outputs are compared in the same run."""
     result = Result(case, threads)
     subjects: dict[str, Subject] = {}
     for name, maker in make.items():
@@ -59,12 +64,12 @@ def measure(case: str, make: Make, threads: int, seconds: float) -> Result:
             subjects[name] = maker(threads)
         except Unavailable as e:
             result.missing[name] = str(e)
+    result.facts.update(subjects["graphc"].facts)
     outputs = {name: s.arrays(s.run()) for name, s in subjects.items()}
+    result.reference = next((name for name in subjects if name != "graphc"), "graphc")
     for name in subjects:
-        if name != "graphc":
-            agreement = compare(outputs["graphc"], outputs[name])
-            if not agreement:
-                result.disagreement[name] = agreement.reason
+        if not (agreement := compare(outputs[name], outputs[result.reference])):
+            result.disagreement[name] = agreement.reason
     times = take_turns({name: s.run for name, s in subjects.items()}, seconds)
     result.figures = {name: figures(t) for name, t in times.items()}
     return result
@@ -86,18 +91,25 @@ def run_suite(
     options: argparse.Namespace,
     cases: Mapping[str, Callable[[], Make]],
     subjects: Sequence[str],
+    columns: Mapping[str, Callable[[Result], str]] | None = None,
 ) -> int:
-    """Measure the cases chosen by `options` (see `parser`), print a table, keep the record; 1 when one fails or differs."""
+    """Measure the cases chosen by `options` (see `parser`), print a table, keep the record.
+
+    `columns` stand behind the ratio. The exit code: 1 when a case fails or its outputs differ, 2 when there is none.
+    """
+    columns = columns or {}
     chosen = {n: c for n, c in cases.items() if not options.only or any(text in n for text in options.only)}
     if not chosen:
         print(f"no case of {', '.join(options.only)}; there are {', '.join(cases)}", file=sys.stderr)
         return 2
     results, failures = [], 0
-    missing: dict[str, str] = {}
+    missing: dict[tuple[str, str], list[str]] = {}
     width = max(map(len, chosen))
     for threads in options.threads:
         print(f"\n{threads} thread{'s' if threads > 1 else ''}; medians in ms, ± half the interquartile range")
-        print(f"{'':{width}s} {' '.join(f'{n:>16s}' for n in subjects)} {'ratio':>6s}  agrees", flush=True)
+        print(
+            f"{'':{width}s} {' '.join(f'{n:>16s}' for n in subjects)} {'ratio':>6s} {_join(columns)} agrees", flush=True
+        )
         for name, case in chosen.items():
             print(f"{name:{width}s} ", end="", flush=True)
             try:
@@ -107,25 +119,32 @@ def run_suite(
                 print(f"FAILS  {type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}", flush=True)
                 continue
             results.append(result)
-            missing.update(result.missing)
-            failures += bool(result.disagreement)
-            print_row(result, subjects)
+            for peer in result.missing.items():
+                missing.setdefault(peer, []).append(name)
+            failures += "graphc" in result.disagreement
+            print(_row(result, subjects, columns), flush=True)
         print(summary([r for r in results if r.threads == threads]))
-    for name, why in missing.items():
-        print(f"{name}: {why}")
+    for (peer, why), where in missing.items():
+        print(f"{peer}, {'all cases' if len(where) == len(results) else ', '.join(dict.fromkeys(where))}: {why}")
     if results:
         save(options.save, [r.record for r in results])
     return 1 if failures else 0
 
 
-def print_row(result: Result, subjects: Sequence[str]) -> None:
+def _row(result: Result, subjects: Sequence[str], columns: Mapping[str, Callable[[Result], str]]) -> str:
     """The figures of one case, behind its name."""
     cells = [
         f"{result.figures[n].median:9.3f} ±{result.figures[n].spread:5.2f}" if n in result.figures else f"{'-':>16s}"
         for n in subjects
     ]
-    differs = "; ".join(f"{name} NO: {why}" for name, why in result.disagreement.items())
-    print(f"{' '.join(cells)} {result.ratio:6.2f}  {differs or 'yes'}", flush=True)
+    differs = [f"NO: {why}" for name, why in result.disagreement.items() if name == "graphc"] or ["yes"]
+    differs += [f"({name} does not: {why})" for name, why in result.disagreement.items() if name != "graphc"]
+    more = _join({name: text(result) for name, text in columns.items()}.values())
+    return f"{' '.join(cells)} {result.ratio:6.2f} {more} {' '.join(differs)}"
+
+
+def _join(cells: Iterable[str]) -> str:
+    return "".join(f"{cell:>10s} " for cell in cells)
 
 
 def summary(results: Sequence[Result]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,14 @@ class Unavailable(Exception):  # noqa: N818  (a fact about the peer, not an erro
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured: `run` once, and `arrays` of what a run returned, to compare with other subjects' (not timed)."""
+    """What is measured: `run` once, and `arrays` of what a run returned, to compare with other subjects' (not timed).
+
+    `facts` are for the record; of graphc: `launches`, and bytes of the planned `arena` and of its `lower bound`.
+    """
 
     run: Callable[[], Any]
     arrays: Callable[[Any], list[Any]] = list
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def onnxruntime_session(file: File, threads: int) -> Any:
@@ -124,8 +128,13 @@ def _graphc(file: File, feeds: Feeds, threads: int, precision: str) -> Subject:
 
     exe = Executable(source_of(file), Options.of(threads=threads, precision=precision))
     given = dict(feeds)
-    exe.specialisation(given)
-    return Subject(lambda: exe.run(None, given))
+    plans = exe.specialisation(given).plans
+    facts = {
+        "launches": sum(len(p.program.launches) for p in plans),
+        "arena": sum(p.memory.arena for p in plans),
+        "lower bound": sum(p.memory.lower_bound for p in plans),
+    }
+    return Subject(lambda: exe.run(None, given), facts=facts)
 
 
 def _onnxruntime(file: File, feeds: Feeds, threads: int, precision: str) -> Subject:

@@ -18,7 +18,7 @@ from graphc.runtime.native import kernel_addresses
 from graphc.runtime.plan import PlanBuilder
 from graphc.runtime.threads import run
 
-__all__ = ["Roofs", "measure_roofs", "peak_source"]
+__all__ = ["CHAINS", "Roofs", "measure_roofs", "peak_source"]
 
 CHAINS = 12
 """Independent sums: enough to hide the latency of an FMA (or of an addition) on two units."""
