@@ -25,12 +25,12 @@ SUBJECTS = ("graphc", "onnxruntime")
 
 def _resnet50() -> list[tuple[int, int, int]]:
     """M, K, N of the 1x1 convolutions, in order, and of the last layer."""
-    shapes, channels = [], 64
+    shapes, channels, before = [], 64, 56 * 56
     for size, width in ((56, 64), (28, 128), (14, 256), (7, 512)):
-        pixels = size * size
-        shapes += [(pixels, channels, width), (pixels, width, 4 * width), (pixels, channels, 4 * width)]
-        channels = 4 * width
-        shapes.append((pixels, channels, width))
+        pixels, wide = size * size, 4 * width
+        shapes.append((before, channels, width))  # strides are in the 3x3 convolution behind it
+        shapes += [(pixels, width, wide), (pixels, channels, wide), (pixels, wide, width)]
+        channels, before = wide, pixels
     return [*dict.fromkeys(shapes), (1, 2048, 1000)]
 
 

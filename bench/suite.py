@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from graphc.cli.agree import compare
+from graphc.errors import OptionError
 from graphc.measure.machine import describe_machine
-from graphc.measure.peers import Subject, Unavailable
+from graphc.measure.peers import PEERS, Subject, Unavailable
+from graphc.measure.picture import draw_ratios
 from graphc.measure.turns import Figures, figures, take_turns
 
-__all__ = ["RESULTS", "Make", "Result", "measure", "parser", "run_suite", "save", "summary"]
+__all__ = ["RESULTS", "Make", "Result", "draw", "measure", "parser", "run_suite", "save", "summary"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -83,7 +85,12 @@ def parser(name: str, doc: str | None) -> argparse.ArgumentParser:
     out.add_argument("--threads", type=int, nargs="+", default=[2, 1], metavar="N")
     out.add_argument("--only", nargs="+", default=[], metavar="TEXT", help="cases whose names contain one of these")
     out.add_argument("--seconds", type=float, default=1.0, help="measuring time for each subject of a case (default 1)")
-    out.add_argument("--save", type=Path, default=RESULTS / f"{name}.json", help="where the figures go")
+    out.add_argument(
+        "--save",
+        type=Path,
+        default=RESULTS / f"{name}.json",
+        help="where the figures go, and beside them a picture, .svg",
+    )
     return out
 
 
@@ -128,6 +135,7 @@ def run_suite(
         print(f"{peer}, {'all cases' if len(where) == len(results) else ', '.join(dict.fromkeys(where))}: {why}")
     if results:
         save(options.save, [r.record for r in results])
+        draw(options.save.with_suffix(".svg"), results)
     return 1 if failures else 0
 
 
@@ -163,3 +171,22 @@ def save(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
     record = {"machine": describe_machine(), "results": list(results)}
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {path}")
+
+
+def draw(path: Path, results: Sequence[Result]) -> None:
+    """A picture of the ratios; a remark where matplotlib is not installed."""
+    series: dict[str, dict[str, float]] = {}
+    for r in results:
+        if not math.isnan(r.ratio):
+            series.setdefault(f"{r.threads} thread{'s' if r.threads > 1 else ''}", {})[r.case] = r.ratio
+    if not series:
+        return
+    machine = describe_machine()
+    versions = machine["versions"]
+    assert isinstance(versions, dict)
+    peers = ", ".join(f"{n} {versions[n]}" for n in PEERS if any(n in r.figures for r in results) and n in versions)
+    try:
+        draw_ratios(str(path), path.stem, f"{machine['processor']}, {machine['date']}; against {peers}", series)
+        print(f"wrote {path}")
+    except OptionError as e:
+        print(f"no picture: {e}")

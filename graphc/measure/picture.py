@@ -13,7 +13,7 @@ from graphc.measure.roofs import Roofs
 
 _WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1}
 
-__all__ = ["ENDINGS", "Dot", "check_matplotlib", "draw_bars", "draw_roofline"]
+__all__ = ["ENDINGS", "Dot", "check_matplotlib", "draw_bars", "draw_ratios", "draw_roofline"]
 
 ENDINGS = (".svg", ".png", ".pdf")
 """What a picture's name may end in."""
@@ -30,7 +30,7 @@ def _pyplot() -> Any:
     try:
         import matplotlib
     except ImportError:
-        raise OptionError("--save needs matplotlib, which is not installed; pip install 'graphc[bench]'") from None
+        raise OptionError("a picture needs matplotlib, which is not installed; pip install 'graphc[bench]'") from None
     matplotlib.use("agg")
     matplotlib.rcParams.update(
         {"svg.fonttype": "none", "axes.spines.top": False, "axes.spines.right": False, "font.size": 10}
@@ -128,5 +128,32 @@ def draw_bars(file: str, title: str, note: str, times: Mapping[str, Sequence[flo
     axes.set_title(title, loc="left")
     legend = "bars: medians; whiskers: quartiles; points: runs" + (f" ({beyond} of {total} above)" if beyond else "")
     axes.set_xlabel(f"{legend}\n{note}", fontsize=8, color="#555555", loc="left")
+    figure.savefig(file, dpi=150)
+    pyplot.close(figure)
+
+
+def draw_ratios(file: str, title: str, note: str, ratios: Mapping[str, Mapping[str, float]]) -> None:
+    """How many times faster than the fastest peer, a row a case and a mark a series (`ratios[series][case]`, time over
+    the peer's time); cases in their order, and a line where the two are equal."""
+    pyplot = _pyplot()
+    cases = list(dict.fromkeys(case for series in ratios.values() for case in series))
+    figure, axes = pyplot.subplots(figsize=(9, 1.6 + 0.27 * len(cases)), layout="constrained")
+    axes.axvline(1, color="#555555", linewidth=1.2, zorder=1)
+    for k, (series, of) in enumerate(ratios.items()):
+        colour, lower = COLOURS[k % len(COLOURS)], 0.28 * (k - (len(ratios) - 1) / 2)
+        faster = [1 / r for r in of.values()]
+        rows = [cases.index(case) + lower for case in of]
+        mean = float(np.exp(np.mean(np.log(faster))))
+        axes.hlines(rows, 1, faster, color=colour, alpha=0.3, linewidth=2, zorder=2)
+        axes.plot(faster, rows, "o", color=colour, label=f"{series}: geometric mean {mean:.2f}", markersize=6, zorder=3)
+    axes.set(xscale="log", yticks=range(len(cases)), yticklabels=cases, ylim=(len(cases) - 0.4, -0.6))
+    low, high = axes.get_xlim()
+    marks = [m for m in (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4, 6, 8, 12, 20) if low <= m <= high]
+    axes.set_xticks(marks, [f"{m:g}" for m in marks])
+    axes.set_xticks([], minor=True)
+    axes.grid(axis="x", color="#eeeeee", zorder=0)
+    axes.set_title(title, loc="left")
+    axes.set_xlabel(f"times as fast as the fastest peer: right of 1, graphc is faster\n{note}", fontsize=8, loc="left")
+    figure.legend(frameon=False, fontsize=9, loc="outside lower right")
     figure.savefig(file, dpi=150)
     pyplot.close(figure)
