@@ -49,14 +49,14 @@ def packaged() -> Any:
     from transformers import BertModel
     from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     spec = find_spec(PACKAGE)
     assert spec is not None
     assert spec.origin is not None
     bert = BertModel.from_pretrained(Path(spec.origin).parent / "model", add_pooling_layer=False).eval()
 
-    class Encoder(torch.nn.Module):
+    class Encoder(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.bert = bert

@@ -1,6 +1,8 @@
 """What the suites share: cases measured at several thread counts, a table, and a record in bench/results/.
 
 A suite names its cases and says how to make the subjects of one; the first subject is graphc.
+
+`python -m bench.suite bench/results/speed.json` prints a record as the table that the README shows.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from graphc.measure.peers import PEERS, Subject, Unavailable
 from graphc.measure.picture import draw_ratios
 from graphc.measure.turns import Figures, figures, take_turns
 
-__all__ = ["RESULTS", "Make", "Result", "draw", "measure", "parser", "run_suite", "save", "summary"]
+__all__ = ["RESULTS", "Make", "Result", "draw", "main", "markdown", "measure", "parser", "run_suite", "save", "summary"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -126,13 +128,13 @@ def run_suite(
                 print(f"FAILS  {type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}", flush=True)
                 continue
             results.append(result)
-            for peer in result.missing.items():
-                missing.setdefault(peer, []).append(name)
+            for absent in result.missing.items():
+                missing.setdefault(absent, []).append(name)
             failures += "graphc" in result.disagreement
             print(_row(result, subjects, columns), flush=True)
         print(summary([r for r in results if r.threads == threads]))
-    for (peer, why), where in missing.items():
-        print(f"{peer}, {'all cases' if len(where) == len(results) else ', '.join(dict.fromkeys(where))}: {why}")
+    for (peer, why), names in missing.items():
+        print(f"{peer}, {'all cases' if len(names) == len(results) else ', '.join(dict.fromkeys(names))}: {why}")
     if results:
         save(options.save, [r.record for r in results])
         draw(options.save.with_suffix(".svg"), results)
@@ -190,3 +192,44 @@ def draw(path: Path, results: Sequence[Result]) -> None:
         print(f"wrote {path}")
     except OptionError as e:
         print(f"no picture: {e}")
+
+
+def markdown(results: Sequence[Mapping[str, Any]]) -> str:
+    """A record's results as a table: times at its first thread count, and the ratio at every one."""
+    threads = list(dict.fromkeys(r["threads"] for r in results))
+    found = {(r["case"], r["threads"]): r for r in results}
+    subjects = list(dict.fromkeys(name for r in results for name in r["figures"]))
+    ratios = ["ratio", *(f"ratio, {n} thread{'s' if n > 1 else ''}" for n in threads[1:])]
+    lines = [f"| | {' | '.join([*subjects, *ratios])} |", "|---" * (1 + len(subjects) + len(ratios)) + "|"]
+    for case in dict.fromkeys(r["case"] for r in results):
+        figures = found[case, threads[0]]["figures"] if (case, threads[0]) in found else {}
+        cells = [_milliseconds(figures[n]["median"]) if n in figures else "-" for n in subjects]
+        values = [found.get((case, n), {}).get("ratio") for n in threads]
+        cells += ["-" if r is None else f"{r:.2f}" for r in values]
+        lines.append(f"| {case} | {' | '.join(cells)} |")
+    means = []
+    for n in threads:
+        logs = [math.log(r["ratio"]) for r in results if r["threads"] == n and r["ratio"] is not None]
+        means.append(f"{math.exp(sum(logs) / len(logs)):.2f}" if logs else "-")
+    lines.append(f"| geometric mean | {' | '.join([*[''] * len(subjects), *means])} |")
+    return "\n".join(lines)
+
+
+def _milliseconds(ms: float) -> str:
+    return f"{ms:.3f}" if ms < 1 else f"{ms:.1f}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print a record as a table."""
+    options = argparse.ArgumentParser(prog="python -m bench.suite", description="Print a suite's record as a table.")
+    options.add_argument("record", type=Path, metavar="FILE.json")
+    record = json.loads(options.parse_args(argv).record.read_text(encoding="utf-8"))
+    machine = record["machine"]
+    versions = ", ".join(f"{n} {machine['versions'][n]}" for n in PEERS if n in machine["versions"])
+    print(f"{machine['processor']}, {machine['cpus']} CPUs, {machine['date']}; {versions}\n")
+    print(markdown(record["results"]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

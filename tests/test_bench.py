@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bench import gemm, memory, minilm, recurrent
-from bench.suite import Make, Result, draw, parser, run_suite, summary
+from bench.suite import Make, Result, draw, markdown, parser, run_suite, summary
 from graphc.cli.agree import compare
 from graphc.measure.peers import Subject, Unavailable, load_subject
 from graphc.measure.turns import Figures
@@ -71,6 +71,17 @@ def test_ratios_are_to_the_fastest_peer() -> None:
     results = [result("a", 1, 1.0, 2.0), result("b", 1, 2.0, 2.0)]
     assert [r.ratio for r in results] == [0.5, 1.0]
     assert "mean 0.71, worst 1.00 (b)" in summary(results)
+
+
+def test_a_record_becomes_a_table() -> None:
+    records = [result("a", 2, 1.0, 4.0).record, result("a", 1, 0.5, 1.0).record, result("b", 1, 30.0, 20.0).record]
+    assert markdown(records).splitlines() == [
+        "| | graphc | onnxruntime | torch | ratio | ratio, 1 thread |",
+        "|---|---|---|---|---|---|",
+        "| a | 1.0 | 4.0 | 8.0 | 0.25 | 0.50 |",
+        "| b | - | - | - | - | 1.50 |",
+        "| geometric mean |  |  |  | 0.25 | 0.87 |",
+    ]
 
 
 def test_a_suite_draws_its_ratios(tmp_path: Path) -> None:

@@ -79,7 +79,10 @@ def test_profile_lists_launches_and_families(capsys: pytest.CaptureFixture[str],
     convolution = max(launches, key=lambda x: x["operations"])
     assert convolution["operations"] == 2 * 16 * 16 * 16 * 16 * 9
     assert convolution["gflops"] == pytest.approx(convolution["operations"] / convolution["ms"] * 1e-6)
-    assert {x["roof"] for x in launches} <= {"compute", "memory"}
+    for x in launches:  # all of it fits into any cache
+        assert x["level"] == "cache"
+        assert x["roof"] == ("compute" if x["peak"] >= x["bandwidth"] else "cache")
+        assert x["bandwidth"] == pytest.approx(x["gbytes"] / kept["roofs"]["cache"])
 
 
 def test_profile_draws_the_roofline(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
