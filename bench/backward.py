@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 import graphc
-from bench.machine import describe_machine
-from bench.speed import take_turns
+from graphc.measure.machine import describe_machine
+from graphc.measure.turns import take_turns
 
 __all__ = ["main"]
 

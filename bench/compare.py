@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.models import SHIPPED, Case, cases
-from bench.peers import onnxruntime_session
 from graphc.cli.agree import Agreement, compare
+from graphc.measure.peers import onnxruntime_session
 
 __all__ = ["check", "main"]
 

@@ -22,12 +22,12 @@ import onnx
 from onnx import helper, numpy_helper
 
 import graphc
-from bench.machine import describe_machine
 from graphc import ops
 from graphc.api import resolve
 from graphc.autodiff.transforms import value_and_grad
 from graphc.ir.graph import Graph, input_value
 from graphc.ir.types import tensor
+from graphc.measure.machine import describe_machine
 from graphc.options import Options
 from graphc.passes.pipeline import optimise, prepare
 

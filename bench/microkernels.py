@@ -22,23 +22,9 @@ from graphc.codegen.cpu.templates.windows import window_arguments, window_source
 from graphc.kernels import contraction as c
 from graphc.kernels import windows as win
 from graphc.kernels.machine import ISAS, Machine, host_machine
+from graphc.measure.roofs import CHAINS, peak_source
 from graphc.runtime.native import kernel_addresses
 
-_PEAK = """
-from graphc.codegen.cpu import vector
-
-load, store = vector.loader({lanes}), vector.storer({lanes})
-as_pointer = vector.pointer("float32")
-
-
-def peak(block, first, last, scratch):
-    p = as_pointer(scratch)
-    x = load(p, 0, {lanes})
-    {init}
-    for task in range(first, last):
-        {step}
-    {done}
-"""
 _WHERE = ("batch", "group", "vector", "row")
 #: Bias and ReLU: what follows most convolutions.
 BIAS_RELU = Epilogue(
@@ -82,17 +68,12 @@ def launch(
 
 
 def peak_loop(lanes: int) -> Launch:
-    """Twelve independent chains of FMAs."""
-    names = [f"a{n}" for n in range(12)]
-    source = _PEAK.format(
-        lanes=lanes,
-        init="\n    ".join(f"{a} = load(p, {n}, {lanes})" for n, a in enumerate(names)),
-        step="\n        ".join(f"{a} = vector.fma(x, x, {a})" for a in names * 2),
-        done="\n    ".join(f"store(p, {n * lanes}, {a}, {lanes})" for n, a in enumerate(names)),
-    )
-    tasks = 100_000
-    run, keep = launch("peak", source, (), {}, tasks, 4 * 12 * lanes)
-    return Launch(run, 2 * 2 * 12 * lanes * tasks, "peak", keep)
+    """Independent chains of FMAs."""
+    kernel = native(*peak_source(lanes))
+    numbers, sums, steps = np.full(lanes, 0.5, np.float32), np.zeros(lanes, np.float32), 100_000
+    block = np.array([numbers.ctypes.data, sums.ctypes.data, steps], np.int64)
+    address = block.ctypes.data
+    return Launch(lambda: kernel(address, 0, 1, 0), 2 * 2 * CHAINS * lanes * steps, "peak", (numbers, sums, block))
 
 
 def gemm(machine: Machine, m: int, n: int, k: int) -> Launch:

@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 
 import graphc
-from bench.machine import describe_machine
 from graphc import ops
 from graphc.autodiff.transforms import grad, value_and_grad
 from graphc.errors import OptionError
 from graphc.ir.graph import Graph, input_value
 from graphc.ir.types import tensor
 from graphc.kernels.schedule import peak
+from graphc.measure.machine import describe_machine
 from graphc.passes.rematerialise import rematerialise
 from graphc.runtime.executable import Executable
 

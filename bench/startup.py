@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.machine import describe_machine
+from graphc.measure.machine import describe_machine
 
 __all__ = ["main"]
 

@@ -22,7 +22,7 @@ from graphc.runtime.planned import planned
 from graphc.runtime.progress import compiling
 from graphc.runtime.threads import run
 
-__all__ = ["CompiledGraph", "aligned_empty"]
+__all__ = ["Clocks", "CompiledGraph", "aligned_empty"]
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 
@@ -32,6 +32,17 @@ def aligned_empty(nbytes: int) -> np.ndarray:
     raw = np.empty(nbytes + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + nbytes]
+
+
+class Clocks:
+    """What the launches of a program, in its order, took since they are measured."""
+
+    def __init__(self, launches: list[Launch], cells: np.ndarray) -> None:
+        self.launches, self._cells = launches, cells
+
+    def read(self) -> np.ndarray:
+        """float64[launches, 2], a copy: seconds altogether, and how often it ran. Not while a run is under way."""
+        return self._cells[:-1, 1:] * (1e-9, 1.0)
 
 
 class CompiledGraph:
@@ -112,13 +123,37 @@ class CompiledGraph:
             ]
             for place, n in ((Place.INPUT, len(self.graph.inputs)), (Place.OUTPUT, len(self.graph.outputs)))
         ]
-        address = int(memory.ctypes.data)
-        builder = PlanBuilder()
-        self._rows = _Rows(builder, self._address, lambda i: address + 8 * i)
-        for at, instruction in enumerate(program.instructions):
-            self._rows.add(at, instruction, self._addresses, starts, bases)
-        self._rows.finish()
+        self._slots = starts, bases
+        return self._write_rows(PlanBuilder())
+
+    def _write_rows(self, builder: PlanBuilder, clocks: Mapping[int, int] | None = None) -> Plan:
+        """The rows; after the launch at instruction i the time goes to the clock at address `clocks[i]`, if any."""
+        address = int(self._words.ctypes.data)
+        rows = _Rows(builder, self._address, lambda i: address + 8 * i)
+        for at, instruction in enumerate(self.program.instructions):
+            rows.add(at, instruction, self._addresses, *self._slots)
+            if clocks is not None and at in clocks:
+                builder.tick(clocks[at])
+        rows.finish()
         return builder.build()
+
+    # -- time in the launches -----------------------------------------------------------------------------------------
+
+    def profile(self) -> Clocks:
+        """From now on every run measures its launches.
+
+        The control flow before a launch counts as its own. Measuring costs one reading of the clock a launch.
+        """
+        builder = PlanBuilder()
+        (last,) = builder.cells(0)
+        launches = [(at, i) for at, i in enumerate(self.program.instructions) if isinstance(i, Launch)]
+        cells = np.array([[last, 0, 0]] * (len(launches) + 1), np.int64)
+        builder.keep.append(cells)
+        addresses = [int(cells.ctypes.data) + cells.strides[0] * k for k in range(len(cells))]
+        builder.tick(addresses.pop())  # starts the clock: what passed between two runs is nobody's time
+        with self._lock:
+            self.plan = self._write_rows(builder, {at: a for (at, _), a in zip(launches, addresses, strict=True)})
+        return Clocks([launch for _, launch in launches], cells)
 
     # -- running ------------------------------------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ LAYERS = [
     {"runtime"},
     {"api"},
     {"saving"},
+    {"measure"},
     {"backend", "cli", "testing"},
     {"__main__"},
 ]

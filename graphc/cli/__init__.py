@@ -1,4 +1,4 @@
-"""The command line: `graphc run`, `inspect`, `tune` and `export`, each with a MODEL.
+"""The command line: `graphc run MODEL`, `graphc inspect MODEL`, `graphc bench MODEL`, and others.
 
 Exit codes: 0 done; 1 a check found a difference; 2 the model, the inputs or the options are bad (one message, no
 traceback unless asked); 130 interrupted. Nothing but argparse is imported before a command runs, so that help and
@@ -62,6 +62,14 @@ def _command(arguments: argparse.Namespace) -> int:
         from graphc.cli.tune import tune
 
         return tune(arguments)
+    if arguments.command == "bench":
+        from graphc.cli.bench import bench
+
+        return bench(arguments)
+    if arguments.command == "profile":
+        from graphc.cli.profile import profile
+
+        return profile(arguments)
     if arguments.command == "export":
         from graphc.cli.export import export
 
@@ -90,13 +98,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="compile a model and run it", formatter_class=formatter, epilog=_EPILOG)
     _add_common(run)
-    run.add_argument(
-        "--input",
-        action="append",
-        default=[],
-        metavar="NAME=FILE",
-        help="an input from a .npy file, or all inputs from one .npz file; those left out are random",
-    )
+    _add_inputs(run)
     run.add_argument("--seed", type=int, default=0, help="seed of random inputs (default 0)")
     run.add_argument(
         "--repeat", type=_positive, default=10, metavar="N", help="runs to take the median time of (default 10)"
@@ -162,6 +164,53 @@ def _parser() -> argparse.ArgumentParser:
         help="how long to measure: 90, 90s or 5m (default 60s); Ctrl-C keeps what was found so far",
     )
     tune.add_argument("--forget", action="store_true", help="measure again what was measured before")
+    bench = commands.add_parser(
+        "bench",
+        help="measure a model against other runtimes",
+        formatter_class=formatter,
+        epilog=_EPILOG,
+        description="Time, start and memory of graphc and other runtimes on one model, in turns and with equal threads. "
+        "The exit code is 1 when graphc's outputs differ from those of the first peer.",
+    )
+    bench.add_argument("model", metavar="MODEL", help="a file, or onnx:NAME")
+    bench.add_argument(
+        "--against",
+        default="onnxruntime,openvino,torch",
+        metavar="NAMES",
+        help="peers, the first one being the reference for outputs (default onnxruntime,openvino,torch)",
+    )
+    _add_shape(bench)
+    _add_inputs(bench)
+    _add_threads(bench)
+    bench.add_argument("--seed", type=int, default=0, help="seed of random inputs (default 0)")
+    _add_seconds(bench, "measuring time for each of them (default 2)")
+    bench.add_argument(
+        "--processes",
+        choices=["one", "several"],
+        default="one",
+        help="all in one process (default), or each in a process of its own",
+    )
+    _add_precision(bench)
+    bench.add_argument("--json", metavar="FILE", help="save the figures, with the machine and the versions")
+    bench.add_argument("--save", metavar="FILE.svg", help="draw the figures: .svg, .png or .pdf (extra bench)")
+    _add_messages(bench)
+
+    profile = commands.add_parser(
+        "profile",
+        help="say where the time of a run goes",
+        formatter_class=formatter,
+        epilog=_EPILOG,
+        description="The time of every launch inside real runs, beside what this machine does at most.",
+    )
+    _add_common(profile)
+    _add_inputs(profile)
+    _add_precision(profile)
+    _add_seconds(profile, "measuring time (default 2)")
+    profile.add_argument(
+        "--top", type=_positive, default=25, metavar="N", help="launches to list, the longest first (default 25)"
+    )
+    profile.add_argument("--json", metavar="FILE", help="save the figures of all launches")
+    profile.add_argument("--save", metavar="FILE.svg", help="draw the roofline: .svg, .png or .pdf (extra bench)")
 
     export = commands.add_parser(
         "export",
@@ -180,9 +229,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a file, or onnx:NAME")
     _add_shape(parser)
-    parser.add_argument(
-        "--threads", type=_positive, metavar="N", help="threads to use (default: every CPU of this process)"
-    )
+    _add_threads(parser)
     parser.add_argument(
         "--level",
         type=int,
@@ -198,6 +245,30 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         help="leave out a pass (see inspect --passes); may be repeated",
     )
     _add_messages(parser)
+
+
+def _add_threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--threads", type=_positive, metavar="N", help="threads to use (default: every CPU of this process)"
+    )
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="an input from a .npy file, or all inputs from one .npz file; those left out are random",
+    )
+
+
+def _add_precision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--precision", default="float32", help="what graphc computes in (see Options; default float32)")
+
+
+def _add_seconds(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--seconds", type=_duration, default=2.0, help=what)
 
 
 def _add_shape(parser: argparse.ArgumentParser) -> None:
@@ -230,4 +301,11 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a positive number, got {value}")
+    return value
+
+
+def _duration(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 86_400:
+        raise argparse.ArgumentTypeError(f"expected a number of seconds, got {text}")
     return value

@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
         threads=arguments.threads, level=arguments.level, disable=arguments.disable, progress=sys.stderr.isatty()
     )
     if arguments.output:
-        _check_output(Path(arguments.output))
+        show.check_file("--output", arguments.output, [".npz"])
     if arguments.check:
         _reference_runtime()
     times: dict[str, float] = {}
@@ -110,14 +110,6 @@ def _show_memory(specialisation: Specialisation) -> None:
         f"{sum(len(p.program.launches) for p in plans)} kernel launches; {show.bytes_text(arena)} of planned memory "
         f"(lower bound {show.bytes_text(bound)}), {show.bytes_text(constants)} of constants"
     )
-
-
-def _check_output(path: Path) -> None:
-    """Refuse an output that could not be written, before the work and not after it."""
-    if path.suffix != ".npz":
-        raise OptionError(f"--output {path}: expected a name that ends in .npz")
-    if not path.parent.is_dir():
-        raise OptionError(f"--output {path}: there is no folder {str(path.parent)!r}")
 
 
 def _save(path: Path, results: Mapping[str, Any]) -> None:

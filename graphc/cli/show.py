@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from graphc.errors import OptionError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["bytes_text", "console", "heading", "note", "seconds_text", "summary_of", "table"]
+__all__ = ["bytes_text", "check_file", "console", "heading", "note", "seconds_text", "summary_of", "table"]
 
 
 def console(stream: TextIO | None = None) -> Console:
@@ -47,6 +50,15 @@ def heading(text: str) -> None:
 def note(text: str) -> None:
     """A remark on standard error."""
     print(f"graphc: {text}", file=sys.stderr)
+
+
+def check_file(option: str, file: str, endings: Sequence[str] = ()) -> None:
+    """Raise OptionError for a file that could not be written: before the work and not after it."""
+    path = Path(file)
+    if endings and path.suffix not in endings:
+        raise OptionError(f"{option} {file}: expected a name that ends in {', '.join(endings)}")
+    if not path.parent.is_dir():
+        raise OptionError(f"{option} {file}: there is no folder {str(path.parent)!r}")
 
 
 def seconds_text(seconds: float) -> str:

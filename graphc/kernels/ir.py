@@ -14,7 +14,7 @@ Every kernel of every kind has one native signature,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from graphc.ir.dtypes import DType
@@ -93,10 +93,15 @@ class LoopNest:
 
 @dataclass(frozen=True)
 class Operand:
-    """Memory that a launch reads or writes: a buffer of the program and where in it the operand begins."""
+    """Memory that a launch reads or writes: a buffer of the program and where in it the operand begins.
+
+    `nbytes` is how much of it there is, for profiles; 0 where a slot is filled and nothing read. It is no part of
+    which memory this is.
+    """
 
     buffer: int
     byte_offset: int = 0
+    nbytes: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)

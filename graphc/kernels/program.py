@@ -6,6 +6,7 @@ into the table that the native driver walks. Control flow is jumps.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import Enum
@@ -62,7 +63,9 @@ class Placed:
 
     @property
     def operand(self) -> Operand:
-        return Operand(self.buffer, self.layout.offset * self.dtype.itemsize)
+        steps = zip(self.shape, self.strides, strict=True)
+        elements = math.prod(n for n, stride in steps if stride != 0 or n == 0)  # what is repeated is there once
+        return Operand(self.buffer, self.layout.offset * self.dtype.itemsize, elements * self.dtype.itemsize)
 
     @property
     def shape(self) -> tuple[int, ...]:

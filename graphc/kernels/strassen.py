@@ -150,6 +150,7 @@ def _plan(problem: StrassenProblem, machine: Machine, threads: int, rows: int, v
     isa = machine.isa
     step = max(rows * vectors / isa.fma_per_cycle, isa.fma_latency, (rows + vectors) / isa.loads_per_cycle)
     tile = PRODUCTS * (half * step + 20 + 2 * rows * vectors)
+    more = panel_pairs * (PRODUCTS - 4) * half * v.columns * itemsize / MORE_BYTES_PER_CYCLE
     best: tuple[float, int, int] | None = None
     for row_cuts in {_ceil(pairs, most) * k for k in (1, 2, 3, 4)} | {2 * threads, 4 * threads}:
         each = _ceil(pairs, min(pairs, row_cuts))
@@ -161,9 +162,8 @@ def _plan(problem: StrassenProblem, machine: Machine, threads: int, rows: int, v
             left = each * 2 * rows * problem.k / lanes * LEFT_CYCLES
             results = each * wide * 4 * rows * vectors * RESULT_CYCLES
             weights = threads * wide * PRODUCTS * half * v.columns * itemsize
-            more = weights * (PRODUCTS - 4) / PRODUCTS / MORE_BYTES_PER_CYCLE
             products = max(each * wide * tile, weights / machine.stream_bytes_per_cycle)
-            cycles = (left + products + results + more + 400) * _ceil(tasks, threads)
+            cycles = (left + products + results + 400) * _ceil(tasks, threads) + more
             if best is None or cycles < best[0]:
                 best = cycles, each, wide
     assert best is not None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 __all__ = ["describe_machine"]
 
-_PACKAGES = ("graphc", "numba", "llvmlite", "numpy", "onnx", "onnxruntime", "openvino")
+_PACKAGES = ("graphc", "numba", "llvmlite", "numpy", "onnx", "onnxruntime", "openvino", "torch")
 
 
 def describe_machine() -> dict[str, object]:
