@@ -21,6 +21,7 @@ from graphc.passes.fold import fold
 from graphc.passes.fuse import fuse
 from graphc.passes.hoist import hoist
 from graphc.passes.layout import block_layout, pack_only
+from graphc.passes.recurrence import pack_recurrences
 from graphc.passes.simplify import simplify
 from graphc.passes.views import sink_views
 
@@ -65,6 +66,8 @@ def _optimisation(options: Options, machine: Machine) -> list[Pass]:
         (1, Pass("views", lambda g: _views(g, options))),
         # Scales meet weights while both are still as the model has them, nothing between convolution and scale.
         (1, Pass("batch-norm", lambda g: g if strict else _batch_norm(g, options))),
+        # Recurrent layers that a kernel computes whole, before decomposition makes loops of them.
+        (1, Pass("recurrence", lambda g: pack_recurrences(g, machine, threads))),
         # Operations without kernels become smaller ones before layouts are chosen: convolutions over lines and volumes
         # become convolutions over images, and those take part.
         (0, Pass("decompose", decompose, requires=("batch-norm",))),
@@ -139,6 +142,7 @@ def _chosen(options: Options, passes: list[tuple[int, Pass]]) -> list[Pass]:
         "clean",
         "clean-layout",
         "hoist",
+        "recurrence",
     }
     for name in options.disable:
         if name in NEEDED:

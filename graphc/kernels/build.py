@@ -47,7 +47,9 @@ __all__ = ["ProgramBuilder", "anchor_of", "build", "lowering", "template_of"]
 Lowering: TypeAlias = Callable[["ProgramBuilder", Node, list[Placed], list[Placed]], None]
 LOWERINGS: dict[str, Lowering] = {}
 #: the modules that register them; they import this one, so they are imported when the first program is built
-_LOWERING_MODULES = tuple(f"graphc.kernels.lower_{part}" for part in ("contraction", "ordered", "places", "window"))
+_LOWERING_MODULES = tuple(
+    f"graphc.kernels.lower_{part}" for part in ("contraction", "ordered", "places", "recurrence", "window")
+)
 #: templates that can write their results into any layout, not only a dense one
 WRITES_STRIDED: set[str] = set()
 

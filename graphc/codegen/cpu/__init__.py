@@ -18,6 +18,7 @@ _PRINTERS = {
     "LoopNest": ("graphc.codegen.cpu.loops", "loop_source"),
     "ContractionKernel": ("graphc.codegen.cpu.templates.fused", "contraction"),
     "WindowKernel": ("graphc.codegen.cpu.templates.fused", "window"),
+    "RecurrenceKernel": ("graphc.codegen.cpu.templates.recurrence", "recurrence_source"),
     "ScanKernel": ("graphc.codegen.cpu.templates.ordered", "scan_source"),
     "SortKernel": ("graphc.codegen.cpu.templates.ordered", "sort_source"),
 }
