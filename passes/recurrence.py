@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
 
 from graphc import ops
 from graphc.ir.bodies import deep
@@ -16,7 +19,8 @@ from graphc.ir.graph import Graph, Node, Value, location, remake
 from graphc.ir.rules import located
 from graphc.ir.trace import record, refuse
 from graphc.kernels.machine import Machine
-from graphc.ops.recurrence import STATES, has_vector, pack_gates, products
+from graphc.ops.recurrence import STATES, pack_gates, products
+from graphc.passes.match import uniform
 
 __all__ = ["pack_recurrences"]
 
@@ -24,6 +28,8 @@ __all__ = ["pack_recurrences"]
 COMPUTED = ("float32", "float64")
 #: vectors of a panel: the gates of one vector of hidden units, or of several if they are few
 VECTORS = 4
+#: rows from which a step's own projection of its inputs fills the registers
+ROWS = 4
 
 
 def pack_recurrences(graph: Graph, machine: Machine, threads: int) -> Graph:
@@ -69,7 +75,7 @@ def _packed(graph: Graph, machine: Machine, threads: int) -> Graph:
             made: Sequence[Value] = remake(node, tuple(new[v] for v in node.inputs), node.where)
         else:
             with location(*located(*team)):
-                made = _recurrence(team, new, machine)
+                made = _recurrence(graph, team, new, machine)
             for member in team:
                 record("recurrence", member)
         new.update(zip((v for member in team for v in member.outputs), made, strict=True))
@@ -92,19 +98,91 @@ def _teams(graph: Graph, layers: Sequence[Node], threads: int) -> list[tuple[Nod
     return [tuple(group[k : k + threads]) for group in alike.values() for k in range(0, len(group), threads)]
 
 
-def _recurrence(team: Sequence[Node], new: dict[Value, Value], machine: Machine) -> Sequence[Value]:
+def _recurrence(graph: Graph, team: Sequence[Node], new: dict[Value, Value], machine: Machine) -> Sequence[Value]:
     cell, attrs = team[0].op.name, {k: v for k, v in team[0].attrs.items() if k != "reverse"}
-    late = attrs.get("linear_before_reset", False)
+    gates = products(cell, attrs.get("linear_before_reset", False))
     lanes = machine.isa.lanes(team[0].inputs[0].dtype.itemsize)
+    vectors = max(1, min(VECTORS // max(gates), -(-int(team[0].inputs[1].shape[1]) // lanes)))
+    inside = [_projection(graph, node, machine) for node in team]
+    if len({p.x.type if p else None for p in inside}) > 1:
+        inside = [None] * len(team)
     operands: list[Value] = []
-    for node in team:
+    for node, projection in zip(team, inside, strict=True):
         x, r, *rest = (new[v] for v in node.inputs)
-        gates = products(cell, late)
-        vectors = max(1, min(VECTORS // max(gates), -(-int(r.shape[1]) // lanes)))
-        operands += [x, *pack_gates(r, gates, vectors * lanes)]
-        operands += rest[: STATES[cell] + has_vector(attrs.get("peephole", False), late)]
+        if projection is None:
+            operands.append(x)
+        else:
+            steps, batch, _ = x.shape
+            x, w, bias = projection
+            operands.append(ops.reshape(new[x], shape=(steps, batch, x.shape[-1])))
+            operands += pack_gates(ops.transpose(new[w], perm=(1, 0)), gates, vectors * lanes)
+            zero = np.zeros((), w.dtype.numpy)
+            operands.append(ops.broadcast_to(zero, shape=w.shape[1:]) if bias is None else new[bias])
+        operands += [
+            *pack_gates(r, gates, vectors * lanes),
+            *rest[: len(node.inputs) - 2 - attrs.get("lengths", False)],
+        ]
     if attrs.get("lengths", False):
         operands.append(ops.cast(new[team[0].inputs[-1]], dtype=dtype_of("int64")))
-    reverse = tuple(node.attrs.get("reverse", False) for node in team)
-    result: Sequence[Value] = ops.recurrence(*operands, cell=cell, reverse=reverse, **attrs)
+    result: Sequence[Value] = ops.recurrence(
+        *operands,
+        cell=cell,
+        reverse=tuple(node.attrs.get("reverse", False) for node in team),
+        inputs=inside[0] is not None,
+        from_zero=all(map(_starts_from_zero, team)),
+        **attrs,
+    )
     return result
+
+
+class _Projection(NamedTuple):
+    """x[..., I] times w[I, gates * H], plus the bias[gates * H] if there is one: a layer's projected inputs."""
+
+    x: Value
+    w: Value
+    bias: Value | None
+
+
+def _projection(graph: Graph, node: Node, machine: Machine) -> _Projection | None:
+    """The projection of a layer's inputs that its kernel had better do itself; None where it stays a product of its own.
+
+    One product for all steps reads its weights least often, but its result is gates times as large as the states and goes
+    through memory twice. The kernel keeps it in registers, as long as all weights stay in the core's own cache; and a
+    layer of one step has nothing to gain from a product before it.
+    """
+    v, bias = node.inputs[0], None
+    while v.node.op.name in ("reshape", "add") and len(graph.users[v]) == 1:
+        v = next((i for i in v.node.inputs if i.node.op.name != "broadcast_to"), v.node.inputs[0])
+    if len(graph.users[v]) > 1:
+        return None  # somebody else needs the product
+    v = _behind_reshapes(node.inputs[0])
+    columns = node.inputs[0].shape[2]
+    if v.node.op.name == "add":
+        for product, added in (v.node.inputs, v.node.inputs[::-1]):
+            if added.node.op.name == "broadcast_to" and _behind_reshapes(product).node.op.name == "dot":
+                seen = added.node.inputs[0]
+                if seen.shape == (columns,) and added.shape[-1] == columns:
+                    v, bias = _behind_reshapes(product), seen
+                    break
+    if v.node.op.name != "dot" or v.node.inputs[1].rank != 2 or v.shape[-1] != columns:
+        return None
+    x, w = v.node.inputs
+    steps, batch, _ = node.inputs[0].shape
+    hidden, itemsize = node.inputs[1].shape[1], v.dtype.itemsize
+    fits = columns * (hidden + w.shape[0]) * itemsize <= machine.l2_bytes * 3 // 4
+    backwards = node.attrs.get("lengths", False) and node.attrs.get("reverse", False)  # each row walks its own way
+    if backwards or not (steps == 1 or (fits and batch >= ROWS)):
+        return None
+    return _Projection(x, w, bias)
+
+
+def _behind_reshapes(v: Value) -> Value:
+    while v.node.op.name == "reshape":
+        v = v.node.inputs[0]
+    return v
+
+
+def _starts_from_zero(node: Node) -> bool:
+    """Whether the first step multiplies zeros; with finite weights, or the product would be NaN."""
+    r = node.inputs[1].literal
+    return uniform(node.inputs[2]) == 0 and r is not None and bool(np.isfinite(r).all())

@@ -126,6 +126,7 @@ class ProgramBuilder:
         self.threads = threads
         self._labels = 0
         self._constants: dict[int, tuple[np.ndarray, int]] = {}
+        self._spread: dict[tuple[int, Layout], Placed] = {}  # constants that were not dense, made so
         self._scope = _Scope({}, Counter())
 
     # -- memory ---------------------------------------------------------------------------------------------------
@@ -159,9 +160,20 @@ class ProgramBuilder:
         """`value` itself when it is row-major without gaps, else a copy that is."""
         if value.layout.is_dense:
             return value
+        owned = self.program.buffers[value.buffer].array
+        if owned is not None:
+            return self._dense_constant(value, owned)
         copy = self.temporary(value.shape, value.dtype)
         self.copy(value, copy)
         return copy
+
+    def _dense_constant(self, value: Placed, owned: np.ndarray) -> Placed:
+        key = (value.buffer, value.layout)
+        if key not in self._spread:
+            flat, (offset, shape, strides) = owned.reshape(-1), value.layout
+            view = np.lib.stride_tricks.as_strided(flat[offset:], shape, [s * flat.itemsize for s in strides])
+            self._spread[key] = self.constant(np.ascontiguousarray(view), value.dtype)
+        return self._spread[key]
 
     # -- instructions ---------------------------------------------------------------------------------------------
 

@@ -27,17 +27,18 @@ def lower_recurrence(builder: ProgramBuilder, node: Node, operands: list[Placed]
     name, reverse = attrs.pop("cell"), attrs.pop("reverse")
     given = Operands(operands, name, reverse, **attrs)
     machine, dtype, layers = host_machine(), given.x[0].dtype, len(reverse)
-    steps, batch, _ = given.x[0].shape
+    steps, batch, depth = given.x[0].shape
+    inputs = depth if given.inside else 0
     hidden = given.initial[0][0].shape[1]
     cell = cell_of(name, dtype, **attrs)
     variants = tuple(
         tile_of(machine, batch, hidden, sweep.gates, w.shape[2] // sweep.gates, dtype.name)
-        for sweep, w in zip(cell.sweeps, given.w[0], strict=True)
+        for sweep, w in zip(cell.sweeps, given.weights[0], strict=True)
     )
-    kernel = RecurrenceKernel(cell, variants, layers, bool(given.lengths))
+    kernel = RecurrenceKernel(cell, variants, layers, given.inside, bool(given.lengths))
     widths = tuple(v.columns // s.gates for v, s in zip(variants, cell.sweeps, strict=True))
     rows = max(v.rows for v in variants)
-    tasks = deal(cell, layers, batch, hidden, widths, rows, dtype.itemsize, machine, builder.threads)
+    tasks = deal(cell, layers, batch, hidden, inputs, widths, rows, dtype.itemsize, machine, builder.threads)
 
     # rows of x and y may lie apart; whatever else is needed is dense
     each = 1 + cell.states
@@ -53,19 +54,21 @@ def lower_recurrence(builder: ProgramBuilder, node: Node, operands: list[Placed]
         spare = [builder.temporary((batch, hidden), dtype) for _ in range(1 + cell.works)]
         written += [target, *ends, *spare]
         numbers += [int(back), *x.strides[:2], *target.strides[:2]]
-    read = [
-        p
-        for x, w, initial, vector in zip(xs, given.w, given.initial, given.vector, strict=True)
-        for p in (x, *map(builder.dense, (*w, *initial, *vector)))
-    ]
+    read: list[Placed] = []
+    for k, x in enumerate(xs):
+        rest = (given.input_weights[k], given.bias[k], given.weights[k], given.initial[k], given.vector[k])
+        read += [x, *(builder.dense(p) for part in rest for p in part)]
     lengths = [builder.dense(p) for p in given.lengths]
     rounds = [_rounds(v, hidden, min(batch, tasks.rows_per_task), machine) for v in variants]
-    scratch = max(-(-min(batch, tasks.rows_per_task) // v.rows) * v.tile_bytes for v in variants)
-    flops = 2 * batch * hidden * hidden * sum(s.gates for s in cell.sweeps) * layers
+    tiles = max(-(-min(batch, tasks.rows_per_task) // v.rows) * v.tile_bytes for v in variants)
+    scratch = tiles + given.inside * max(v.tile_bytes for v in variants)
+    flops = 2 * batch * hidden * (hidden + inputs) * sum(s.gates for s in cell.sweeps) * layers
+
+    first_product = int(attrs.get("from_zero", False))
 
     def launch(counter: Placed, many: int, first: int, end: int) -> None:
         sizes = (
-            steps, many, batch, hidden, tasks.rows_per_task, tasks.row_tasks, tasks.columns_per_task,
+            steps, many, first_product, batch, hidden, inputs, tasks.rows_per_task, tasks.row_tasks, tasks.columns_per_task,
             tasks.column_tasks, first, end,
         )  # fmt: skip
         where = (*read, counter, *lengths, *written)

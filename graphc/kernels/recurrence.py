@@ -56,8 +56,8 @@ class Sweep:
 
     @property
     def inputs(self) -> tuple[int, ...]:
-        """The gates whose projected inputs it reads."""
-        return tuple(r.number for r in self.reads if r.what == "x")
+        """The gates whose projected inputs it reads: as many as its product has."""
+        return tuple(sorted(r.number for r in self.reads if r.what == "x"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +74,14 @@ class Cell:
 class RecurrenceKernel:
     """A recurrence kernel: the cell, the micro-kernel of each sweep, how many layers stand side by side.
 
-    `lengths` says that sequences may be shorter than the others. Sizes are integers of the launch.
+    `inputs` says that it projects the inputs too, `lengths` that sequences may be shorter than the others. Sizes are
+    integers of the launch.
     """
 
     cell: Cell
     variants: tuple[ContractionVariant, ...]
     layers: int
+    inputs: bool
     lengths: bool
 
     @property
@@ -188,24 +190,27 @@ FAR_BYTES = 16
 
 
 def deal(
-    cell: Cell, layers: int, batch: int, hidden: int, widths: tuple[int, ...], rows: int, itemsize: int,
+    cell: Cell, layers: int, batch: int, hidden: int, inputs: int, widths: tuple[int, ...], rows: int, itemsize: int,
     machine: Machine, threads: int,
 ) -> Tasks:  # fmt: skip
-    """The cut with the least estimated time of a step; `widths` are the hidden units of a panel of each sweep."""
+    """The cut with the least estimated time of a step; `widths` are the hidden units of a panel of each sweep,
+    `inputs` the inputs of a row that the kernel projects."""
     lanes = machine.isa.lanes(itemsize)
     width = max(widths)
     whole = -(-hidden // width)
 
     def cycles(row_cuts: int, column_cuts: int) -> tuple[float, Tasks]:
-        per_row = -(-(-(-batch // row_cuts)) // rows) * rows
+        per_row = -(-batch // (row_cuts * rows)) * rows
         per_column = -(-whole // column_cuts) * width
         tasks = Tasks(per_row, -(-batch // per_row), per_column, -(-hidden // per_column))
         turns = -(-layers * tasks.row_tasks * tasks.column_tasks // threads)
         arithmetic = weights = 0.0
         for sweep in cell.sweeps:
             vectors = -(-min(per_column, hidden) // lanes) * sweep.gates
-            arithmetic += -(-min(per_row, batch) // rows) * rows * vectors * hidden / machine.isa.fma_per_cycle
-            weights += vectors * lanes * hidden * itemsize
+            arithmetic += (
+                -(-min(per_row, batch) // rows) * rows * vectors * (hidden + inputs) / machine.isa.fma_per_cycle
+            )
+            weights += vectors * lanes * (hidden + inputs) * itemsize
         far = max(0.0, weights * turns - machine.l2_bytes * 3 // 4) / FAR_BYTES
         cost = max(arithmetic * turns, far)
         return cost + (TURN * len(cell.sweeps) if tasks.column_tasks > 1 else 0), tasks

@@ -6,11 +6,15 @@ The gates of one hidden unit are needed together, so a panel of packed weights h
 hidden units:
 
     r[gates * H, H]  ->  [ceil(H / width), H, gates * width]    width: a few vectors of hidden units
+
+The product of the inputs with their weights is best done for all steps at once; but where the weights stay in a core's
+own cache and a step has rows enough, the kernel does it step by step (`inputs`), and its result never sees memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -41,44 +45,47 @@ def has_vector(peephole: bool = False, linear_before_reset: bool = False) -> boo
 
 
 def pack_gates(r: Value, gates: Sequence[int], width: int) -> list[Value]:
-    """Recurrent weights r[sum(gates) * H, H] packed for products of so many gates each."""
-    hidden = r.shape[1]
+    """Weights r[sum(gates) * H, K] packed for products of so many gates each: [ceil(H / width), K, gates * width]."""
+    hidden, depth = r.shape[0] // sum(gates), r.shape[1]
     panels = -(-hidden // width)
     zero = np.zeros((), r.dtype.numpy)
     packed, first = [], 0
     for n in gates:
-        rows = ops.slice(r, starts=(first * hidden, 0), stops=((first + n) * hidden, hidden), steps=(1, 1))
-        columns = ops.reshape(rows, shape=(n, hidden, hidden))
+        rows = ops.slice(r, starts=(first * hidden, 0), stops=((first + n) * hidden, depth), steps=(1, 1))
+        columns = ops.reshape(rows, shape=(n, hidden, depth))
         columns = ops.pad(columns, zero, low=(0, 0, 0), high=(0, panels * width - hidden, 0))
-        columns = ops.transpose(ops.reshape(columns, shape=(n, panels, width, hidden)), perm=(1, 3, 0, 2))
-        packed.append(ops.reshape(columns, shape=(panels, hidden, n * width)))
+        columns = ops.transpose(ops.reshape(columns, shape=(n, panels, width, depth)), perm=(1, 3, 0, 2))
+        packed.append(ops.reshape(columns, shape=(panels, depth, n * width)))
         first += n
     return packed
 
 
 class Operands:
-    """The operands (values, types, arrays, places) of a `recurrence` by their names.
+    """The operands (values, types, arrays, places) of a `recurrence` by their names, one entry a layer.
 
-    Each layer has x (projected inputs), w (one entry a product), initial (one a state), vector (one or none); all share
-    `lengths` (one or none).
+    x is the projected input; or the layer's input, and then `input_weights` (one a product) and `bias` project it.
+    `weights` has one entry a product, `initial` one a state, `vector` one or none; all layers share `lengths` (one or
+    none).
     """
 
     def __init__(self, operands: Sequence[Any], cell: str, reverse: Sequence[bool], **attrs: Any) -> None:
         late, peephole = attrs.get("linear_before_reset", False), attrs.get("peephole", False)
         self.products, self.states = products(cell, late), STATES[cell]
-        vectors = int(has_vector(peephole, late))
-        each = 1 + len(self.products) + self.states + vectors
-        shared = int(attrs.get("lengths", False))
+        self.inside = attrs.get("inputs", False)
+        n = len(self.products)
+        sizes = (1, n * self.inside, int(self.inside), n, self.states, int(has_vector(peephole, late)))
+        each, shared = sum(sizes), int(attrs.get("lengths", False))
         expect(
             len(operands) == each * len(reverse) + shared,
             f"recurrence: {len(operands)} operands, {each} for each of {len(reverse)} layers and {shared} more are needed",
         )
+        ends = list(accumulate(sizes))
         layers = [operands[k * each : (k + 1) * each] for k in range(len(reverse))]
-        a, b = 1 + len(self.products), 1 + len(self.products) + self.states
-        self.x = [layer[0] for layer in layers]
-        self.w = [layer[1:a] for layer in layers]
-        self.initial = [layer[a:b] for layer in layers]
-        self.vector = [layer[b:] for layer in layers]
+        parts = [[layer[end - size : end] for end, size in zip(ends, sizes, strict=True)] for layer in layers]
+        self.x = [part[0][0] for part in parts]
+        self.input_weights, self.bias, self.weights, self.initial, self.vector = (
+            [part[k] for part in parts] for k in range(1, 6)
+        )
         self.lengths = operands[each * len(reverse) :]
 
 
@@ -86,57 +93,80 @@ def _type(*operands: TensorType, cell: str, reverse: Sequence[bool], **attrs: An
     given = Operands(operands, cell, reverse, **attrs)
     first = given.x[0]
     results: list[TensorType] = []
-    for x, w, initial in zip(given.x, given.w, given.initial, strict=True):
+    for k, x in enumerate(given.x):
         expect(x == first, f"recurrence: layers side by side have inputs of one type, here {first} and {x}")
+        initial = given.initial[k]
         hidden = initial[0].shape[1]
-        expect(
-            all(p.rank == 3 and p.shape[1] == hidden and p.dtype == x.dtype for p in w),
-            f"recurrence: the packed weights are {', '.join(map(str, w))}; [panels, {hidden}, columns] is needed",
-        )
+        for packed, depth in ((given.weights[k], hidden), (given.input_weights[k], x.shape[2])):
+            expect(
+                all(p.rank == 3 and p.shape[1] == depth and p.dtype == x.dtype for p in packed),
+                f"recurrence: packed weights {', '.join(map(str, packed))}; [panels, {depth}, columns] is needed",
+            )
         results += [x.with_shape((x.shape[0], x.shape[1], hidden)), *initial]
     return tuple(results)
 
 
-def _reference(*operands: np.ndarray, cell: str, reverse: Sequence[bool], **attrs: Any) -> tuple[np.ndarray, ...]:
-    given = Operands(operands, cell, reverse, **attrs)
+def _reference(
+    *operands: np.ndarray,
+    cell: str,
+    reverse: Sequence[bool],
+    inputs: bool = False,
+    from_zero: bool = False,
+    **attrs: Any,
+) -> tuple[np.ndarray, ...]:
+    given = Operands(operands, cell, reverse, inputs=inputs, **attrs)
     layer = REGISTRY[cell].reference
     assert layer is not None
     results: list[np.ndarray] = []
-    for x, w, initial, vector, back in zip(given.x, given.w, given.initial, given.vector, reverse, strict=True):
-        r = np.concatenate([_unpacked(p, n) for p, n in zip(w, given.products, strict=True)])
-        results += layer(x, r, *initial, *vector, *given.lengths, reverse=back, **attrs)
+    for k, back in enumerate(reverse):
+        x, hidden = given.x[k], given.initial[k][0].shape[1]
+        w, r = (
+            np.concatenate([_unpacked(p, n, hidden) for p, n in zip(packed, given.products, strict=True)])
+            if packed
+            else None
+            for packed in (given.input_weights[k], given.weights[k])
+        )
+        if inputs:
+            x = x @ w.T + given.bias[k][0]
+        results += layer(x, r, *given.initial[k], *given.vector[k], *given.lengths, reverse=back, **attrs)
     return tuple(results)
 
 
-def _unpacked(packed: np.ndarray, gates: int) -> np.ndarray:
-    """The weights [gates * H, H] that were packed."""
-    panels, hidden, columns = packed.shape
-    rows = packed.reshape(panels, hidden, gates, columns // gates).transpose(2, 0, 3, 1)
-    return rows.reshape(gates, -1, hidden)[:, :hidden].reshape(gates * hidden, hidden)
+def _unpacked(packed: np.ndarray, gates: int, hidden: int) -> np.ndarray:
+    """The weights [gates * H, K] that were packed."""
+    _, depth, columns = packed.shape
+    rows = packed.reshape(-1, depth, gates, columns // gates).transpose(2, 0, 3, 1)
+    return rows.reshape(gates, -1, depth)[:, :hidden].reshape(gates * hidden, depth)
 
 
 def _packed(r: np.ndarray, gates: Sequence[int], width: int) -> list[np.ndarray]:
     """`pack_gates` of an array."""
-    hidden = r.shape[1]
+    hidden, depth = r.shape[0] // sum(gates), r.shape[1]
     panels = -(-hidden // width)
-    full = np.zeros((sum(gates), panels * width, hidden), r.dtype)
-    full[:, :hidden] = r.reshape(-1, hidden, hidden)
-    parts = np.split(full.reshape(-1, panels, width, hidden), np.cumsum(gates)[:-1])
-    return [np.ascontiguousarray(p.transpose(1, 3, 0, 2)).reshape(panels, hidden, -1) for p in parts]
+    full = np.zeros((sum(gates), panels * width, depth), r.dtype)
+    full[:, :hidden] = r.reshape(-1, hidden, depth)
+    parts = np.split(full.reshape(-1, panels, width, depth), np.cumsum(gates)[:-1])
+    return [np.ascontiguousarray(p.transpose(1, 3, 0, 2)).reshape(panels, depth, -1) for p in parts]
 
 
 def _samples() -> Iterable[Sample]:
+    draw = np.random.default_rng(0).standard_normal
     for cell in STATES:
         for sample in REGISTRY[cell].samples():
             attrs = dict(sample.attrs)
             back = attrs.pop("reverse", False)
             gates = products(cell, attrs.get("linear_before_reset", False))
             xp, r, *rest = sample.operands
-            lanes = 64 // xp.itemsize
+            width = 64 // xp.itemsize * (4 // max(gates))
             lengths = [rest.pop()] if attrs.get("lengths", False) else []
-            layer = (xp, *_packed(r, gates, lanes * (4 // max(gates))), *rest)
+            weights = _packed(r, gates, width)
+            layer = (xp, *weights, *rest)
             yield Sample((*layer, *lengths), {"cell": cell, "reverse": (back,), **attrs})
-    yield Sample((*layer, *layer), {"cell": cell, "reverse": (False, True), **attrs})
+            if not (lengths and back):
+                x, w, bias = (draw(s).astype(xp.dtype) for s in ((*xp.shape[:2], 6), (len(r), 6), (len(r),)))
+                inside = (x, *_packed(w, gates, width), bias, *weights, *rest)
+                yield Sample((*inside, *lengths), {"cell": cell, "reverse": (back,), "inputs": True, **attrs})
+        yield Sample((*layer, *layer), {"cell": cell, "reverse": (False, True), **attrs} | {"lengths": False})
 
 
 recurrence = register(
@@ -145,9 +175,10 @@ recurrence = register(
         kind=Kind.ANCHOR,
         summary=(
             "Recurrent layers of one `cell` (lstm, gru, rnn) and one shape side by side, their recurrent weights packed "
-            "by pack_gates; `reverse` says for each whether it walks backwards. Operands of each layer: xp, packed "
-            "weights of each product, initial states, the vector if there is one; then the lengths. Results of each "
-            "layer: y, last states."
+            "by pack_gates; `reverse` says for each whether it walks backwards. Operands of each layer: xp (or with "
+            "`inputs` x, packed input weights of each product and the bias), packed weights of each product, initial "
+            "states, the vector if there is one; then the lengths. Results of each layer: y, last states. With "
+            "`from_zero` the first initial state is known to be zero, and the first step has no product."
         ),
         infer=_type,
         reference=_reference,

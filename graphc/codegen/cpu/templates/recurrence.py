@@ -18,18 +18,21 @@ __all__ = ["LAYER_NUMBERS", "NUMBERS", "read_names", "recurrence_source", "writt
 
 #: integers of a launch that all layers share; then `rounds_per_block` of each sweep
 NUMBERS = (
-    "total_steps", "steps", "batch", "hidden", "rows_per_task", "row_tasks", "columns_per_task", "column_tasks",
+    "total_steps", "steps", "first_product", "batch", "hidden", "inputs", "rows_per_task", "row_tasks", "columns_per_task", "column_tasks",
     "first_sweep", "last_sweep",
 )  # fmt: skip
 #: integers of each layer: whether it walks backwards, and distances between steps and rows of x and y in elements
 LAYER_NUMBERS = ("backwards", "x_step", "x_row", "y_step", "y_row")
 
 
-def read_names(cell: Cell) -> tuple[str, ...]:
-    """What a layer reads: projected inputs, packed weights of each sweep, initial states, the vector if there is one."""
-    weights = (f"w{k}" for k in range(len(cell.sweeps)))
+def read_names(kernel: RecurrenceKernel) -> tuple[str, ...]:
+    """What a layer reads: inputs (with their packed weights and the bias, or projected), packed weights of each sweep,
+    initial states, the vector if there is one."""
+    cell = kernel.cell
+    sweeps = range(len(cell.sweeps))
+    projection = (*(f"v{k}" for k in sweeps), "bias") if kernel.inputs else ()
     initial = (f"initial{k}" for k in range(cell.states))
-    return ("x", *weights, *initial, *(("vector",) if cell.vector else ()))
+    return ("x", *projection, *(f"w{k}" for k in sweeps), *initial, *(("vector",) if cell.vector else ()))
 
 
 def written_names(cell: Cell) -> tuple[str, ...]:
@@ -54,7 +57,9 @@ integers = vector.argument_pointer("int64")
 
 def {name}(block, first, last, scratch):
 {declarations}
-    sums = as_pointer(scratch)
+    # The sums of a tile's projected inputs, then those of all the task's tiles.
+    projected = as_pointer(scratch)
+    sums = offset(projected, {projected_size})
     start = counter[0]
     for task in range(first, last):
         column_task, above = task % column_tasks, task // column_tasks
@@ -82,7 +87,7 @@ for turn in range(first_panel, last_panel):
     w_panel = offset(w{number}, panel * panel_size)
     for step in range(blocks):
         done = step * rounds{number}
-        rounds = min(rounds{number}, outer - done)
+        rounds = min(rounds{number}, outer - done) if t >= first_product else 0
         w_block = offset(w_panel, done * {round_size})
         fresh, finished = step == 0, step == blocks - 1
         next_block = following - done * {round_size} if finished else rounds * {round_size}
@@ -90,13 +95,13 @@ for turn in range(first_panel, last_panel):
             valid = min({rows}, last_row - row)
             tile = offset(sums, (row - first_row) * {columns})
             if finished:
-{prefetch}
+{inputs}
             # The first row tiles fetch the next block of weights, each other lines of it.
             tiles = (row - first_row) // {rows}
             ahead = next_block + tiles * {fetched} if tiles < {turns} else 0
             contract{number}(
                 tile, fresh, offset({source}, row * hidden + done * {inner}), w_block, ahead, valid,
-                rounds, {inner}, rest if finished else 0, hidden, 1,
+                rounds, {inner}, rest if finished and t >= first_product else 0, hidden, 1,
             )
             if finished:
                 for p in range(valid):
@@ -118,7 +123,7 @@ def recurrence_source(kernel: RecurrenceKernel, name: str) -> str:
     each layer what it writes; then NUMBERS, `rounds_per_block` of each sweep, and LAYER_NUMBERS of each layer.
     """
     cell, variant = kernel.cell, kernel.variants[0]
-    reads, writes = read_names(cell), written_names(cell)
+    reads, writes = read_names(kernel), written_names(cell)
     shared = kernel.layers * len(reads)
     written = shared + 1 + kernel.lengths
     numbers = written + kernel.layers * len(writes)
@@ -153,6 +158,7 @@ def recurrence_source(kernel: RecurrenceKernel, name: str) -> str:
             f'contract{k} = contract({v.rows}, {v.vectors}, {v.lanes}, "{v.mode}", {v.inner}, "{v.dtype}")'
             for k, v in enumerate(kernel.variants)
         ),
+        projected_size=max(v.rows * v.columns for v in kernel.variants) if kernel.inputs else 0,
         declarations=indent(declarations, 1), layer=indent(layer, 2), states_lines=indent(states, 3),
         sweeps=indent(sweeps, 3),
     )  # fmt: skip
@@ -171,7 +177,7 @@ def _sweep(kernel: RecurrenceKernel, number: int, used: set[str]) -> str:
         ]
     else:
         place = [f"place = total_steps - 1 - t if {backwards} else t"]
-    gates = list(_gates(sweep, v.lanes, units, used))
+    gates = list(_gates(kernel, sweep, v.lanes, units, used))
     if final:
         gates.append("store(y, place * y_step + m * y_row + column, h, lanes)")
     if kernel.lengths:
@@ -180,29 +186,44 @@ def _sweep(kernel: RecurrenceKernel, number: int, used: set[str]) -> str:
             gates += ["else:"]
             gates += [f"    store(new{k}, here, load(old{k}, here, lanes), lanes)" for k in range(kernel.cell.states)]
             gates += ["    store(y, place * y_step + m * y_row + column, 0, lanes)"]
-    # What the gates read of the projected inputs comes from far away, at distances that no processor guesses.
-    ahead = ["for p in range(valid):"]
-    at = "total_steps - 1 - t if backwards != 0 else t"
-    ahead.append(f"    far = ({at}) * x_step + (row + p) * x_row + panel * {v.columns // sweep.gates}")
-    for u in range(0, units * v.lanes, max(1, v.cache_line)):
-        ahead += [f"    prefetch(x, far + {g} * hidden + {u})" for g in sweep.inputs]
+    inputs = [f"x_place = (total_steps - 1 - t if {backwards} else t) * x_step"]
+    if kernel.inputs:
+        inputs += [
+            f"contract{number}(",
+            f"    projected, 1, offset(x, x_place + row * x_row), offset(v{number}, panel * inputs * {v.columns}), 0, valid,",
+            f"    inputs // {v.inner}, {v.inner}, inputs % {v.inner}, x_row, 1,",
+            ")",
+        ]
+    else:  # what the gates read of the projected inputs comes from far away, at distances that no processor guesses
+        inputs += ["for p in range(valid):", f"    far = x_place + (row + p) * x_row + panel * {units * v.lanes}"]
+        inputs += [
+            f"    prefetch(x, far + {g} * hidden + {u})"
+            for g in sweep.inputs
+            for u in range(0, units * v.lanes, v.cache_line)
+        ]
     fetched = v.fetches * v.cache_line
     return _SWEEP.format(
         number=number, rows=v.rows, lanes=v.lanes, units=units, width=units * v.lanes, columns=v.columns,
         inner=v.inner, round_size=v.inner * v.columns, fetched=fetched,
         turns=-(-v.unroll * v.columns // fetched),
         source="old0" if sweep.of_state else "work0",
-        prefetch=indent(ahead, 4), place=indent(place, 5), gates=indent(gates, 6),
+        inputs=indent(inputs, 4), place=indent(place, 5), gates=indent(gates, 6),
     )  # fmt: skip
 
 
-def _gates(sweep: Sweep, lanes: int, units: int, used: set[str]) -> Sequence[str]:
+def _gates(kernel: RecurrenceKernel, sweep: Sweep, lanes: int, units: int, used: set[str]) -> Sequence[str]:
     """The lines that read, compute and store; `h` is the new state 0."""
+
+    def total(tile: str, number: int) -> str:
+        return f"load({tile}, (p * {sweep.gates * units} + {number * units} + u) * {lanes}, {lanes})"
 
     def text(r: Read) -> str:
         match r.what:
             case "sum":
-                return f"load(tile, (p * {sweep.gates * units} + {r.number * units} + u) * {lanes}, {lanes})"
+                return total("tile", r.number)
+            case "x" if kernel.inputs:
+                own = total("projected", sweep.inputs.index(r.number))
+                return f"{own} + load(bias, {r.number} * hidden + column, lanes)"
             case "x":
                 return f"load(x, place * x_step + m * x_row + {r.number} * hidden + column, lanes)"
             case "state":
