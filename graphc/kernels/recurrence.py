@@ -118,7 +118,12 @@ def cell_of(name: str, dtype: DType, **attrs: Any) -> Cell:
 def _activate(how: Activation, x: Scalar, clip: float) -> Scalar:
     if clip > 0:
         x = s.scalar("minimum", s.scalar("maximum", x, -clip), clip)
-    return activation_scalar(how, x)
+    return _activation(how, x)
+
+
+def _activation(how: Activation, x: Scalar) -> Scalar:
+    """An activation. A gate's sum is not exact to its last digit, so neither need be its sigmoid and hyperbolic tangent."""
+    return s.scalar(f"gate_{how[0]}", x) if how[0] in ("sigmoid", "tanh") else activation_scalar(how, x)
 
 
 def _lstm(dtype: DType, attrs: Mapping[str, Any]) -> Cell:
@@ -134,7 +139,7 @@ def _lstm(dtype: DType, attrs: Mapping[str, Any]) -> Cell:
     i = gate(0, 0, c)
     f = 1 - i if attrs.get("input_forget", False) else gate(2, 2, c)
     new_c = f * c + i * _activate(f_cell, w.gate(3), clip)
-    h = gate(1, 1, new_c) * activation_scalar(f_out, new_c)
+    h = gate(1, 1, new_c) * _activation(f_out, new_c)
     sweep = Sweep(4, True, tuple(w.reads), (Write("state", 0, h), Write("state", 1, new_c)))
     return Cell((sweep,), 2, 0, peephole)
 
