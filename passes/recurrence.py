@@ -117,7 +117,9 @@ def _recurrence(graph: Graph, team: Sequence[Node], new: dict[Value, Value], mac
             operands.append(ops.reshape(new[x], shape=(steps, batch, x.shape[-1])))
             operands += pack_gates(ops.transpose(new[w], perm=(1, 0)), gates, vectors * lanes)
             zero = np.zeros((), w.dtype.numpy)
-            operands.append(ops.broadcast_to(zero, shape=w.shape[1:]) if bias is None else new[bias])
+            operands.append(
+                ops.broadcast_to(zero, shape=w.shape[1:]) if bias is None else ops.reshape(new[bias], shape=w.shape[1:])
+            )
         operands += [
             *pack_gates(r, gates, vectors * lanes),
             *rest[: len(node.inputs) - 2 - attrs.get("lengths", False)],
@@ -150,22 +152,27 @@ def _projection(graph: Graph, node: Node, machine: Machine) -> _Projection | Non
     through memory twice. The kernel keeps it in registers, as long as all weights stay in the core's own cache; and a
     layer of one step has nothing to gain from a product before it.
     """
-    v, bias = node.inputs[0], None
-    while v.node.op.name in ("reshape", "add") and len(graph.users[v]) == 1:
-        v = next((i for i in v.node.inputs if i.node.op.name != "broadcast_to"), v.node.inputs[0])
-    if len(graph.users[v]) > 1:
-        return None  # somebody else needs the product
-    v = _behind_reshapes(node.inputs[0])
-    columns = node.inputs[0].shape[2]
-    if v.node.op.name == "add":
-        for product, added in (v.node.inputs, v.node.inputs[::-1]):
-            if added.node.op.name == "broadcast_to" and _behind_reshapes(product).node.op.name == "dot":
-                seen = added.node.inputs[0]
-                if seen.shape == (columns,) and added.shape[-1] == columns:
-                    v, bias = _behind_reshapes(product), seen
-                    break
+    columns, bias = node.inputs[0].shape[2], None
+
+    def behind_reshapes(v: Value) -> list[Value]:
+        found = [v]
+        while found[-1].node.op.name == "reshape":
+            found.append(found[-1].node.inputs[0])
+        return found
+
+    chain = behind_reshapes(node.inputs[0])
+    if chain[-1].node.op.name == "add":
+        for product, added in (chain[-1].node.inputs, chain[-1].node.inputs[::-1]):
+            seen = added.node.inputs[0] if added.node.op.name == "broadcast_to" else added
+            for_each_row = seen.shape[-1:] == (columns,) == added.shape[-1:] and all(d == 1 for d in seen.shape[:-1])
+            if for_each_row and behind_reshapes(product)[-1].node.op.name == "dot":
+                chain, bias = chain + behind_reshapes(product), seen
+                break
+    v = chain[-1]
     if v.node.op.name != "dot" or v.node.inputs[1].rank != 2 or v.shape[-1] != columns:
         return None
+    if any(len(graph.users[part]) > 1 or part in graph.outputs for part in chain):
+        return None  # somebody else needs the product
     x, w = v.node.inputs
     steps, batch, _ = node.inputs[0].shape
     hidden, itemsize = node.inputs[1].shape[1], v.dtype.itemsize
@@ -174,12 +181,6 @@ def _projection(graph: Graph, node: Node, machine: Machine) -> _Projection | Non
     if backwards or not (steps == 1 or (fits and batch >= ROWS)):
         return None
     return _Projection(x, w, bias)
-
-
-def _behind_reshapes(v: Value) -> Value:
-    while v.node.op.name == "reshape":
-        v = v.node.inputs[0]
-    return v
 
 
 def _starts_from_zero(node: Node) -> bool:

@@ -271,6 +271,7 @@ class ProgramBuilder:
                 continue
             result = self._result(node.outputs[0])
             for operand, slot in zip(node.inputs, _concat_slots(node, result), strict=True):
+                operand, slot = _before_unit_axes(operand, slot)
                 if operand not in self._scope.reserved and self._can_reserve(operand, slot.layout):
                     self._scope.reserved[operand] = slot
             self._scope.reserved[node.outputs[0]] = result
@@ -350,7 +351,7 @@ class ProgramBuilder:
     def _concat(self, node: Node, operands: list[Placed]) -> None:
         result = self._scope.reserved[node.outputs[0]]
         for operand, slot in zip(operands, _concat_slots(node, result), strict=True):
-            if operand != slot:
+            if not _same_place(operand, slot):
                 self.copy(operand, slot)
         self._place(node.outputs[0], result)
 
@@ -523,6 +524,28 @@ def _concat_slots(node: Node, result: Placed) -> list[Placed]:
         slots.append(Placed(result.buffer, result.dtype, Layout(offset, shape, result.strides)))
         at += shape[axis]
     return slots
+
+
+def _before_unit_axes(value: Value, placed: Placed) -> tuple[Value, Placed]:
+    """What a value was before reshapes added or dropped axes of extent 1, and the same place under that shape."""
+    while value.node.op.name == "reshape":
+        inner = value.node.inputs[0]
+        shape, strides = (
+            inner.tensor.static_shape,
+            [st for d, st in zip(placed.shape, placed.strides, strict=True) if d > 1],
+        )
+        if [d for d in shape if d > 1] != [d for d in placed.shape if d > 1]:
+            break
+        # the stride of an axis of extent 1 is never used
+        layout = Layout(placed.layout.offset, shape, tuple(strides.pop(0) if d > 1 else 1 for d in shape))
+        value, placed = inner, Placed(placed.buffer, placed.dtype, layout)
+    return value, placed
+
+
+def _same_place(a: Placed, b: Placed) -> bool:
+    """Whether two values of one shape lie at the same addresses."""
+    steps = zip(a.shape, a.strides, b.strides, strict=True)
+    return (a.buffer, a.layout.offset) == (b.buffer, b.layout.offset) and all(d <= 1 or x == y for d, x, y in steps)
 
 
 def _as_layout(array: np.ndarray) -> tuple[np.ndarray, Layout]:

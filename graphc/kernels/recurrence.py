@@ -47,17 +47,14 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A product for all hidden units and what is done with its sums. It multiplies state 0, or workspace 0."""
+    """A product for all hidden units and what is done with its sums. It multiplies state 0, or workspace 0, with the
+    weights of `gates` gates from number `first` on."""
 
+    first: int
     gates: int
     of_state: bool
     reads: tuple[Read, ...]
     writes: tuple[Write, ...]
-
-    @property
-    def inputs(self) -> tuple[int, ...]:
-        """The gates whose projected inputs it reads: as many as its product has."""
-        return tuple(sorted(r.number for r in self.reads if r.what == "x"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +137,7 @@ def _lstm(dtype: DType, attrs: Mapping[str, Any]) -> Cell:
     f = 1 - i if attrs.get("input_forget", False) else gate(2, 2, c)
     new_c = f * c + i * _activate(f_cell, w.gate(3), clip)
     h = gate(1, 1, new_c) * _activation(f_out, new_c)
-    sweep = Sweep(4, True, tuple(w.reads), (Write("state", 0, h), Write("state", 1, new_c)))
+    sweep = Sweep(0, 4, True, tuple(w.reads), (Write("state", 0, h), Write("state", 1, new_c)))
     return Cell((sweep,), 2, 0, peephole)
 
 
@@ -152,23 +149,23 @@ def _gru(dtype: DType, attrs: Mapping[str, Any]) -> Cell:
         update, reset = (_activate(f_gate, w.gate(k), clip) for k in (0, 1))
         new = _activate(f_new, w.read("x", 2) + reset * (w.read("sum", 2) + w.read("vector", 0)), clip)
         h = (1 - update) * new + update * w.read("state", 0)
-        return Cell((Sweep(3, True, tuple(w.reads), (Write("state", 0, h),)),), 1, 0, True)
+        return Cell((Sweep(0, 3, True, tuple(w.reads), (Write("state", 0, h),)),), 1, 0, True)
     # the product of the new state multiplies what the reset gate leaves of all hidden units
     w = _Writing(dtype)
     update, reset = (_activate(f_gate, w.gate(k), clip) for k in (0, 1))
     left = Write("work", 0, reset * w.read("state", 0))
-    first = Sweep(2, True, tuple(w.reads), (left, Write("work", 1, update)))
+    first = Sweep(0, 2, True, tuple(w.reads), (left, Write("work", 1, update)))
     w = _Writing(dtype)
     update, new = w.read("work", 1), _activate(f_new, w.gate(2, 0), clip)
     h = (1 - update) * new + update * w.read("state", 0)
-    return Cell((first, Sweep(1, False, tuple(w.reads), (Write("state", 0, h),))), 1, 2, False)
+    return Cell((first, Sweep(2, 1, False, tuple(w.reads), (Write("state", 0, h),))), 1, 2, False)
 
 
 def _rnn(dtype: DType, attrs: Mapping[str, Any]) -> Cell:
     (how,) = attrs.get("activations", (TANH,))
     w = _Writing(dtype)
     h = _activate(how, w.gate(0), attrs.get("clip", 0.0))
-    return Cell((Sweep(1, True, tuple(w.reads), (Write("state", 0, h),)),), 1, 0, False)
+    return Cell((Sweep(0, 1, True, tuple(w.reads), (Write("state", 0, h),)),), 1, 0, False)
 
 
 _CELLS: Mapping[str, Callable[[DType, Mapping[str, Any]], Cell]] = {"lstm": _lstm, "gru": _gru, "rnn": _rnn}

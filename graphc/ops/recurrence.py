@@ -23,6 +23,7 @@ from graphc import ops
 from graphc.ir.graph import Value
 from graphc.ir.types import TensorType
 from graphc.ops import recurrent
+from graphc.ops.injective import tensor_operand
 from graphc.ops.layout import LATER
 from graphc.ops.spec import REGISTRY, Kind, OpSpec, Sample, expect, register
 
@@ -90,7 +91,8 @@ class Operands:
 
 
 def _type(*operands: TensorType, cell: str, reverse: Sequence[bool], **attrs: Any) -> tuple[TensorType, ...]:
-    given = Operands(operands, cell, reverse, **attrs)
+    types = [tensor_operand("recurrence", k, t) for k, t in enumerate(operands)]
+    given = Operands(types, cell, reverse, **attrs)
     first = given.x[0]
     results: list[TensorType] = []
     for k, x in enumerate(given.x):

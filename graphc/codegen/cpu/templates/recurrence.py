@@ -198,7 +198,7 @@ def _sweep(kernel: RecurrenceKernel, number: int, used: set[str]) -> str:
         inputs += ["for p in range(valid):", f"    far = x_place + (row + p) * x_row + panel * {units * v.lanes}"]
         inputs += [
             f"    prefetch(x, far + {g} * hidden + {u})"
-            for g in sweep.inputs
+            for g in range(sweep.first, sweep.first + sweep.gates)
             for u in range(0, units * v.lanes, v.cache_line)
         ]
     fetched = v.fetches * v.cache_line
@@ -222,7 +222,7 @@ def _gates(kernel: RecurrenceKernel, sweep: Sweep, lanes: int, units: int, used:
             case "sum":
                 return total("tile", r.number)
             case "x" if kernel.inputs:
-                own = total("projected", sweep.inputs.index(r.number))
+                own = total("projected", r.number - sweep.first)
                 return f"{own} + load(bias, {r.number} * hidden + column, lanes)"
             case "x":
                 return f"load(x, place * x_step + m * x_row + {r.number} * hidden + column, lanes)"
