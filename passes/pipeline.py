@@ -23,6 +23,7 @@ from graphc.passes.fold import fold
 from graphc.passes.fuse import fuse
 from graphc.passes.hoist import hoist
 from graphc.passes.layout import block_layout, pack_only
+from graphc.passes.recurrence import pack_recurrences
 from graphc.passes.simplify import simplify
 from graphc.passes.views import sink_views
 
@@ -69,6 +70,8 @@ def _optimisation(options: Options, machine: Machine) -> list[Pass]:
         (1, Pass("batch-norm", lambda g: g if strict else _batch_norm(g, options))),
         # Attention while its products are still products and its softmax is in one piece.
         (1, Pass("attention", lambda g: g if strict else fuse_attention(g))),
+        # Recurrent layers that a kernel computes whole, before decomposition makes loops of them.
+        (1, Pass("recurrence", lambda g: pack_recurrences(g, machine, threads))),
         # Operations without kernels become smaller ones before layouts are chosen: convolutions over lines and volumes
         # become convolutions over images, and those take part.
         (0, Pass("decompose", decompose, requires=("batch-norm",))),
@@ -148,6 +151,7 @@ def _chosen(options: Options, passes: list[tuple[int, Pass]]) -> list[Pass]:
         "hoist",
         "winograd",
         "strassen",
+        "recurrence",
     }
     for name in options.disable:
         if name in NEEDED:

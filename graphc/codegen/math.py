@@ -190,6 +190,28 @@ def tanh(x: Scalar) -> Scalar:
     return select(magnitude < 0.625, small, large)
 
 
+def _expm1_in_range(x: Scalar) -> Scalar:
+    """exp(x) - 1 for |x| <= 88, where 2**n and the result are normal numbers: one scaling, and no digits lost near 0."""
+    shifted = x * _LOG2E + _SHIFTER
+    whole = shifted - _SHIFTER
+    r = x - whole * _LN2_HIGH - whole * _LN2_LOW
+    # the shifter's own bits leave the word, so that n stands in the exponent
+    n = scalar("shl", bitcast(shifted, "int32"), const(23, "int32"))
+    power = bitcast(n + 0x3F800000, "float32")
+    return (_exp_tail(r) * (r * r) + r) * power + (power - 1.0)
+
+
+def gate_sigmoid(x: Scalar) -> Scalar:
+    """sigmoid within 3 units in the last place; results below all normal numbers are one such number."""
+    return 1.0 / (_expm1_in_range(_clamp(-x, -88.0, 88.0)) + 2.0)
+
+
+def gate_tanh(x: Scalar) -> Scalar:
+    """tanh within 3 units in the last place."""
+    e = _expm1_in_range(_clamp(x + x, -20.0, 20.0))
+    return e / (e + 2.0)
+
+
 def erf(x: Scalar) -> Scalar:
     """N. Juffa's approximation (https://stackoverflow.com/a/35148199, BSD licence): 1 - exp(-polynomial), and a polynomial near 0."""
     t, square = _abs(x), x * x
@@ -382,7 +404,7 @@ def _sigmoid_any(x: Scalar) -> Scalar:
 EXPANSIONS: Mapping[str, Callable[..., Scalar]] = {
     f.__name__: f
     for f in (
-        exp, exp2, expm1, log, log2, log1p, sigmoid, tanh, erf, sin, cos, tan, asin, acos, atan, atan2, sinh, cosh, asinh, acosh, atanh,
+        exp, exp2, expm1, log, log2, log1p, sigmoid, gate_sigmoid, tanh, gate_tanh, erf, sin, cos, tan, asin, acos, atan, atan2, sinh, cosh, asinh, acosh, atanh,
     )
 } | {"pow": power}  # fmt: skip
 _ANY_FLOAT: Mapping[str, Callable[..., Scalar]] = {
@@ -390,6 +412,8 @@ _ANY_FLOAT: Mapping[str, Callable[..., Scalar]] = {
     "rsqrt": rsqrt,
     "reciprocal": reciprocal,
     "sigmoid": _sigmoid_any,
+    "gate_sigmoid": _sigmoid_any,
+    "gate_tanh": lambda x: scalar("tanh", x),
 }
 
 

@@ -45,7 +45,7 @@ FUNCTIONS: Mapping[str, str] = {
     "abs": "absolute", "sign": "sign", "exp": "exp", "exp2": "exp2", "expm1": "expm1", "log": "log", "log2": "log2", "log1p": "log1p",
     "sqrt": "sqrt", "rsqrt": "rsqrt", "reciprocal": "reciprocal", "sin": "sin", "cos": "cos", "tan": "tan", "asin": "arcsin",
     "acos": "arccos", "atan": "arctan", "sinh": "sinh", "cosh": "cosh", "tanh": "tanh", "asinh": "arcsinh", "acosh": "arccosh",
-    "atanh": "arctanh", "sigmoid": "sigmoid", "erf": "erf", "floor": "floor", "ceil": "ceil", "round": "rint", "trunc": "trunc",
+    "atanh": "arctanh", "sigmoid": "sigmoid", "gate_sigmoid": "gate_sigmoid", "gate_tanh": "gate_tanh", "erf": "erf", "floor": "floor", "ceil": "ceil", "round": "rint", "trunc": "trunc",
     "isnan": "isnan", "isinf": "isinf", "isposinf": "isposinf", "isneginf": "isneginf", "select": "select", "choose": "select", "bitcast": "bitcast",
 }  # fmt: skip
 

@@ -174,7 +174,8 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "sqrt": np.sqrt, "rsqrt": lambda x: 1 / np.sqrt(x), "reciprocal": lambda x: 1 / x,
     "sin": np.sin, "cos": np.cos, "tan": np.tan, "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan,
     "sinh": np.sinh, "cosh": np.cosh, "tanh": np.tanh, "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh,
-    "sigmoid": lambda x: 0.5 + 0.5 * np.tanh(0.5 * x),
+    "sigmoid": lambda x: 0.5 + 0.5 * np.tanh(0.5 * x), "gate_sigmoid": lambda x: 0.5 + 0.5 * np.tanh(0.5 * x),
+    "gate_tanh": np.tanh,
     "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
     "isnan": np.isnan, "isinf": np.isinf, "isposinf": np.isposinf, "isneginf": np.isneginf,
 }  # fmt: skip

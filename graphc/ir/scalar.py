@@ -43,7 +43,7 @@ _LOGIC = {"and", "or", "xor", "shl", "shr"}
 _UNARY = {
     "neg", "abs", "sign", "not", "exp", "exp2", "expm1", "log", "log2", "log1p", "sqrt", "rsqrt", "reciprocal",
     "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh",
-    "sigmoid", "erf", "floor", "ceil", "round", "trunc",
+    "sigmoid", "erf", "gate_sigmoid", "gate_tanh", "floor", "ceil", "round", "trunc",
 }  # fmt: skip
 _PREDICATES = {"isnan", "isinf", "isposinf", "isneginf"}
 

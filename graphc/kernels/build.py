@@ -49,7 +49,7 @@ LOWERINGS: dict[str, Lowering] = {}
 #: the modules that register them; they import this one, so they are imported when the first program is built
 _LOWERING_MODULES = tuple(
     f"graphc.kernels.lower_{part}"
-    for part in ("attention", "contraction", "ordered", "places", "strassen", "window", "winograd")
+    for part in ("attention", "contraction", "ordered", "places", "recurrence", "strassen", "window", "winograd")
 )
 #: templates that can write their results into any layout, not only a dense one
 WRITES_STRIDED: set[str] = set()
@@ -127,6 +127,7 @@ class ProgramBuilder:
         self.threads = threads
         self._labels = 0
         self._constants: dict[int, tuple[np.ndarray, int]] = {}
+        self._spread: dict[tuple[int, Layout], Placed] = {}  # constants that were not dense, made so
         self._scope = _Scope({}, Counter())
 
     # -- memory ---------------------------------------------------------------------------------------------------
@@ -160,9 +161,20 @@ class ProgramBuilder:
         """`value` itself when it is row-major without gaps, else a copy that is."""
         if value.layout.is_dense:
             return value
+        owned = self.program.buffers[value.buffer].array
+        if owned is not None:
+            return self._dense_constant(value, owned)
         copy = self.temporary(value.shape, value.dtype)
         self.copy(value, copy)
         return copy
+
+    def _dense_constant(self, value: Placed, owned: np.ndarray) -> Placed:
+        key = (value.buffer, value.layout)
+        if key not in self._spread:
+            flat, (offset, shape, strides) = owned.reshape(-1), value.layout
+            view = np.lib.stride_tricks.as_strided(flat[offset:], shape, [s * flat.itemsize for s in strides])
+            self._spread[key] = self.constant(np.ascontiguousarray(view), value.dtype)
+        return self._spread[key]
 
     # -- instructions ---------------------------------------------------------------------------------------------
 
@@ -260,6 +272,7 @@ class ProgramBuilder:
                 continue
             result = self._result(node.outputs[0])
             for operand, slot in zip(node.inputs, _concat_slots(node, result), strict=True):
+                operand, slot = _before_unit_axes(operand, slot)
                 if operand not in self._scope.reserved and self._can_reserve(operand, slot.layout):
                     self._scope.reserved[operand] = slot
             self._scope.reserved[node.outputs[0]] = result
@@ -339,7 +352,7 @@ class ProgramBuilder:
     def _concat(self, node: Node, operands: list[Placed]) -> None:
         result = self._scope.reserved[node.outputs[0]]
         for operand, slot in zip(operands, _concat_slots(node, result), strict=True):
-            if operand != slot:
+            if not _same_place(operand, slot):
                 self.copy(operand, slot)
         self._place(node.outputs[0], result)
 
@@ -512,6 +525,28 @@ def _concat_slots(node: Node, result: Placed) -> list[Placed]:
         slots.append(Placed(result.buffer, result.dtype, Layout(offset, shape, result.strides)))
         at += shape[axis]
     return slots
+
+
+def _before_unit_axes(value: Value, placed: Placed) -> tuple[Value, Placed]:
+    """What a value was before reshapes added or dropped axes of extent 1, and the same place under that shape."""
+    while value.node.op.name == "reshape":
+        inner = value.node.inputs[0]
+        shape, strides = (
+            inner.tensor.static_shape,
+            [st for d, st in zip(placed.shape, placed.strides, strict=True) if d > 1],
+        )
+        if [d for d in shape if d > 1] != [d for d in placed.shape if d > 1]:
+            break
+        # the stride of an axis of extent 1 is never used
+        layout = Layout(placed.layout.offset, shape, tuple(strides.pop(0) if d > 1 else 1 for d in shape))
+        value, placed = inner, Placed(placed.buffer, placed.dtype, layout)
+    return value, placed
+
+
+def _same_place(a: Placed, b: Placed) -> bool:
+    """Whether two values of one shape lie at the same addresses."""
+    steps = zip(a.shape, a.strides, b.strides, strict=True)
+    return (a.buffer, a.layout.offset) == (b.buffer, b.layout.offset) and all(d <= 1 or x == y for d, x, y in steps)
 
 
 def _as_layout(array: np.ndarray) -> tuple[np.ndarray, Layout]:

@@ -23,6 +23,7 @@ from graphc.ops import (  # noqa: F401
     leaf,
     linalg,
     random,
+    recurrence,
     recurrent,
     reduce,
     scatter,

@@ -69,6 +69,7 @@ LEAVABLE = [
     "clean",
     "clean-layout",
     "hoist",
+    "recurrence",
 ]
 
 

@@ -21,6 +21,7 @@ _PRINTERS = {
     "StrassenKernel": ("graphc.codegen.cpu.templates.fused", "strassen"),
     "WinogradKernel": ("graphc.codegen.cpu.templates.fused", "winograd"),
     "WindowKernel": ("graphc.codegen.cpu.templates.fused", "window"),
+    "RecurrenceKernel": ("graphc.codegen.cpu.templates.recurrence", "recurrence_source"),
     "ScanKernel": ("graphc.codegen.cpu.templates.ordered", "scan_source"),
     "SortKernel": ("graphc.codegen.cpu.templates.ordered", "sort_source"),
 }

@@ -30,8 +30,8 @@ from graphc.codegen.cpu.simd import I32, Shape
 
 __all__ = [
     "Vector", "absolute", "argument_pointer", "bits", "cast", "ceil", "filler", "floor", "fma", "from_bits", "isinf",
-    "isnan", "loader", "maximum", "minimum", "offset", "pointer", "reduce_add", "reduce_max", "reduce_min", "rint",
-    "select", "sqrt", "storer", "transposer", "trunc",
+    "isnan", "loader", "maximum", "minimum", "offset", "pointer", "prefetch", "reduce_add", "reduce_max", "reduce_min",
+    "rint", "select", "sqrt", "storer", "transposer", "trunc",
 ]  # fmt: skip
 
 
@@ -476,6 +476,17 @@ def pointer(dtype: str) -> Any:
         return signature(result, types.int64), codegen
 
     return as_pointer
+
+
+@intrinsic
+def prefetch(typingctx: Any, pointer: types.Type, index: types.Type) -> Any:
+    """Ask for the cache line of the element at `index`; any address is harmless."""
+
+    def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> Any:
+        simd.prefetch(b, simd.at(b, *args))
+        return context.get_dummy_value()
+
+    return signature(types.void, pointer, types.int64), codegen
 
 
 @intrinsic

@@ -22,7 +22,7 @@ from graphc.kernels.lower_strassen import StrassenKernel
 from graphc.kernels.lower_window import WindowKernel
 from graphc.kernels.lower_winograd import WinogradKernel
 
-__all__ = ["contraction", "epilogue_lines", "strassen", "window", "winograd"]
+__all__ = ["contraction", "epilogue_lines", "strassen", "value_lines", "window", "winograd"]
 
 
 def contraction(kernel: ContractionKernel, name: str) -> str:
@@ -64,14 +64,14 @@ def epilogue_lines(epilogue: Epilogue) -> Lines:
         buffer, at = f"e{access.buffer}", place(k, access)
         lines.append(f"x{k} = load({buffer}, {at}, lanes)" if access.vector else f"x{k} = {buffer}[{at}]")
     targets = [place(len(epilogue.loads) + k, store.access) for k, store in enumerate(epilogue.stores)]
-    values = _values([store.value for store in epilogue.stores], lines, used)
+    values = value_lines([store.value for store in epilogue.stores], lines, used)
     for store, at, value in zip(epilogue.stores, targets, values, strict=True):
         lines.append(f"store(e{store.access.buffer}, {at}, {value}, lanes)")
     imports = (f"from graphc.codegen.cpu.intrinsics import {', '.join(sorted(used))}",) if used else ()
     return Lines((*pointers, *integers), tuple(lines), imports)
 
 
-def _values(roots: list[Scalar], lines: list[str], used: set[str]) -> list[str]:
+def value_lines(roots: list[Scalar], lines: list[str], used: set[str]) -> list[str]:
     """The texts of expressions; what is used more than once, or is long, gets a line of its own."""
     order = walk(roots)
     uses = Counter([*roots, *(a for e in order for a in e.args)])
