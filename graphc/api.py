@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphc.errors import InputError, ModelError, NeedsValue, OptionError
-from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType
 from graphc.options import FUNCTION_OPTIONS, Options
+from graphc.runtime.cache import model_cache
 from graphc.runtime.executable import Executable, GraphSource, Port, Source
+from graphc.runtime.stored import Store
 
 if TYPE_CHECKING:
     from graphc.frontends.onnx import OnnxModel
+    from graphc.ir.graph import Graph
     from graphc.frontends.python.model import ModelFunction
 
 __all__ = ["compile", "function", "load", "resolve", "source_of"]
@@ -56,7 +59,7 @@ def compile(
     for name, value in functional.items():
         if value != ():
             raise OptionError(f"{name} is for Python functions; {type(model).__name__} has no argument numbers")
-    executable = Executable(source_of(model), chosen)
+    executable = _executable(model, chosen)
     if all(isinstance(p.type, TensorType) and p.type.is_static for p in executable.inputs):
         try:
             executable.prepare()
@@ -65,6 +68,43 @@ def compile(
     else:
         executable.source.check()
     return executable
+
+
+def _executable(model: Any, options: Options) -> Executable:
+    """An executable of the model, which takes what it can from a former process's work (`graphc.runtime.stored`)."""
+    cache = model_cache()
+    if cache.directory is None or not isinstance(model, str | os.PathLike | bytes):
+        return Executable(source_of(model), options)
+    file = model if isinstance(model, bytes) else resolve(model)
+    digest = _digest(file)
+    store = Store(digest, options, cache) if digest else None
+    record = store.record() if store is not None else None
+    if record is not None:
+        source = _StoredSource(record.inputs, record.outputs, _name(model), lambda: _unchanged(file, digest))
+        return Executable(source, options, store, record.static)
+    loaded = _ModelSource(_proto(file), _name(model))
+    # what the file named may change without it, and what was read just now may not be what was read before
+    own = not loaded.has_external_data and _digest(file) == digest
+    return Executable(loaded, options, store if own else None)
+
+
+def _digest(file: bytes | Path) -> str:
+    """The sha256 of a model's bytes; empty when they cannot be read, which loading them will say better."""
+    if isinstance(file, bytes):
+        return hashlib.sha256(file).hexdigest()
+    try:
+        with open(file, "rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return ""
+
+
+def _unchanged(file: bytes | Path, digest: str) -> OnnxModel:
+    """The model, read again. Raises ModelError when it is not what it was."""
+    model = _proto(file)
+    if _digest(file) != digest:
+        raise ModelError(f"{str(file)!r} has changed since it was compiled; compile it again")
+    return model
 
 
 def function(model: Any) -> ModelFunction:
@@ -82,6 +122,8 @@ def load(model: Any, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Gra
 
     Takes what `compile` takes, and raises what it raises for a bad model.
     """
+    from graphc.ir.graph import Graph
+
     if isinstance(model, Graph):
         return model
     if callable(model) and not isinstance(model, Executable):
@@ -103,9 +145,12 @@ def resolve(model: str | os.PathLike[str]) -> Path:
     text = os.fspath(model)
     if not text.startswith("onnx:"):
         return Path(text)
-    import onnx
+    from importlib.util import find_spec
 
-    folder = Path(onnx.__file__).parent / _SHIPPED
+    spec = find_spec("onnx")  # to import it takes longer than a warm start
+    if spec is None or spec.origin is None:
+        raise ModelError(f"{text} is a model of the onnx package, which is not installed")
+    folder = Path(spec.origin).parent / _SHIPPED
     known = {p.stem.removeprefix("light_").removeprefix("bvlc_"): p for p in sorted(folder.glob("light_*.onnx"))}
     name = text.removeprefix("onnx:")
     if name not in known:
@@ -123,6 +168,8 @@ def _proto(model: Any) -> OnnxModel:
 
 def source_of(model: Any) -> Source:
     """A model as something that gives graphs, read and checked but not compiled. Takes what `compile` takes."""
+    from graphc.ir.graph import Graph
+
     if isinstance(model, Executable):
         return model.source
     if isinstance(model, Graph):
@@ -132,8 +179,12 @@ def source_of(model: Any) -> Source:
             f"a model is needed (a path, bytes, a ModelProto or a Graph), and {_called(model)} is a Python function: "
             "call it as it is, or compile it with graphc.compile(f)"
         )
-    name = Path(os.fspath(model)).name if isinstance(model, str | os.PathLike) else "model"
-    return _ModelSource(_proto(model), name)
+    return _ModelSource(_proto(model), _name(model))
+
+
+def _name(model: Any) -> str:
+    """What to call a model in messages."""
+    return Path(os.fspath(model)).name if isinstance(model, str | os.PathLike) else "model"
 
 
 class _ModelSource:
@@ -147,6 +198,13 @@ class _ModelSource:
         self.inputs = tuple(Port(*p) for p in inputs)
         self.outputs = tuple(Port(*p) for p in outputs)
 
+    @property
+    def has_external_data(self) -> bool:
+        """Whether the model's bytes are not all of it."""
+        from graphc.frontends.onnx import has_external_data
+
+        return has_external_data(self._model)
+
     def check(self) -> None:
         from graphc.frontends.onnx import check_operators
 
@@ -157,3 +215,21 @@ class _ModelSource:
 
         types = {p.name: argument_type(arguments[p.name], p.type) for p in self.inputs}
         return import_model(self._model, shapes=types, values={name: arguments[name] for name in known})
+
+
+class _StoredSource:
+    """A model that a former process has compiled: it is read only when it has to be compiled again, for other shapes."""
+
+    def __init__(
+        self, inputs: tuple[Port, ...], outputs: tuple[Port, ...], name: str, read: Callable[[], OnnxModel]
+    ) -> None:
+        self.name, self.inputs, self.outputs, self._read = name, inputs, outputs, read
+        self._source: _ModelSource | None = None
+
+    def check(self) -> None:
+        """What was compiled once holds nothing but known operations."""
+
+    def graph(self, arguments: Mapping[str, Any], known: Collection[str]) -> Graph:
+        if self._source is None:
+            self._source = _ModelSource(self._read(), self.name)
+        return self._source.graph(arguments, known)

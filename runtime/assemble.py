@@ -14,22 +14,12 @@ from graphc.ir.graph import Graph, Value
 from graphc.kernels.ir import Kernel, Launch, Operand
 from graphc.kernels.program import Branch, Count, Exhausted, Instruction, Jump, Label, Place, Rebind
 from graphc.options import Options
+from graphc.runtime.cache import ALIGNMENT, aligned_empty
 from graphc.runtime.native import kernel_addresses
 from graphc.runtime.plan import PlanBuilder
 from graphc.runtime.planned import planned
 from graphc.runtime.progress import compiling
-from graphc.runtime.relocatable import (
-    ALIGNMENT,
-    ARENA,
-    BLOCKS,
-    CONSTANTS,
-    PlacedPlan,
-    Ports,
-    RelocatablePlan,
-    Sites,
-    aligned_empty,
-    place,
-)
+from graphc.runtime.relocatable import ARENA, BLOCKS, CONSTANTS, PlacedPlan, Ports, RelocatablePlan, Sites, place
 
 __all__ = ["CompiledGraph"]
 

@@ -23,7 +23,7 @@ from graphc.errors import CompileError
 from graphc.runtime.cache import Cache, default_cache
 from graphc.runtime.driver import DRIVER
 
-__all__ = ["Library", "kernel_addresses", "library"]
+__all__ = ["Library", "kernel_addresses", "kernel_objects", "library"]
 
 
 # Engines and the trackers of what they linked. LLVM unloads code when these go, and plans hold bare addresses.
@@ -141,6 +141,12 @@ def kernel_addresses(
     _library.known.update(objects)
     by_key = dict(zip(objects, addresses, strict=True))
     return [by_key[key] for key in keys]
+
+
+def kernel_objects(sources: Sequence[tuple[str, str]]) -> list[KernelObject]:
+    """The objects of kernels, in order; those that this process does not have are loaded first."""
+    kernel_addresses(sources)
+    return [_library.known[kernel_key(name, text)] for name, text in sources]
 
 
 def _stored(store: Cache, key: str) -> KernelObject | None:

@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.errors import GraphcError
+from graphc.runtime.cache import aligned_empty
 from graphc.runtime.plan import ADDRESSES, Op, Plan
 from graphc.runtime.threads import run
 
-__all__ = ["ARENA", "BLOCKS", "CONSTANTS", "PlacedPlan", "Ports", "RelocatablePlan", "Sites", "aligned_empty", "place"]
-
-ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+__all__ = ["ARENA", "BLOCKS", "CONSTANTS", "PlacedPlan", "Ports", "RelocatablePlan", "Sites", "place"]
 
 #: regions; from CONSTANTS on each is one constant
 ARENA, BLOCKS, CONSTANTS = 1, 2, 3
@@ -39,13 +38,6 @@ def place(region: int, offset: int) -> int:
     if not -_HALF <= offset < _HALF or not 0 < region < 1 << (63 - _SHIFT):
         raise GraphcError(f"byte {offset} of region {region} is out of reach of a launch plan")
     return region << _SHIFT | (offset + _HALF)
-
-
-def aligned_empty(nbytes: int) -> np.ndarray:
-    """Uninitialised bytes whose address is a multiple of 64."""
-    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + nbytes]
 
 
 @dataclass(frozen=True, eq=False)
