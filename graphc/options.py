@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from typing import Any
 
 from graphc.errors import OptionError
@@ -55,6 +54,8 @@ class Options:
             if name in FUNCTION_OPTIONS:
                 raise OptionError(f"{name} is for Python functions, as an argument of graphc.compile")
             if name not in known:
+                from difflib import get_close_matches
+
                 close = get_close_matches(name, [*known, *FUNCTION_OPTIONS], n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
                 shown = f"known: {', '.join(known)}; for Python functions also {', '.join(FUNCTION_OPTIONS)}"

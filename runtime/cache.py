@@ -27,7 +27,6 @@ import itertools
 import os
 import stat
 import sys
-import tempfile
 import threading
 import time
 import warnings
@@ -216,15 +215,14 @@ def default_cache() -> Cache:
     directory = default_directory()
     with _default_lock:
         if directory not in _defaults:
-            limit = _megabytes("GRAPHC_CACHE_MB", _DEFAULT_MB, least=1) << 20
-            _defaults[directory] = Cache(directory, limit)
+            _defaults[directory] = Cache(directory, _limit_from_environment())
         return _defaults[directory]
 
 
 def model_cache() -> Cache:
     """The process's cache of compiled models: a folder of `default_cache()`, with a bound of its own."""
     parent = default_cache().directory
-    limit = _megabytes("GRAPHC_CACHE_MODELS_MB", _DEFAULT_MODELS_MB, least=0) << 20
+    limit = _limit_from_environment("GRAPHC_CACHE_MODELS_MB", _DEFAULT_MODELS_MB, least=0)
     directory = None if parent is None or limit == 0 else parent / "models"
     with _default_lock:
         if directory not in _defaults:
@@ -236,8 +234,8 @@ _default_lock = threading.Lock()
 _defaults: dict[Path | None, Cache] = {}
 
 
-def _megabytes(variable: str, default: int, least: int) -> int:
-    """A number of megabytes from the environment. Raises OptionError for anything else."""
+def _limit_from_environment(variable: str = "GRAPHC_CACHE_MB", default: int = _DEFAULT_MB, least: int = 1) -> int:
+    """Bytes, from a number of megabytes in the environment. Raises OptionError for anything else."""
     text = os.environ.get(variable, str(default))
     try:
         megabytes = int(text)
@@ -245,7 +243,7 @@ def _megabytes(variable: str, default: int, least: int) -> int:
         megabytes = -1
     if megabytes < least:
         raise OptionError(f"{variable} is {text!r}; it takes a whole number of megabytes, at least {least}")
-    return megabytes
+    return megabytes << 20
 
 
 def _prepare(directory: Path) -> str | None:
@@ -266,6 +264,8 @@ def _prepare(directory: Path) -> str | None:
 
 
 def _write_whole(path: Path, pieces: Iterable[Any]) -> None:
+    import tempfile  # only who writes needs it, and it imports a lot
+
     path.parent.mkdir(mode=0o700, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix="tmp-", dir=path.parent)  # mode 0600, a name nobody else has
     try:

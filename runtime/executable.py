@@ -8,7 +8,6 @@ What compiles is imported when there is something to compile: a process that fin
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import OrderedDict
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from graphc.runtime.stored import Store, StoredSpecialisation
 
 __all__ = ["Executable", "GraphSource", "Port", "Source"]
-
-log = logging.getLogger("graphc")
 
 
 @dataclass(frozen=True)
@@ -94,6 +91,8 @@ class Executable:
 
     #: specialisations kept; the oldest goes first
     KEEP = 16
+    #: how many a process stores on disk, each with its own copy of the weights
+    STORE = 4
 
     def __init__(
         self, source: Source, options: Options, store: Store | None = None, static: tuple[str, ...] = ()
@@ -250,7 +249,7 @@ class Executable:
         return specialisation
 
     def _compiled(self, key: object, graph: Callable[[], Graph], arrays: Mapping[str, Any]) -> Specialisation:
-        from graphc.runtime.specialisation import Specialisation
+        from graphc.runtime.specialisation import Specialisation, log
 
         started = time.perf_counter()
         specialisation = Specialisation(graph(), self.options)
@@ -261,7 +260,7 @@ class Executable:
             time.perf_counter() - started,
             ": new input shapes" if self._specialisations else "",
         )
-        if self._store is not None:
+        if self._store is not None and len(self._specialisations) < self.STORE:
             self._store.keep(key, specialisation, self.inputs, self.outputs, self._static)
         return specialisation
 

@@ -10,14 +10,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from graphc.errors import GraphcError
 from graphc.runtime.cache import aligned_empty
 from graphc.runtime.plan import ADDRESSES, Op, Plan
 from graphc.runtime.threads import run
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["ARENA", "BLOCKS", "CONSTANTS", "PlacedPlan", "Ports", "RelocatablePlan", "Sites", "place"]
 
@@ -28,9 +31,9 @@ _SHIFT = 44  # a place: region << 44 | offset + half of what 44 bits hold (an of
 _HALF = 1 << (_SHIFT - 1)
 
 #: element type and shape of each argument or result
-Ports = tuple[tuple[np.dtype, tuple[int, ...]], ...]
+Ports: TypeAlias = tuple[tuple[np.dtype, tuple[int, ...]], ...]
 #: for each argument or result: the words of the blocks that hold its address, and the offsets to add to it
-Sites = tuple[tuple[NDArray[np.int64], NDArray[np.int64]], ...]
+Sites: TypeAlias = "tuple[tuple[NDArray[np.int64], NDArray[np.int64]], ...]"
 
 
 def place(region: int, offset: int) -> int:

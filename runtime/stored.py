@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from graphc.errors import CompileError, GraphcError
-from graphc.ir.dims import parse_dim
+from graphc.ir.dims import Dim, DimLike, parse_dim
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.types import OptionalType, SequenceType, TensorType, Type
 from graphc.options import Options
@@ -77,9 +77,7 @@ class Store:
                 self._record = _record(json.loads(data))
         return self._record
 
-    def load(
-        self, signature: object, options: Options, graph: Callable[[], Graph]
-    ) -> StoredSpecialisation | None:
+    def load(self, signature: object, options: Options, graph: Callable[[], Graph]) -> StoredSpecialisation | None:
         """The compiled form for a signature; `graph` gives what it was compiled from, for who wants to look at it."""
         found = self._cache.get_arrays(self._key(repr(signature)))
         if found is None:
@@ -236,4 +234,8 @@ def _type(data: Any) -> Type:
     kind, inside = data
     if kind in ("sequence", "optional"):
         return (SequenceType if kind == "sequence" else OptionalType)(_type(inside))
-    return TensorType(dtype_of(kind), tuple(d if isinstance(d, int) else parse_dim(d) for d in inside))
+    return TensorType(dtype_of(kind), tuple(d if isinstance(d, int) else _dimension(d) for d in inside))
+
+
+def _dimension(text: str) -> DimLike:
+    return Dim(text) if text.isidentifier() else parse_dim(text)  # a name may be one of Python's own words
