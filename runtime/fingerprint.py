@@ -115,6 +115,6 @@ def _processor() -> str:
     with contextlib.suppress(OSError):
         for entry in sorted(os.listdir(_CACHES)):
             for name in ("type", "level", "size"):
-                with contextlib.suppress(OSError), open(f"{_CACHES}/{entry}/{name}", encoding="ascii") as file:
+                with contextlib.suppress(OSError), open(f"{_CACHES}/{entry}/{name}", encoding="utf-8") as file:
                     lines.append(file.read().strip())
     return "\n".join(lines)
