@@ -74,6 +74,7 @@ def _process(program: str, *arguments: str, cache: str | None = None) -> tuple[f
     """When a new Python process was started (`time.perf_counter`, a clock all processes share), and the words that it
     prints last. Raises CalledProcessError."""
     environment = os.environ | ({"GRAPHC_CACHE": cache} if cache else {})
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its byte code, and so do the peers
     started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments], env=environment, check=True, stdout=subprocess.PIPE, text=True
@@ -82,9 +83,7 @@ def _process(program: str, *arguments: str, cache: str | None = None) -> tuple[f
 
 
 def _first_result(subject: str, arguments: Sequence[str], cache: str | None = None) -> dict[str, Any]:
-    started, (ended, used, peak, *imported) = _process(
-        _PROGRAM.format(load=_LOAD[subject]), *arguments, cache=cache
-    )
+    started, (ended, used, peak, *imported) = _process(_PROGRAM.format(load=_LOAD[subject]), *arguments, cache=cache)
     return {
         "seconds": float(ended) - started,
         "cpu seconds": float(used),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -9,16 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphc.errors import InputError, ModelError, NeedsValue, OptionError
+from graphc.frontends.beneath import open_beneath
 from graphc.ir.types import TensorType
 from graphc.options import FUNCTION_OPTIONS, Options
-from graphc.runtime.cache import model_cache
+from graphc.runtime.cache import Cache, model_cache
+from graphc.runtime.digest import file_digest
 from graphc.runtime.executable import Executable, GraphSource, Port, Source
 from graphc.runtime.stored import Store
 
 if TYPE_CHECKING:
     from graphc.frontends.onnx import OnnxModel
-    from graphc.ir.graph import Graph
     from graphc.frontends.python.model import ModelFunction
+    from graphc.ir.graph import Graph
 
 __all__ = ["compile", "function", "load", "resolve", "source_of"]
 
@@ -75,36 +78,64 @@ def _executable(model: Any, options: Options) -> Executable:
     cache = model_cache()
     if cache.directory is None or not isinstance(model, str | os.PathLike | bytes):
         return Executable(source_of(model), options)
-    file = model if isinstance(model, bytes) else resolve(model)
-    digest = _digest(file)
-    store = Store(digest, options, cache) if digest else None
-    record = store.record() if store is not None else None
-    if record is not None:
-        source = _StoredSource(record.inputs, record.outputs, _name(model), lambda: _unchanged(file, digest))
-        return Executable(source, options, store, record.static)
-    loaded = _ModelSource(_proto(file), _name(model))
-    # what the file named may change without it, and what was read just now may not be what was read before
-    own = not loaded.has_external_data and _digest(file) == digest
-    return Executable(loaded, options, store if own else None)
+    files = _Files(model if isinstance(model, bytes) else resolve(model), cache)
+    digest = files.digest()
+    if digest is None:
+        return Executable(source_of(model), options)
+    store = Store(digest, options, cache)
+    record = store.record()
+    external = files.external(record.external) if record is not None else None
+    if record is not None and external is not None:
+        store.files = external
+        read = functools.partial(files.read_again, digest, external)
+        return Executable(
+            _StoredSource(record.inputs, record.outputs, _name(model), read), options, store, record.static
+        )
+    source = _ModelSource(_proto(model), _name(model))
+    names = source.external_files
+    external = files.external(names)
+    if external is None or files.digest() != digest:  # what was read just now is not what was there a moment before
+        return Executable(source, options)
+    store.files, store.is_current = external, lambda: files.external(names) == external
+    return Executable(source, options, store)
 
 
-def _digest(file: bytes | Path) -> str:
-    """The sha256 of a model's bytes; empty when they cannot be read, which loading them will say better."""
-    if isinstance(file, bytes):
-        return hashlib.sha256(file).hexdigest()
-    try:
-        with open(file, "rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
-    except (OSError, ValueError):
-        return ""
+class _Files:
+    """What a model is read from: bytes, or a file and those of its external data; told apart by content."""
 
+    def __init__(self, model: bytes | Path, cache: Cache) -> None:
+        self._model, self._cache = model, cache
 
-def _unchanged(file: bytes | Path, digest: str) -> OnnxModel:
-    """The model, read again. Raises ModelError when it is not what it was."""
-    model = _proto(file)
-    if _digest(file) != digest:
-        raise ModelError(f"{str(file)!r} has changed since it was compiled; compile it again")
-    return model
+    def digest(self) -> str | None:
+        """The sha256 of the model; None when it cannot be read, which loading it will say better."""
+        if isinstance(self._model, bytes):
+            return hashlib.sha256(self._model).hexdigest()
+        try:
+            with open(self._model, "rb", buffering=0) as file:
+                return file_digest(file.fileno(), self._cache)
+        except (OSError, ValueError):
+            return None
+
+    def external(self, names: Sequence[str]) -> dict[str, str] | None:
+        """The sha256 of each file of external data; None when one cannot be read or must not be."""
+        found = {}
+        for name in names:
+            if isinstance(self._model, bytes):
+                return None
+            try:
+                descriptor = open_beneath(self._model.parent, name, "external data")
+                with open(descriptor, "rb", buffering=0):
+                    found[name] = file_digest(descriptor, self._cache)
+            except (OSError, ModelError):
+                return None
+        return found
+
+    def read_again(self, digest: str, external: Mapping[str, str]) -> OnnxModel:
+        """The model. Raises ModelError when it is not what it was."""
+        model = _proto(self._model)
+        if self.digest() != digest or self.external(list(external)) != external:
+            raise ModelError(f"{str(self._model)!r} has changed since it was compiled; compile it again")
+        return model
 
 
 def function(model: Any) -> ModelFunction:
@@ -199,11 +230,11 @@ class _ModelSource:
         self.outputs = tuple(Port(*p) for p in outputs)
 
     @property
-    def has_external_data(self) -> bool:
-        """Whether the model's bytes are not all of it."""
-        from graphc.frontends.onnx import has_external_data
+    def external_files(self) -> tuple[str, ...]:
+        """The files that hold its external data."""
+        from graphc.frontends.onnx import external_files
 
-        return has_external_data(self._model)
+        return external_files(self._model)
 
     def check(self) -> None:
         from graphc.frontends.onnx import check_operators

@@ -29,8 +29,10 @@ _NO_MATTER = frozenset(
 )
 #: what /proc/cpuinfo says of a processor on x86 and on ARM; the rest numbers it or changes from one look to the next
 _OF_PROCESSOR = frozenset(
-    "vendor_id|cpu family|model|model name|stepping|flags|cpu cores|cache size|"
-    "Features|CPU implementer|CPU architecture|CPU variant|CPU part|CPU revision".split("|")
+    [
+        *("vendor_id", "cpu family", "model", "model name", "stepping", "flags", "cpu cores", "cache size"),
+        *("Features", "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision"),
+    ]
 )
 _CACHES = "/sys/devices/system/cpu/cpu0/cache"
 

@@ -6,9 +6,8 @@ code as one image, and its constants as kernels read them. Both lie under keys t
 bytes, and everything else that decides the result (options, graphc's own sources, packages, processor:
 `graphc.runtime.fingerprint`), so that an entry is never stale, only absent.
 
-What is not stored is compiled again in each process from cached kernels: models with external data (their bytes are
-more than one file), with stages on the host, or with code that `graphc.runtime.link` has no image for. An entry that is
-damaged, or that this process cannot use, counts as absent.
+What is not stored is compiled again in each process from cached kernels: models with stages on the host, or with code
+that `graphc.runtime.link` has no image for. An entry that is damaged, or that this process cannot use, counts as absent.
 """
 
 from __future__ import annotations
@@ -46,15 +45,20 @@ _UNUSABLE = (CompileError, GraphcError, ValueError, KeyError, IndexError, TypeEr
 
 
 class Record(NamedTuple):
-    """What a model takes and gives, and the inputs whose values (not only shapes) it is compiled for."""
+    """What a model takes and gives, the inputs whose values (not only shapes) it is compiled for, and the names of the
+    files that hold its external data."""
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     static: tuple[str, ...]
+    external: tuple[str, ...]
 
 
 class Store:
     """The entries of one model under one set of options.
+
+    `files` are those of the model's external data, with their digests; `is_current` says whether they are still what
+    they were, and is asked when they have been read.
 
     Args:
         digest: sha256 of the model's bytes, in hexadecimal.
@@ -68,6 +72,8 @@ class Store:
         chosen.update(progress=False, threads=options.thread_count, disable=sorted(options.disable))
         self._base = "\n".join(["graphc model 1", digest, fingerprint(), repr(sorted(chosen.items()))])
         self._record: Record | None = None
+        self.files: Mapping[str, str] = {}
+        self.is_current: Callable[[], bool] = lambda: True
 
     def record(self) -> Record | None:
         """What a former process noted of the model."""
@@ -79,7 +85,7 @@ class Store:
 
     def load(self, signature: object, options: Options, graph: Callable[[], Graph]) -> StoredSpecialisation | None:
         """The compiled form for a signature; `graph` gives what it was compiled from, for who wants to look at it."""
-        found = self._cache.get_arrays(self._key(repr(signature)))
+        found = self._cache.get_arrays(self._key(repr((signature, sorted(self.files.items())))))
         if found is None:
             return None
         try:
@@ -97,17 +103,17 @@ class Store:
     ) -> None:
         """Store a compiled form and the record of its model, if they can be."""
         plan = specialisation.single_plan
-        if self._cache.directory is None or plan is None:
+        if self._cache.directory is None or plan is None or not self.is_current():
             return
-        record = Record(tuple(inputs), tuple(outputs), static)
-        text = json.dumps([[_ports_as_data(ports) for ports in record[:2]], static])
+        record = Record(tuple(inputs), tuple(outputs), static, tuple(sorted(self.files)))
+        text = json.dumps([[_ports_as_data(ports) for ports in record[:2]], record.static, record.external])
         try:
             if _record(json.loads(text)) != record:
                 return
             head, arrays = _entry(plan)
         except _UNUSABLE:
             return
-        self._cache.put_arrays(self._key(repr(signature)), head, arrays)
+        self._cache.put_arrays(self._key(repr((signature, sorted(self.files.items())))), head, arrays)
         if record != self._record:
             self._cache.put(self._key("record"), text.encode())
             self._record = record
@@ -212,8 +218,8 @@ def _sites(table: np.ndarray, is_output: int, count: int) -> Sites:
 
 
 def _record(data: Any) -> Record:
-    (inputs, outputs), static = data
-    return Record(_ports(inputs), _ports(outputs), tuple(static))
+    (inputs, outputs), static, external = data
+    return Record(_ports(inputs), _ports(outputs), tuple(static), tuple(external))
 
 
 def _ports_as_data(ports: Sequence[Port]) -> list[Any]:

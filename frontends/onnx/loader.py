@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto
 
 from graphc.errors import ModelError
-from graphc.frontends.onnx.external import is_external
+from graphc.frontends.onnx.external import is_external, location_of
 from graphc.frontends.onnx.tensors import decode_sparse, decode_tensor
 from graphc.ir.graph import Literal
 
@@ -30,7 +30,7 @@ __all__ = [
     "ModelSource",
     "OnnxModel",
     "domain_of",
-    "has_external_data",
+    "external_files",
     "load_model",
     "read_opsets",
     "subgraphs_of",
@@ -202,8 +202,8 @@ def _label(node: NodeProto, index: int) -> str:
     return repr(node.name) if node.name else f"{index} ({node.op_type})"
 
 
-def has_external_data(model: OnnxModel) -> bool:
-    """Whether any tensor of the model lies in another file."""
+def external_files(model: OnnxModel) -> tuple[str, ...]:
+    """The files, as they are named, that tensors of the model lie in: sorted, none for most models."""
     graphs, nodes = [model.proto.graph], [n for f in model.proto.functions for n in f.node]
     tensors: list[TensorProto] = []
     while graphs or nodes:
@@ -217,7 +217,7 @@ def has_external_data(model: OnnxModel) -> bool:
             graphs += [attribute.g, *attribute.graphs] if attribute.HasField("g") else attribute.graphs
             tensors += [attribute.t, *attribute.tensors]
             tensors += [t for s in (attribute.sparse_tensor, *attribute.sparse_tensors) for t in (s.values, s.indices)]
-    return any(is_external(t) for t in tensors)
+    return tuple(sorted({location_of(t) for t in tensors if is_external(t)}))
 
 
 def _check_functions(proto: ModelProto, what: str) -> dict[FunctionKey, FunctionProto]:

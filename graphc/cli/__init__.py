@@ -21,7 +21,7 @@ _EPILOG = """\
 MODEL is a file, or onnx:NAME for a topology that comes with the onnx package (onnx:resnet50, onnx:squeezenet, ...).
 
 environment:
-  GRAPHC_CACHE       folder for compiled kernels (default: graphc in the user's cache folder)
+  GRAPHC_CACHE       folder for compiled kernels and models (default: graphc in the user's cache folder)
   GRAPHC_TRACEBACK   set to 1 to see where an error was raised
 """
 

@@ -55,7 +55,9 @@ def test_a_stored_model_gives_the_same_bits(
     path = save(make(), tmp_path / "m.onnx")
     first = graphc.compile(path, threads=threads)
     rng = np.random.default_rng(0)
-    feeds = {p.name: rng.random(p.shape) > 0.5 if p.name == "flag" else rng.random(p.shape, np.float32) for p in first.inputs}
+    feeds = {
+        p.name: rng.random(p.shape) > 0.5 if p.name == "flag" else rng.random(p.shape, np.float32) for p in first.inputs
+    }
     second = graphc.compile(path, threads=threads)
     assert form(first, **feeds) is Specialisation
     assert form(second, **feeds) is StoredSpecialisation
@@ -187,12 +189,44 @@ def test_it_can_be_looked_at(models: Cache, tmp_path: Path) -> None:
         after.no_such  # noqa: B018
 
 
-def test_external_data_are_not_stored(models: Cache, tmp_path: Path) -> None:
+def test_external_data_count_by_their_content(models: Cache, tmp_path: Path) -> None:
     """The model's own bytes say nothing of the weights."""
-    path = tmp_path / "m.onnx"
-    onnx.save(classifier(batch=2), path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    path, weights = tmp_path / "m.onnx", tmp_path / "w.bin"
+    onnx.save(classifier(), path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    want = graphc.compile(path)(x_of(2))
+    np.testing.assert_array_equal(want, graphc.compile(classifier())(x_of(2)))
+    assert form(graphc.compile(path), x=x_of(2)) is StoredSpecialisation
+    before = weights.read_bytes()
     exe = graphc.compile(path)
-    np.testing.assert_array_equal(exe(x_of(2)), graphc.compile(classifier(batch=2))(x_of(2)))
+    weights.write_bytes(before[:-4] + b"\0\0\x80\x3f")
+    changed = graphc.compile(path)
+    assert form(changed, x=x_of(2)) is Specialisation
+    assert (changed(x_of(2)) != want).any()
+    np.testing.assert_array_equal(exe(x_of(2)), want)
+    with pytest.raises(ModelError, match="has changed since"):
+        exe(x_of(3))
+    weights.write_bytes(before)
+    again = graphc.compile(path)
+    assert form(again, x=x_of(2)) is StoredSpecialisation
+    np.testing.assert_array_equal(again(x_of(2)), want)
+    weights.unlink()
+    with pytest.raises(ModelError, match="missing"):
+        graphc.compile(path)(x_of(2))
+
+
+def test_external_data_that_change_while_they_are_read_are_not_stored(
+    models: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, weights = tmp_path / "m.onnx", tmp_path / "w.bin"
+    onnx.save(classifier(batch=2), path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    made = Specialisation.__init__
+
+    def slow(self: Specialisation, *args: object) -> None:
+        made(self, *args)  # type: ignore[arg-type]
+        weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\x80\x3f")
+
+    monkeypatch.setattr(Specialisation, "__init__", slow)
+    graphc.compile(path)
     assert not entries(models)
 
 
