@@ -52,7 +52,7 @@ class CompiledGraph:
     def _place_constants(self) -> list[np.ndarray]:
         """The constants at aligned addresses; `_regions` knows which buffer each is."""
         self._regions: dict[int, int] = {}
-        placed = []
+        placed: list[np.ndarray] = []
         for i, b in enumerate(self.program.buffers):
             if b.place is Place.CONSTANT and b.array is not None:
                 self._regions[i] = CONSTANTS + len(placed)

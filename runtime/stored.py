@@ -161,7 +161,7 @@ def _entry(compiled: CompiledGraph) -> tuple[bytes, list[np.ndarray]]:
         for port, site in enumerate(ports)
         for word, offset in zip(*site, strict=True)
     ]
-    arrays = [
+    arrays: list[np.ndarray] = [
         np.frombuffer(image.code, np.uint8),
         plan.rows,
         plan.blocks,
