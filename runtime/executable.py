@@ -249,10 +249,13 @@ class Executable:
         return specialisation
 
     def _compiled(self, key: object, graph: Callable[[], Graph], arrays: Mapping[str, Any]) -> Specialisation:
-        from graphc.runtime.specialisation import Specialisation, log
+        from graphc.runtime.native import helpers_at_hand
 
         started = time.perf_counter()
-        specialisation = Specialisation(graph(), self.options)
+        with helpers_at_hand():
+            from graphc.runtime.specialisation import Specialisation, log
+
+            specialisation = Specialisation(graph(), self.options)
         log.info(
             "compiled %s for %s in %.2f s%s",
             self.source.name,
