@@ -8,10 +8,11 @@ What compiles is imported when there is something to compile: a process that fin
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -235,27 +236,27 @@ class Executable:
         return shapes if not self._static else (shapes, tuple(_value_key(arrays[n]) for n in self._static))
 
     def _compile(self, key: object, arrays: Mapping[str, Any]) -> Specialisation | StoredSpecialisation:
-        def graph() -> Graph:
-            return self.source.graph(arrays, self._static)
-
         specialisation: Specialisation | StoredSpecialisation | None = None
         if self._store is not None:
-            specialisation = self._store.load(key, self.options, graph)
+            static = self._static
+            like = {n: a if n in static else _outline(a) for n, a in arrays.items()}
+            graph = functools.partial(self.source.graph, like, static)
+            specialisation = self._store.load((static, key), self.options, graph)
         if specialisation is None:
-            specialisation = self._compiled(key, graph, arrays)
+            specialisation = self._compiled(key, arrays)
         self._specialisations[key] = specialisation
         while len(self._specialisations) > self.KEEP:
             self._specialisations.popitem(last=False)
         return specialisation
 
-    def _compiled(self, key: object, graph: Callable[[], Graph], arrays: Mapping[str, Any]) -> Specialisation:
+    def _compiled(self, key: object, arrays: Mapping[str, Any]) -> Specialisation:
         from graphc.runtime.native import helpers_at_hand
 
         started = time.perf_counter()
         with helpers_at_hand():
             from graphc.runtime.specialisation import Specialisation, log
 
-            specialisation = Specialisation(graph(), self.options)
+            specialisation = Specialisation(self.source.graph(arrays, self._static), self.options)
         log.info(
             "compiled %s for %s in %.2f s%s",
             self.source.name,
@@ -264,8 +265,13 @@ class Executable:
             ": new input shapes" if self._specialisations else "",
         )
         if self._store is not None and len(self._specialisations) < self.STORE:
-            self._store.keep(key, specialisation, self.inputs, self.outputs, self._static)
+            self._store.keep((self._static, key), specialisation, self.inputs, self.outputs, self._static)
         return specialisation
+
+
+def _outline(value: Any) -> Any:
+    """An array of the same shape and type that takes no memory; anything else as it is."""
+    return np.broadcast_to(np.zeros((), value.dtype), value.shape) if isinstance(value, np.ndarray) else value
 
 
 def _describe(value: Any) -> str:
