@@ -1,8 +1,13 @@
-"""How long until the first result: `python -m bench.startup [--model onnx:resnet50] [--repeat 5]`.
+"""How long until the first result, and how much memory that takes, in new processes, beside onnxruntime.
 
-Each figure is the wall-clock time of a whole new process: importing graphc; compiling and running a model with an empty
-kernel cache; the same again with the cache that this left. Says whether a warm process stayed clear of Numba.
-The figures also go into bench/results/startup.json.
+    python -m bench.startup [--models resnet50 ...] [--repeat 5] [--threads 1]
+
+For each model new processes take turns: graphc (with what a former process left in its cache) and onnxruntime. Each
+starts Python, imports, loads the model from its file, and runs once on inputs read from disk. `time` is from the start of
+the process to that result, `cpu` the processor time spent by then (steadier on a busy machine), `memory` the most that
+was resident. The fastest of the repetitions counts, as everything else only adds to it.
+
+Before that, for `--cold`: an import, and the same process with an empty cache. Figures go into bench/results/startup.json.
 """
 
 from __future__ import annotations
@@ -10,13 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from graphc.measure.machine import describe_machine
 
@@ -24,70 +29,143 @@ __all__ = ["main"]
 
 RESULTS = Path(__file__).parent / "results"
 
-_IMPORT = "import graphc"
-_RUN = """
-import json, sys, time
-started = time.perf_counter()
+_LOAD = {
+    "graphc": """
 import graphc
-imported = time.perf_counter()
+model = graphc.compile(sys.argv[1], threads=int(sys.argv[3]))
+""",
+    "onnxruntime": """
+import onnxruntime
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads, options.log_severity_level = int(sys.argv[3]), 3
+model = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+""",
+}
+# The peak is VmHWM: ru_maxrss starts with what the parent had when it made the process.
+_PROGRAM = """
+import sys
 import numpy as np
-exe = graphc.compile(sys.argv[1])
-compiled = time.perf_counter()
-feeds = {p.name: np.random.default_rng(0).random(p.shape, np.float32) for p in exe.inputs}
-exe.run(None, feeds)
-ended = time.perf_counter()
-print(json.dumps({"import": imported - started, "compile": compiled - imported, "first run": ended - compiled,
-                  "numba": "numba" in sys.modules}))
+{load}
+feeds = {{name: np.load(f"{{sys.argv[2]}}/{{k}}.npy") for k, name in enumerate(sys.argv[4:])}}
+model.run(None, feeds)
+import time
+ended, used = time.perf_counter(), time.process_time()
+try:
+    with open("/proc/self/status") as file:
+        peak = next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
+except OSError:
+    import resource
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(ended, used, peak, *(name for name in ("numba", "onnx", "llvmlite") if name in sys.modules))
+"""
+_FEEDS = """
+import json, sys
+import numpy as np
+from bench.models import cases
+(case,) = cases(only=[sys.argv[1]])
+feeds = case.feeds()
+for k, array in enumerate(feeds.values()):
+    np.save(f"{sys.argv[2]}/{k}.npy", array)
+print(json.dumps([str(case.file), list(feeds)]))
 """
 
 
-def _process(program: str, *arguments: str, cache: str | None = None) -> tuple[float, str]:
-    """Seconds that a Python process takes from start to end, and what it prints. Raises CalledProcessError."""
-    environment = {**os.environ, **({"GRAPHC_CACHE": cache} if cache else {})}
+def _process(program: str, *arguments: str, cache: str | None = None) -> tuple[float, list[str]]:
+    """When a new Python process was started (`time.perf_counter`, a clock all processes share), and the words that it
+    prints last. Raises CalledProcessError."""
+    environment = os.environ | ({"GRAPHC_CACHE": cache} if cache else {})
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its byte code, and so do the peers
     started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments], env=environment, check=True, stdout=subprocess.PIPE, text=True
     )
-    return time.perf_counter() - started, done.stdout
+    return started, done.stdout.splitlines()[-1].split() if done.stdout else []
+
+
+def _first_result(subject: str, arguments: Sequence[str], cache: str | None = None) -> dict[str, Any]:
+    started, (ended, used, peak, *imported) = _process(_PROGRAM.format(load=_LOAD[subject]), *arguments, cache=cache)
+    return {
+        "seconds": float(ended) - started,
+        "cpu seconds": float(used),
+        "peak MB": int(peak) * 1024 / 1e6,
+        "imported": imported,
+    }
+
+
+def _best(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The least of each figure."""
+    best = {key: min(r[key] for r in runs) for key in ("seconds", "cpu seconds", "peak MB")}
+    return best | {"imported": runs[-1]["imported"]}
+
+
+def _feeds(name: str, folder: str) -> tuple[str, list[str]]:
+    """Writes a model's inputs into the folder; the model's file, and the names of the inputs."""
+    printed = subprocess.run(
+        [sys.executable, "-c", _FEEDS, name, folder],
+        cwd=Path(__file__).parent.parent,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
+    file, names = json.loads(printed)
+    return file, names
+
+
+def _cold(name: str, threads: str, repeat: int) -> dict[str, float]:
+    """Seconds of Python alone, of `import graphc` on top, and until the first result with an empty cache."""
+
+    def least(program: str) -> float:
+        return min(-started + time.perf_counter() for started, _ in (_process(program) for _ in range(repeat)))
+
+    bare = least("pass")
+    figures = {"python": bare, "import": least("import graphc") - bare}
+    print(f"python {bare:.3f} s, import graphc {figures['import']:.3f} s on top of that", flush=True)
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as cache:
+        file, names = _feeds(name, folder)
+        figures["cold"] = _first_result("graphc", [file, folder, threads, *names], cache)["seconds"]
+    print(f"{name} with an empty cache: first result after {figures['cold']:.2f} s\n", flush=True)
+    return figures
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m bench.startup", description="Time imports, cold and warm starts.")
-    parser.add_argument("--model", default="onnx:resnet50", help="a model whose inputs have fixed shapes")
-    parser.add_argument(
-        "--repeat", type=int, default=5, help="processes to take the median of (the cold start runs once)"
-    )
+    from bench.models import SHIPPED, TRAINED
+
+    parser = argparse.ArgumentParser(prog="python -m bench.startup", description="Time and memory of a first result.")
+    parser.add_argument("--models", nargs="*", default=[*SHIPPED, *TRAINED], metavar="NAME", help="default: all")
+    parser.add_argument("--cold", default="resnet50", metavar="NAME", help="the model of the cold start; '' for none")
+    parser.add_argument("--repeat", type=int, default=5, help="processes of each kind")
+    parser.add_argument("--threads", default="1", help="threads of both")
     parser.add_argument("--save", type=Path, default=RESULTS / "startup.json", help="where the figures go")
     arguments = parser.parse_args(argv)
 
-    figures: dict[str, object] = {"model": arguments.model}
-    bare = statistics.median(_process("pass")[0] for _ in range(arguments.repeat))
-    importing = statistics.median(_process(_IMPORT)[0] for _ in range(arguments.repeat))
-    figures["python"], figures["import"] = bare, importing - bare
-    print(f"{'python, nothing imported':36s} {bare:8.3f} s")
-    print(f"{'import graphc, on top of that':36s} {importing - bare:8.3f} s", flush=True)
-    with tempfile.TemporaryDirectory() as cache:
-        cold, printed = _process(_RUN, arguments.model, cache=cache)
-        figures["cold"], figures["cold stages"] = cold, json.loads(printed)
-        print(f"{arguments.model + ', cold cache':36s} {cold:8.3f} s   {_stages(printed)}", flush=True)
-        warm = [_process(_RUN, arguments.model, cache=cache) for _ in range(arguments.repeat)]
-    seconds, printed = sorted(warm)[len(warm) // 2]
-    figures["warm"], figures["warm stages"] = seconds, json.loads(printed)
-    print(f"{arguments.model + ', warm cache':36s} {seconds:8.3f} s   {_stages(printed)}")
+    figures: dict[str, Any] = {"machine": describe_machine(), "threads": int(arguments.threads)}
+    if arguments.cold:
+        figures["cold"] = {"model": arguments.cold} | _cold(arguments.cold, arguments.threads, arguments.repeat)
+    columns = "".join(f"{what:>28s}" for what in ("time, s", "cpu, s", "memory, MB"))
+    print(f"{'':24s}{columns}\n{'model':24s}" + f"{'graphc':>10s}{'ort':>10s}{'ratio':>8s}" * 3)
+    table: dict[str, Any] = {}
+    for name in arguments.models:
+        with tempfile.TemporaryDirectory() as folder:
+            file, names = _feeds(name, folder)
+            given = [file, folder, arguments.threads, *names]
+            _first_result("graphc", given)  # leaves in the cache what the others find
+            runs: dict[str, list[dict[str, Any]]] = {subject: [] for subject in _LOAD}
+            for _ in range(arguments.repeat):
+                for subject, kept in runs.items():
+                    kept.append(_first_result(subject, given))
+        row = table[name] = {subject: _best(kept) for subject, kept in runs.items()}
+        ours, theirs = row["graphc"], row["onnxruntime"]
+        cells = [
+            f"{ours[key]:10.{digits}f}{theirs[key]:10.{digits}f}{ours[key] / theirs[key]:8.2f}"
+            for key, digits in (("seconds", 3), ("cpu seconds", 2), ("peak MB", 0))
+        ]
+        print(f"{name:24s}{''.join(cells)}  {' '.join(ours['imported'])}", flush=True)
+    figures["warm"] = table
     arguments.save.parent.mkdir(parents=True, exist_ok=True)
-    arguments.save.write_text(json.dumps({"machine": describe_machine(), **figures}, indent=1) + "\n", encoding="utf-8")
+    arguments.save.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {arguments.save}")
     return 0
-
-
-def _stages(printed: str) -> str:
-    stages = json.loads(printed)
-    numba = stages.pop("numba")
-    return (
-        ", ".join(f"{name} {seconds:.3f}" for name, seconds in stages.items())
-        + f"; numba {'was' if numba else 'not'} imported"
-    )
 
 
 if __name__ == "__main__":

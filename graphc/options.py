@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from typing import Any
 
 from graphc.errors import OptionError
 
-__all__ = ["MOST_THREADS", "Options", "default_threads"]
+__all__ = ["MOST_THREADS", "Options", "default_threads", "seconds"]
 
 TARGETS = ("cpu",)
 PRECISIONS = ("strict", "float32")
@@ -36,6 +35,9 @@ class Options:
     memory_budget
                 bytes that the arena may take (a number, or text such as "64MB"); what does not fit is computed again
                 instead of being kept, in loops of Python functions by checkpoints. None: no limit
+    tune        seconds (a number, or text such as "90s", "5m") to measure how to compute convolutions and products before
+                compiling; what is found is kept for this processor. None: what was found before is used. False: the
+                estimates alone
     progress    show a progress bar on standard error while compiling
     """
 
@@ -46,6 +48,7 @@ class Options:
     disable: frozenset[str] = frozenset()
     memory: str = "planned"
     memory_budget: int | None = None
+    tune: float | None = None
     progress: bool = False
 
     @staticmethod
@@ -56,6 +59,8 @@ class Options:
             if name in FUNCTION_OPTIONS:
                 raise OptionError(f"{name} is for Python functions, as an argument of graphc.compile")
             if name not in known:
+                from difflib import get_close_matches
+
                 close = get_close_matches(name, [*known, *FUNCTION_OPTIONS], n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
                 shown = f"known: {', '.join(known)}; for Python functions also {', '.join(FUNCTION_OPTIONS)}"
@@ -65,6 +70,8 @@ class Options:
             given["disable"] = frozenset([disable] if isinstance(disable, str) else disable)
         if isinstance(given.get("memory_budget"), str):
             given["memory_budget"] = _bytes(given["memory_budget"])
+        if isinstance(given.get("tune"), str):
+            given["tune"] = seconds(given["tune"])
         options = Options(**given)
         options._check()
         return options
@@ -78,6 +85,9 @@ class Options:
             raise OptionError(f"memory={self.memory!r}: expected one of {', '.join(MEMORY)}")
         if self.level not in (0, 1, 2):
             raise OptionError(f"level={self.level!r}: expected 0, 1 or 2")
+        tune = self.tune
+        if tune is True or (tune is not None and not (isinstance(tune, int | float) and 0 <= tune < float("inf"))):
+            raise OptionError(f"tune={tune!r}: expected seconds, text such as '90s' or '5m', None or False")
         budget = self.memory_budget
         if budget is not None and (type(budget) is not int or budget <= 0):
             raise OptionError(f"memory_budget={budget!r}: expected a number of bytes, or text such as '64MB'")
@@ -89,6 +99,18 @@ class Options:
     def thread_count(self) -> int:
         """`threads`, or the default for it."""
         return self.threads or default_threads()
+
+
+def seconds(text: str) -> float:
+    """A time from "90", "90s", "5m" or "1h". Raises OptionError for anything else."""
+    number, unit = (text[:-1], text[-1]) if text[-1:] in ("s", "m", "h") else (text, "s")
+    try:
+        value = float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise OptionError(f"expected a time such as 90s or 5m, got {text!r}")
+    return value
 
 
 def _bytes(text: str) -> int:

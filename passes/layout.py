@@ -29,7 +29,7 @@ from graphc.ir.bodies import deep
 from graphc.ir.graph import Graph, Node, Value, constant, location, remake
 from graphc.ir.trace import Trace, absorb, is_explaining, record, refuse, trace
 from graphc.ir.types import TensorType
-from graphc.kernels.choice import ALGORITHMS, choose
+from graphc.kernels.choice import ALGORITHMS, choose, estimated
 from graphc.kernels.contraction import ConvProblem, GemmProblem, Schedule, schedule
 from graphc.kernels.machine import Machine
 from graphc.kernels.strassen import StrassenPlan
@@ -78,7 +78,7 @@ def block_layout(graph: Graph, machine: Machine, threads: int, algorithms: froze
 
 
 class _Attempt(NamedTuple):
-    """A graph in blocks, the cycles that it is estimated to take, and what to tell of it."""
+    """A graph in blocks, the cycles that it is estimated to take on one thread, and what to tell of it."""
 
     graph: Graph
     cycles: float
@@ -95,7 +95,7 @@ def _attempt(graph: Graph, machine: Machine, vectors: Machine, threads: int, alg
         for n in after.nodes
         if n.op.name in ("block", "unblock") and not _is_known(n.inputs[0])
     )
-    return _Attempt(after, layout.cycles + CYCLES_PER_BYTE_MOVED * moved / max(1, threads), layout.misfits, seen)
+    return _Attempt(after, layout.cycles + CYCLES_PER_BYTE_MOVED * moved, layout.misfits, seen)
 
 
 def pack_only(graph: Graph, machine: Machine, threads: int) -> Graph:
@@ -274,7 +274,7 @@ class _Layout:
         self.misfits |= any(-c % lanes >= lanes // 2 for c in (channels, filters // groups))
         allowed = self.algorithms if _is_known(w) else frozenset()
         found = choose(problem, self.vectors, self.threads, allowed, w.tensor.nbytes)
-        self.cycles += found.cycles
+        self.cycles += estimated(problem, self.vectors, allowed, w.tensor.nbytes).cycles
         if isinstance(found, WinogradPlan):
             return self.filtered(image, w, found, padding, groups=groups)
         if isinstance(found, StrassenPlan):
@@ -346,9 +346,9 @@ class _Layout:
         whole = _problem((n, -(-channels // size), height, width, size), w.tensor, step, padding, dilation, 1)
         taps = w.tensor.with_shape((filters, down * along * deep, *window))
         phased = _problem(blocked, taps, (1, 1), ((0, 0), (0, 0)), (1, 1), 1)
-        direct = schedule(whole, self.vectors, self.threads)
-        found = worthwhile(phased, w.tensor.nbytes, direct, self.vectors, self.threads)
-        moved = CYCLES_PER_BYTE_MOVED * math.prod(blocked) * x.dtype.itemsize / self.threads
+        direct = schedule(whole, self.vectors)
+        found = worthwhile(phased, w.tensor.nbytes, direct, self.vectors, threads=1)
+        moved = CYCLES_PER_BYTE_MOVED * math.prod(blocked) * x.dtype.itemsize
         if found is None or found.cycles + moved >= direct.cycles:
             return None
         low, zero = (padding[0][0], padding[1][0]), np.zeros((), x.dtype.numpy)

@@ -6,32 +6,22 @@ the addresses of the caller's arrays into the argument blocks and enters the nat
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from graphc.errors import GraphcError
-from graphc.ir.graph import Graph
+from graphc.ir.graph import Graph, Value
 from graphc.kernels.ir import Kernel, Launch, Operand
 from graphc.kernels.program import Branch, Count, Exhausted, Instruction, Jump, Label, Place, Rebind
 from graphc.options import Options
+from graphc.runtime.cache import ALIGNMENT, aligned_empty
 from graphc.runtime.native import kernel_addresses
 from graphc.runtime.plan import Plan, PlanBuilder
 from graphc.runtime.planned import planned
 from graphc.runtime.progress import compiling
-from graphc.runtime.threads import run
+from graphc.runtime.relocatable import ARENA, BLOCKS, CONSTANTS, PlacedPlan, Ports, RelocatablePlan, Sites, place
 
-__all__ = ["Clocks", "CompiledGraph", "aligned_empty"]
-
-ALIGNMENT = 64  # bytes: a cache line, and the widest vector
-
-
-def aligned_empty(nbytes: int) -> np.ndarray:
-    """Uninitialised bytes whose address is a multiple of 64."""
-    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + nbytes]
+__all__ = ["Clocks", "CompiledGraph"]
 
 
 class Clocks:
@@ -46,59 +36,65 @@ class Clocks:
 
 
 class CompiledGraph:
-    """A graph of static shapes, ready to run. Runs take turns: the arena is one."""
+    """A graph of static shapes, ready to run. Runs take turns: the arena is one.
+
+    `kernels` are its kernels as (name, text), `relocatable` is its launch plan before it got addresses, `constants` are
+    what that counts as constants.
+    """
 
     def __init__(self, graph: Graph, options: Options) -> None:
         self.graph, self.options = graph, options
         plan = planned(graph, options)
         self.program, self.memory, self.blocks, self.offsets = plan.program, plan.memory, plan.blocks, plan.offsets
         self.sources = plan.sources
-        kernels = list(self.sources)
-        texts = [(self.sources[k].name, self.sources[k].text) for k in kernels]
+        self.kernels = [(source.name, source.text) for source in self.sources.values()]
         with compiling(options.progress) as progress:
-            self._addresses = dict(zip(kernels, kernel_addresses(texts, progress=progress), strict=True))
-        self._place_buffers()
-        self._inputs = [(v.dtype.numpy, v.tensor.static_shape) for v in graph.inputs]
-        self._outputs = [(v.dtype.numpy, v.tensor.static_shape) for v in graph.outputs]
-        self.plan = self._write_plan()
-        # a plan without parallel launches never wakes the other threads
-        self._threads = options.thread_count if any(launch.tasks > 1 for launch in self.program.launches) else 1
-        self._lock = threading.Lock()
+            addresses = kernel_addresses(self.kernels, progress=progress)
+        self.constants = self._place_constants()
+        self.relocatable = self._write_plan()
+        at = [int(array.ctypes.data) for array in self.constants]
+        self._placed = PlacedPlan(self.relocatable, addresses, at, self.constants, options.thread_count)
+        self.plan = self._placed.plan
 
-    # -- memory ---------------------------------------------------------------------------------------------------
+    def run(self, arguments: Sequence[np.ndarray], donated: Mapping[int, int] | None = None) -> list[np.ndarray]:
+        """The outputs, new arrays, for inputs of exactly the graph's types; see `PlacedPlan.run`."""
+        return self._placed.run(arguments, donated)
 
-    def _place_buffers(self) -> None:
-        self._arena = aligned_empty(self.memory.arena)
-        self._constants = {
-            i: _aligned(b.array)
-            for i, b in enumerate(self.program.buffers)
-            if b.place is Place.CONSTANT and b.array is not None
-        }
+    def _place_constants(self) -> list[np.ndarray]:
+        """The constants at aligned addresses; `_regions` knows which buffer each is."""
+        self._regions: dict[int, int] = {}
+        placed: list[np.ndarray] = []
+        for i, b in enumerate(self.program.buffers):
+            if b.place is Place.CONSTANT and b.array is not None:
+                self._regions[i] = CONSTANTS + len(placed)
+                placed.append(_aligned(b.array))
+        return placed
 
-    def _address(self, operand: Operand) -> int:
+    def _place(self, operand: Operand) -> int:
         """Where an operand is; for the caller's arrays the offset in them, to which a run adds the array's address."""
         buffer = self.program.buffers[operand.buffer]
         match buffer.place:
             case Place.ARENA:
-                return int(self._arena.ctypes.data) + self.offsets[operand.buffer] + operand.byte_offset
+                return place(ARENA, self.offsets[operand.buffer] + operand.byte_offset)
             case Place.CONSTANT:
-                return int(self._constants[operand.buffer].ctypes.data) + operand.byte_offset
+                return place(self._regions[operand.buffer], operand.byte_offset)
         return operand.byte_offset
 
-    # -- the plan ---------------------------------------------------------------------------------------------------
-
-    def _write_plan(self) -> Plan:
+    def _write_plan(self) -> RelocatablePlan:
         """Argument blocks, one after the other, and the rows that refer to them."""
-        program = self.program
+        program, graph = self.program, self.graph
         starts: dict[int, int] = {}
         words: list[int] = []
-        patches: dict[tuple[Place, int], list[tuple[int, int]]] = {}
+        slots: list[int] = []
+        sites: dict[tuple[Place, int], list[tuple[int, int]]] = {}
 
         def word(operand: Operand) -> int:
             buffer = program.buffers[operand.buffer]
             if buffer.place in (Place.INPUT, Place.OUTPUT):
-                patches.setdefault((buffer.place, buffer.number), []).append((len(words), operand.byte_offset))
-            words.append(self._address(operand))
+                sites.setdefault((buffer.place, buffer.number), []).append((len(words), operand.byte_offset))
+            else:
+                slots.append(len(words))
+            words.append(self._place(operand))
             return len(words) - 1
 
         bases: dict[int, int] = {}
@@ -111,33 +107,33 @@ class CompiledGraph:
                 words.extend(instruction.integers)
             elif isinstance(instruction, Rebind):
                 bases[at] = word(instruction.base)
-        memory = aligned_empty(8 * max(1, len(words))).view(np.int64)
-        memory[: len(words)] = words
-        self._words = memory
-        self._patches = [
-            [
-                (np.array([i for i, _ in sites]), np.array([o for _, o in sites]))
-                if (sites := patches.get((place, k)))
-                else None
-                for k in range(n)
-            ]
-            for place, n in ((Place.INPUT, len(self.graph.inputs)), (Place.OUTPUT, len(self.graph.outputs)))
-        ]
+
         self._slots = starts, bases
-        return self._write_rows(PlanBuilder())
+        plan = self._write_rows(PlanBuilder())
+        return RelocatablePlan(
+            rows=plan.rows,
+            blocks=np.array(words, np.int64),
+            slots=np.array(slots, np.int64),
+            inputs=_ports(graph.inputs),
+            outputs=_ports(graph.outputs),
+            input_sites=_sites(sites, Place.INPUT, len(graph.inputs)),
+            output_sites=_sites(sites, Place.OUTPUT, len(graph.outputs)),
+            arena=self.memory.arena,
+            scratch=plan.scratch_bytes,
+            # a plan without parallel launches never wakes the other threads
+            is_parallel=any(launch.tasks > 1 for launch in program.launches),
+        )
 
     def _write_rows(self, builder: PlanBuilder, clocks: Mapping[int, int] | None = None) -> Plan:
         """The rows; after the launch at instruction i the time goes to the clock at address `clocks[i]`, if any."""
-        address = int(self._words.ctypes.data)
-        rows = _Rows(builder, self._address, lambda i: address + 8 * i)
+        numbers = {kernel: 1 + number for number, kernel in enumerate(self.sources)}
+        rows = _Rows(builder, self._place, lambda i: place(BLOCKS, 8 * i))
         for at, instruction in enumerate(self.program.instructions):
-            rows.add(at, instruction, self._addresses, *self._slots)
+            rows.add(at, instruction, numbers, *self._slots)
             if clocks is not None and at in clocks:
                 builder.tick(clocks[at])
         rows.finish()
         return builder.build()
-
-    # -- time in the launches -----------------------------------------------------------------------------------------
 
     def profile(self) -> Clocks:
         """From now on every run measures its launches.
@@ -151,39 +147,20 @@ class CompiledGraph:
         builder.keep.append(cells)
         addresses = [int(cells.ctypes.data) + cells.strides[0] * k for k in range(len(cells))]
         builder.tick(addresses.pop())  # starts the clock: what passed between two runs is nobody's time
-        with self._lock:
-            self.plan = self._write_rows(builder, {at: a for (at, _), a in zip(launches, addresses, strict=True)})
+        plan = self._write_rows(builder, {at: a for (at, _), a in zip(launches, addresses, strict=True)})
+        self._placed.walk(plan)
+        self.plan = self._placed.plan
         return Clocks([launch for _, launch in launches], cells)
 
-    # -- running ------------------------------------------------------------------------------------------------------
 
-    def run(self, arguments: Sequence[np.ndarray], donated: Mapping[int, int] | None = None) -> list[np.ndarray]:
-        """The outputs, new arrays, for inputs of exactly the graph's types.
+def _ports(values: Sequence[Value]) -> Ports:
+    return tuple((v.dtype.numpy, v.tensor.static_shape) for v in values)
 
-        `donated` says for outputs which input's array they may be written into; they must be able to share it
-        (`Program.may_share`). An array that is not laid out as the program needs it is left alone.
-        """
-        keep = []
-        results = [np.empty(shape, dtype) for dtype, shape in self._outputs]
-        for output, number in (donated or {}).items():
-            array = arguments[number]
-            if array.flags.carray and array.dtype == self._inputs[number][0]:
-                results[output] = array
-        with self._lock:
-            words, (inputs, outputs) = self._words, self._patches
-            for sites, array, (dtype, shape) in zip(inputs, arguments, self._inputs, strict=True):
-                if array.shape != shape:
-                    raise GraphcError(f"native code for an input of shape {shape} was given {array.shape}")
-                if sites is not None:
-                    if not (array.flags.c_contiguous and array.flags.aligned) or array.dtype != dtype:
-                        array = np.ascontiguousarray(array, dtype)
-                        keep.append(array)
-                    words[sites[0]] = sites[1] + array.ctypes.data
-            for sites, array in zip(outputs, results, strict=True):
-                if sites is not None:
-                    words[sites[0]] = sites[1] + array.ctypes.data
-            run(self.plan, self._threads)
-        return results
+
+def _sites(sites: Mapping[tuple[Place, int], list[tuple[int, int]]], where: Place, count: int) -> Sites:
+    """The words that hold each argument's (or result's) address, and what is added to it in each."""
+    found = [np.array(sites.get((where, k), []), np.int64).reshape(-1, 2) for k in range(count)]
+    return tuple((pairs[:, 0].copy(), pairs[:, 1].copy()) for pairs in found)
 
 
 class _Rows:

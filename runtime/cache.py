@@ -10,30 +10,44 @@ absent. What it promises, because object code from it is executed:
 - Its size is bounded; entries not used for longest go first.
 - Nothing is unpickled. A full, read-only or missing disk costs speed, not correctness.
 
+Large entries (`put_arrays`: a whole compiled model with its weights) are written and read in pieces, never twice in
+memory. Instead of a sha256 over everything, which takes longer than reading, they carry one over the sums of all 4 KiB
+pages: it notices what disks and interrupted writes do; against somebody with access to the directory neither helps.
+
 The directory is $GRAPHC_CACHE, else the platform's own place for caches ($XDG_CACHE_HOME/graphc, ~/.cache/graphc,
-~/Library/Caches/graphc); GRAPHC_CACHE=off works without. GRAPHC_CACHE_MB bounds its size (default 512).
+~/Library/Caches/graphc); GRAPHC_CACHE=off works without. GRAPHC_CACHE_MB bounds its size (default 512). Compiled
+models lie in its folder `models`, with a bound of their own, GRAPHC_CACHE_MODELS_MB (default 2048, 0 keeps none).
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import stat
 import sys
-import tempfile
 import threading
 import time
 import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from graphc.errors import CacheError, OptionError
 
-__all__ = ["Cache", "default_cache", "default_directory"]
+__all__ = ["ALIGNMENT", "Cache", "aligned_empty", "default_cache", "default_directory", "model_cache", "split"]
 
 _MAGIC = b"graphc cache 1\n"
 _HEADER = len(_MAGIC) + 8 + 32  # magic, length, sha256
+_MAGIC_ARRAYS = b"graphc arrays 1\n"
+_PAGE = 4096  # the head of an entry of arrays and its body are whole pages
+_CHUNK = 1 << 20  # bytes to read or write at once: they stay in the processor's cache until they are summed up
+ALIGNMENT = 64  # bytes, of the arrays of an entry in memory: a cache line, and the widest vector
 _DEFAULT_MB = 512
+_DEFAULT_MODELS_MB = 2048
 _ABANDONED_S = 3600.0  # a temporary file this old has lost its writer
 _TOUCH_S = 3600.0  # how exact "least recently used" is: one write to the inode an hour at most
 
@@ -82,17 +96,55 @@ class Cache:
 
     def put(self, key: str, payload: bytes) -> None:
         """Store `payload` under `key`; an entry already there is replaced. Trouble with the disk is a warning."""
+        head = _MAGIC + len(payload).to_bytes(8, "little") + hashlib.sha256(payload).digest()
+        self._put(key, [head, payload], len(head) + len(payload))
+
+    def put_arrays(self, key: str, head: bytes, arrays: Sequence[np.ndarray]) -> None:
+        """Store arrays, as bytes, and a few bytes that say what they are. Nothing is stored when this is more than half
+        of what the cache may hold."""
+        blocks = [np.ascontiguousarray(a).reshape(-1).view(np.uint8) for a in arrays]
+        first = _pages(len(_MAGIC_ARRAYS) + 8 + 8 + 32 + 32 + len(head))
+        body = _pages(sum(_slot(b.nbytes) for b in blocks))
+        if 2 * (first + body) > self.limit_bytes:
+            return
+        sums = hashlib.sha256()
+        for chunk in _chunks(blocks):  # once for the checksum, which stands first, and once to be written
+            sums.update(_page_sums(chunk))
+        lengths = len(head).to_bytes(8, "little") + body.to_bytes(8, "little")
+        opening = _MAGIC_ARRAYS + lengths + hashlib.sha256(lengths + head).digest() + sums.digest() + head
+        opening += bytes(first - len(opening))
+        self._put(key, itertools.chain([opening], _chunks(blocks)), first + body)
+
+    def get_arrays(self, key: str) -> tuple[bytes, np.ndarray] | None:
+        """The head that was stored and the bytes of the arrays, one behind the other (`split` takes them apart), in
+        memory of the caller's own at a multiple of 64; None when there are none that are whole."""
+        path = self._path(key)
+        if path is None:
+            return None
+        try:
+            with open(path, "rb", buffering=0) as file:
+                found = _read_arrays(file)
+        except OSError:
+            return None
+        if found is None:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            return None
+        self._touch(path)
+        return found
+
+    def _put(self, key: str, pieces: Iterable[Any], nbytes: int) -> None:
         path = self._path(key)
         if path is None:
             return
         try:
-            _write_whole(path, _MAGIC + len(payload).to_bytes(8, "little") + hashlib.sha256(payload).digest() + payload)
+            _write_whole(path, pieces)
         except OSError as error:
             self._give_up(error.strerror or str(error))
             return
         with self._lock:
             if self._written is not None:
-                self._written += _HEADER + len(payload)
+                self._written += nbytes
             if self._written is None or self._written > self.limit_bytes // 8:
                 self._written = 0
                 self._sweep()
@@ -133,7 +185,7 @@ class Cache:
 
     def _give_up(self, problem: str) -> None:
         warnings.warn(
-            f"graphc keeps no compiled kernels in {self.directory}: {problem}. Models compile again in every process; "
+            f"graphc keeps nothing compiled in {self.directory}: {problem}. Models compile again in every process; "
             "set GRAPHC_CACHE to a directory of yours, or to 'off' to silence this.",
             RuntimeWarning,
             stacklevel=3,
@@ -167,18 +219,30 @@ def default_cache() -> Cache:
         return _defaults[directory]
 
 
+def model_cache() -> Cache:
+    """The process's cache of compiled models: a folder of `default_cache()`, with a bound of its own."""
+    parent = default_cache().directory
+    limit = _limit_from_environment("GRAPHC_CACHE_MODELS_MB", _DEFAULT_MODELS_MB, least=0)
+    directory = None if parent is None or limit == 0 else parent / "models"
+    with _default_lock:
+        if directory not in _defaults:
+            _defaults[directory] = Cache(directory, limit)
+        return _defaults[directory]
+
+
 _default_lock = threading.Lock()
 _defaults: dict[Path | None, Cache] = {}
 
 
-def _limit_from_environment() -> int:
-    text = os.environ.get("GRAPHC_CACHE_MB", str(_DEFAULT_MB))
+def _limit_from_environment(variable: str = "GRAPHC_CACHE_MB", default: int = _DEFAULT_MB, least: int = 1) -> int:
+    """Bytes, from a number of megabytes in the environment. Raises OptionError for anything else."""
+    text = os.environ.get(variable, str(default))
     try:
         megabytes = int(text)
     except ValueError:
-        megabytes = 0
-    if megabytes < 1:
-        raise OptionError(f"GRAPHC_CACHE_MB is {text!r}; it takes a whole number of megabytes, at least 1")
+        megabytes = -1
+    if megabytes < least:
+        raise OptionError(f"{variable} is {text!r}; it takes a whole number of megabytes, at least {least}")
     return megabytes << 20
 
 
@@ -199,12 +263,15 @@ def _prepare(directory: Path) -> str | None:
     return None if os.access(directory, os.R_OK | os.W_OK | os.X_OK) else "it cannot be written to"
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def _write_whole(path: Path, pieces: Iterable[Any]) -> None:
+    import tempfile  # only who writes needs it, and it imports a lot
+
     path.parent.mkdir(mode=0o700, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix="tmp-", dir=path.parent)  # mode 0600, a name nobody else has
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            for piece in pieces:
+                file.write(piece)
         os.replace(temporary, path)
     except BaseException:  # Ctrl-C too
         with contextlib.suppress(OSError):
@@ -217,6 +284,79 @@ def _unwrap(raw: bytes) -> bytes | None:
     head = _MAGIC + len(payload).to_bytes(8, "little")
     whole = raw.startswith(head) and raw[len(head) : _HEADER] == hashlib.sha256(payload).digest()
     return payload if whole else None
+
+
+def aligned_empty(nbytes: int) -> np.ndarray:
+    """Uninitialised bytes whose address is a multiple of 64: a cache line, and the widest vector."""
+    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + nbytes]
+
+
+def split(body: np.ndarray, sizes: Iterable[int]) -> Iterator[np.ndarray]:
+    """The arrays of an entry, as bytes, for the number of bytes of each. Raises ValueError when they are not there."""
+    at = 0
+    for nbytes in sizes:
+        if nbytes < 0 or at + nbytes > len(body):
+            raise ValueError(f"{nbytes} bytes at {at} lie outside of {len(body)}")
+        yield body[at : at + nbytes]
+        at += _slot(nbytes)
+
+
+def _slot(nbytes: int) -> int:
+    """The bytes that an array takes in a body."""
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
+
+
+def _pages(nbytes: int) -> int:
+    return -(-nbytes // _PAGE) * _PAGE
+
+
+def _chunks(blocks: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """A body in pieces of whole pages; each is good until the next one."""
+    buffer, filled = np.zeros(_CHUNK, np.uint8), 0
+    for block in blocks:
+        at, padded = 0, _slot(block.nbytes)
+        while at < padded:
+            n = min(padded - at, _CHUNK - filled)
+            part = block[at : at + n]
+            buffer[filled : filled + len(part)] = part
+            buffer[filled + len(part) : filled + n] = 0
+            at, filled = at + n, filled + n
+            if filled == _CHUNK:
+                yield buffer
+                filled = 0
+    if filled:
+        buffer[filled:] = 0
+        yield buffer[: _pages(filled)]
+
+
+def _page_sums(chunk: np.ndarray) -> bytes:
+    """The sum of each page's 64-bit words."""
+    return chunk.view(np.uint64).reshape(-1, _PAGE // 8).sum(axis=1).tobytes()
+
+
+def _read_arrays(file: Any) -> tuple[bytes, np.ndarray] | None:
+    """Head and body of an entry of arrays; None when it is damaged."""
+    start, lengths = len(_MAGIC_ARRAYS), len(_MAGIC_ARRAYS) + 16
+    opening = file.read(_PAGE)
+    if len(opening) < _PAGE or not opening.startswith(_MAGIC_ARRAYS):
+        return None
+    head_bytes, body_bytes = (int.from_bytes(opening[k : k + 8], "little") for k in (start, start + 8))
+    first = _pages(lengths + 64 + head_bytes)
+    if os.fstat(file.fileno()).st_size != first + body_bytes or body_bytes % _PAGE:
+        return None
+    opening += file.read(first - _PAGE) if first > _PAGE else b""
+    head = opening[lengths + 64 : lengths + 64 + head_bytes]
+    if hashlib.sha256(opening[start:lengths] + head).digest() != opening[lengths : lengths + 32]:
+        return None
+    body, sums = aligned_empty(body_bytes), hashlib.sha256()
+    for at in range(0, body_bytes, _CHUNK):
+        chunk = body[at : at + _CHUNK]
+        if file.readinto(chunk) != len(chunk):
+            return None
+        sums.update(_page_sums(chunk))
+    return (head, body) if sums.digest() == opening[lengths + 32 : lengths + 64] else None
 
 
 def _entries(directory: Path | None, *, abandoned: bool = False) -> list[tuple[float, int, Path]]:

@@ -2,38 +2,33 @@
 
 The first call with new shapes compiles for them; the result is remembered. What was compiled again and why goes to
 the log (`logging.getLogger("graphc")`).
+
+What compiles is imported when there is something to compile: a process that finds its model stored never does.
 """
 
 from __future__ import annotations
 
-import logging
+import functools
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from copy import copy
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from graphc.errors import GraphcError, InputError, NeedsValue
-from graphc.ir.dtypes import DType
-from graphc.ir.graph import Graph, Node
-from graphc.ir.interpret import bind_symbols, run_node
-from graphc.ir.types import OptionalType, SequenceType, TensorType, Type, type_symbols
+from graphc.errors import InputError, NeedsValue
+from graphc.ir.types import OptionalType, SequenceType, TensorType, Type
 from graphc.options import Options
-from graphc.passes.pipeline import optimise, prepare
-from graphc.passes.rematerialise import rematerialise
-from graphc.passes.specialise import specialise
-from graphc.runtime.assemble import CompiledGraph
-from graphc.runtime.control import run_control
-from graphc.runtime.planned import arena_bytes
-from graphc.runtime.stages import Stage, partition
+
+if TYPE_CHECKING:
+    from graphc.ir.dtypes import DType
+    from graphc.ir.graph import Graph
+    from graphc.runtime.specialisation import Specialisation
+    from graphc.runtime.stored import Store, StoredSpecialisation
 
 __all__ = ["Executable", "GraphSource", "Port", "Source"]
-
-log = logging.getLogger("graphc")
 
 
 @dataclass(frozen=True)
@@ -79,6 +74,9 @@ class GraphSource:
         """A graph holds nothing but known operations."""
 
     def graph(self, arguments: Mapping[str, Any], known: Collection[str]) -> Graph:
+        from graphc.ir.interpret import bind_symbols
+        from graphc.passes.specialise import specialise
+
         sizes: dict[str, int] = {}
         for port in self.inputs:
             if not bind_symbols(port.type, arguments[port.name], sizes):
@@ -94,11 +92,17 @@ class Executable:
 
     #: specialisations kept; the oldest goes first
     KEEP = 16
+    #: how many a process stores on disk, each with its own copy of the weights
+    STORE = 4
 
-    def __init__(self, source: Source, options: Options) -> None:
+    def __init__(
+        self, source: Source, options: Options, store: Store | None = None, static: tuple[str, ...] = ()
+    ) -> None:
+        """`store` is where compiled forms are kept between processes, `static` what a former process found out."""
         self.source, self.options = source, options
-        self._specialisations: OrderedDict[object, Specialisation] = OrderedDict()
-        self._static: tuple[str, ...] = ()  # inputs whose values are part of the signature
+        self._store = store
+        self._specialisations: OrderedDict[object, Specialisation | StoredSpecialisation] = OrderedDict()
+        self._static = static  # inputs whose values are part of the signature
         self._lock = threading.RLock()
 
     # -- what it takes and gives --------------------------------------------------------------------------------------
@@ -160,7 +164,7 @@ class Executable:
             results[self._output_positions([name])[0]] = target
         return [results[i] for i in positions]
 
-    def prepare(self, **shapes: Sequence[int]) -> Specialisation:
+    def prepare(self, **shapes: Sequence[int]) -> Specialisation | StoredSpecialisation:
         """Compile for the given input shapes now, without running; inputs of fixed shape may be left out.
 
         Raises NeedsValue when sizes in the model depend on the value of an input: it then compiles when it is called.
@@ -185,7 +189,7 @@ class Executable:
             key = self._key(arrays)
             return self._specialisations.get(key) or self._compile(key, arrays)
 
-    def specialisation(self, feeds: Mapping[str, Any]) -> Specialisation:
+    def specialisation(self, feeds: Mapping[str, Any]) -> Specialisation | StoredSpecialisation:
         """The compiled form that `run` would use for these inputs; compiles it when there is none yet."""
         return self._specialisation(self._check(feeds))
 
@@ -212,7 +216,7 @@ class Executable:
         symbols: dict[str, tuple[int, str]] = {}
         return {n: _as_input(p, feeds.get(n), symbols) for n, p in ports.items()}
 
-    def _specialisation(self, arrays: Mapping[str, Any]) -> Specialisation:
+    def _specialisation(self, arrays: Mapping[str, Any]) -> Specialisation | StoredSpecialisation:
         key = self._key(arrays)
         found = self._specialisations.get(key)
         if found is not None:
@@ -231,9 +235,28 @@ class Executable:
         shapes = tuple(map(_signature, arrays.values()))
         return shapes if not self._static else (shapes, tuple(_value_key(arrays[n]) for n in self._static))
 
-    def _compile(self, key: object, arrays: Mapping[str, Any]) -> Specialisation:
+    def _compile(self, key: object, arrays: Mapping[str, Any]) -> Specialisation | StoredSpecialisation:
+        specialisation: Specialisation | StoredSpecialisation | None = None
+        if self._store is not None:
+            static = self._static
+            like = {n: a if n in static else _outline(a) for n, a in arrays.items()}
+            graph = functools.partial(self.source.graph, like, static)
+            specialisation = self._store.load((static, key), self.options, graph)
+        if specialisation is None:
+            specialisation = self._compiled(key, arrays)
+        self._specialisations[key] = specialisation
+        while len(self._specialisations) > self.KEEP:
+            self._specialisations.popitem(last=False)
+        return specialisation
+
+    def _compiled(self, key: object, arrays: Mapping[str, Any]) -> Specialisation:
+        from graphc.runtime.native import helpers_at_hand
+
         started = time.perf_counter()
-        specialisation = Specialisation(self.source.graph(arrays, self._static), self.options)
+        with helpers_at_hand():
+            from graphc.runtime.specialisation import Specialisation, log
+
+            specialisation = Specialisation(self.source.graph(arrays, self._static), self.options)
         log.info(
             "compiled %s for %s in %.2f s%s",
             self.source.name,
@@ -241,130 +264,14 @@ class Executable:
             time.perf_counter() - started,
             ": new input shapes" if self._specialisations else "",
         )
-        self._specialisations[key] = specialisation
-        while len(self._specialisations) > self.KEEP:
-            self._specialisations.popitem(last=False)
+        if self._store is not None and len(self._specialisations) < self.STORE:
+            self._store.keep((self._static, key), specialisation, self.inputs, self.outputs, self._static)
         return specialisation
 
 
-class Specialisation:
-    """A graph compiled for one signature: native stages with host stages between them, if there are any."""
-
-    def __init__(self, graph: Graph, options: Options) -> None:
-        self.options = options
-        self.graph = prepare(graph, options)
-        self.parts = partition(self.graph)
-        self._compiled = [_compile_stage(s, options) for s in self.parts.stages]
-        self._single = self._compiled[0] if self._straight() else None
-
-    def _straight(self) -> bool:
-        """Whether everything is one stretch from the inputs to the outputs, as in most models."""
-        if len(self.parts.stages) != 1:
-            return False
-        (stage,) = self.parts.stages
-        return stage.reads == tuple(range(len(self.graph.inputs))) and stage.writes == self.parts.results
-
-    @property
-    def plans(self) -> list[CompiledGraph]:
-        """The native programs compiled so far, in the order they run."""
-        return [p for s in self._compiled for p in s.plans]
-
-    def sharing(self, given: Iterable[int]) -> dict[int, int]:
-        """For outputs, the input among `given` whose array they can be written into: of the same type, and not read
-        any more by then. `run` takes it as `donated`."""
-        if self._single is None or not self._single.plans:
-            return {}
-        (plan,) = self._single.plans
-        pairs: dict[int, int] = {}
-        for number in given:
-            for k, v in enumerate(self.graph.outputs):
-                same = k not in pairs and v.type == self.graph.inputs[number].type
-                if same and plan.program.may_share(number, k):
-                    pairs[k] = number
-                    break
-        return pairs
-
-    def run(self, arguments: list[Any], donated: Mapping[int, int] | None = None) -> list[Any]:
-        """The outputs for checked arguments; `donated`: see `sharing`."""
-        if self._single is not None:
-            return self._single.run(arguments, {}, donated)
-        symbols: dict[str, int] = {}  # sizes that the host finds out on the way
-        values: dict[int, Any] = dict(enumerate(arguments)) | dict(self.parts.constants)
-        for stage, compiled in zip(self.parts.stages, self._compiled, strict=True):
-            results = compiled.run([values[i] for i in stage.reads], symbols, None)
-            values.update(zip(stage.writes, results, strict=True))
-        # a result that is a constant, or the caller's own array, is handed out as a copy
-        shared = {*range(len(arguments)), *self.parts.constants}
-        return [copy(values[i]) if i in shared else values[i] for i in self.parts.results]
-
-
-def _compile_stage(stage: Stage, options: Options) -> _NativeStage | _HostStage:
-    if stage.graph is not None:
-        return _NativeStage(stage.graph, options)
-    assert stage.node is not None
-    return _HostStage(stage.node, options)
-
-
-class _NativeStage:
-    """A stretch of native code: one plan, or one for each set of sizes that the host found out."""
-
-    def __init__(self, graph: Graph, options: Options) -> None:
-        self._graph, self._options = graph, options
-        self._plans: OrderedDict[tuple[int, ...], CompiledGraph] = OrderedDict()
-        types = [v.type for n in graph.nodes for v in n.outputs]
-        self._symbols = sorted(frozenset().union(*map(type_symbols, types)))
-        if not self._symbols:
-            self._plans[()] = self._plan(graph)
-
-    @property
-    def plans(self) -> list[CompiledGraph]:
-        return list(self._plans.values())
-
-    def _plan(self, graph: Graph) -> CompiledGraph:
-        if self._options.memory_budget is not None:
-            graph = rematerialise(graph, self._options.memory_budget, lambda g: arena_bytes(g, self._options))
-        return CompiledGraph(optimise(graph, self._options), self._options)
-
-    def run(
-        self, arguments: list[np.ndarray], symbols: dict[str, int], donated: Mapping[int, int] | None
-    ) -> list[np.ndarray]:
-        key = tuple(symbols[name] for name in self._symbols)
-        plan = self._plans.get(key)
-        if plan is None:
-            sizes = dict(zip(self._symbols, key, strict=True))
-            log.info("compiling a stretch of %d nodes for %s", len(self._graph.nodes), sizes)
-            plan = self._plans[key] = self._plan(prepare(specialise(self._graph, sizes), self._options))
-            while len(self._plans) > Executable.KEEP:
-                self._plans.popitem(last=False)
-        return plan.run(arguments, donated)
-
-
-class _HostStage:
-    """One operation through its reference; the bodies of control flow are compiled like any graph."""
-
-    plans: tuple[CompiledGraph, ...] = ()
-
-    def __init__(self, node: Node, options: Options) -> None:
-        self._node = node
-        self._reads = tuple(dict.fromkeys(v for v in node.inputs if v.node.op.name != "constant"))
-        self._bodies = {b: Executable(GraphSource(b, node.op.name), options) for b in node.bodies}
-
-    def run(self, arguments: list[Any], symbols: dict[str, int], donated: Mapping[int, int] | None) -> list[Any]:
-        node = self._node
-        given = dict(zip(self._reads, arguments, strict=True))
-        operands = [given.get(v, v.literal) for v in node.inputs]
-        if node.bodies:
-            results = run_control(node, operands, self._run_body)
-            for k, (v, result) in enumerate(zip(node.outputs, results, strict=True)):
-                if not bind_symbols(v.type, result, symbols):
-                    raise GraphcError(f"result {k} of {node.op.name} is not the {v.type} that it should be")
-            return list(results)
-        return list(run_node(node, operands, symbols))
-
-    def _run_body(self, body: Graph, arguments: Sequence[Any]) -> list[Any]:
-        executable = self._bodies[body]
-        named = dict(zip(body.input_names, arguments, strict=True))
-        return executable._specialisation(named).run([named[n] for n in body.input_names])
+def _outline(value: Any) -> Any:
+    """An array of the same shape and type that takes no memory; anything else as it is."""
+    return np.broadcast_to(np.zeros((), value.dtype), value.shape) if isinstance(value, np.ndarray) else value
 
 
 def _describe(value: Any) -> str:

@@ -34,8 +34,8 @@ from graphc.options import Options
 from graphc.passes.pipeline import prepare
 from graphc.passes.rematerialise import checkpoints_within, longest_scan
 from graphc.runtime.arguments import Roles
-from graphc.runtime.executable import Specialisation
 from graphc.runtime.planned import arena_bytes
+from graphc.runtime.specialisation import Specialisation
 
 __all__ = ["CompiledFunction"]
 

@@ -14,28 +14,43 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from graphc.kernels.choice import Choice, install
 from graphc.runtime.cache import default_directory
+from graphc.runtime.fingerprint import processor
 
-__all__ = ["keep", "kept"]
+if TYPE_CHECKING:
+    from graphc.kernels.choice import Choice
+
+__all__ = ["keep", "kept", "stamp"]
 
 _FORMAT = 1
 
 
 def _file() -> Path | None:
-    from graphc.codegen.cpu.compile import Target
-
     directory = default_directory()
-    if directory is None:
-        return None
-    host = Target.host()
-    return directory / f"tuned-{hashlib.sha256(f'{host.cpu} {host.features}'.encode()).hexdigest()[:16]}.json"
+    return None if directory is None else directory / f"tuned-{_processor_digest()}.json"
+
+
+@functools.cache
+def _processor_digest() -> str:
+    return hashlib.sha256(processor().encode()).hexdigest()[:16]
+
+
+def stamp() -> str:
+    """What changes when the table does: what is compiled with it depends on this."""
+    path = _file()
+    if path is None:
+        return ""
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    return f"{status.st_mtime_ns} {status.st_size}"
 
 
 @functools.lru_cache(maxsize=4)
-def _read(path: Path, stamp: int) -> dict[str, Choice]:
+def _read(path: Path, known: str) -> dict[str, Choice]:
     try:
         data = json.loads(path.read_text())
         if data["format"] != _FORMAT:
@@ -46,6 +61,8 @@ def _read(path: Path, stamp: int) -> dict[str, Choice]:
 
 
 def _choice(row: Mapping[str, Any]) -> Choice:
+    from graphc.kernels.choice import Choice
+
     rows, vectors, tile = int(row["rows"]), int(row["vectors"]), row.get("tile")
     if not (1 <= rows <= 32 and 1 <= vectors <= 16 and (tile is None or len(tile) == 2)):
         raise ValueError(f"not a choice: {row}")
@@ -54,14 +71,8 @@ def _choice(row: Mapping[str, Any]) -> Choice:
 
 def kept() -> dict[str, Choice]:
     """The choices that were measured on this processor before; empty when there are none, or no cache."""
-    path = _file()
-    if path is None:
-        return {}
-    try:
-        stamp = path.stat().st_mtime_ns
-    except OSError:
-        return {}
-    return _read(path, stamp)
+    path, known = _file(), stamp()
+    return _read(path, known) if path is not None and known else {}
 
 
 def keep(choices: Mapping[str, Choice]) -> None:
@@ -81,6 +92,3 @@ def keep(choices: Mapping[str, Choice]) -> None:
         except OSError:
             Path(aside).unlink(missing_ok=True)
             raise
-
-
-install(kept)

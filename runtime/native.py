@@ -13,17 +13,18 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from graphc.codegen.cpu.compile import KEY_IN_SYMBOL, KernelObject, kernel_key
 from graphc.codegen.cpu.objectfile import external_symbols
-from graphc.codegen.cpu.workers import compile_all
+from graphc.codegen.cpu.workers import compile_all, dismiss, get_ready
 from graphc.errors import CompileError
 from graphc.runtime.cache import Cache, default_cache
 from graphc.runtime.driver import DRIVER
 
-__all__ = ["Library", "kernel_addresses", "library"]
+__all__ = ["Library", "helpers_at_hand", "kernel_addresses", "kernel_objects", "library"]
 
 
 # Engines and the trackers of what they linked. LLVM unloads code when these go, and plans hold bare addresses.
@@ -141,6 +142,24 @@ def kernel_addresses(
     _library.known.update(objects)
     by_key = dict(zip(objects, addresses, strict=True))
     return [by_key[key] for key in keys]
+
+
+@contextmanager
+def helpers_at_hand() -> Iterator[None]:
+    """Inside the block a model is planned and its kernels are compiled. Where not even the driver was ever compiled all
+    of them will have to be, and the processes that do it start at once."""
+    if not library().known and default_cache().get(kernel_key(*DRIVER)) is None:
+        get_ready()
+    try:
+        yield
+    finally:
+        dismiss()
+
+
+def kernel_objects(sources: Sequence[tuple[str, str]]) -> list[KernelObject]:
+    """The objects of kernels, in order; those that this process does not have are loaded first."""
+    kernel_addresses(sources)
+    return [_library.known[kernel_key(name, text)] for name, text in sources]
 
 
 def _stored(store: Cache, key: str) -> KernelObject | None:

@@ -25,18 +25,22 @@ the address of one int64 in memory. `target` is the index of a row.
     END
 
 One thread evaluates control flow, so cells need no care: a kernel's results are visible to the rows after it.
+
+A plan can be written before anything has an address (`relocatable.py`): `ADDRESSES` says which words of a row are some.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-__all__ = ["ROW", "Op", "Plan", "PlanBuilder"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["ADDRESSES", "ROW", "Op", "Plan", "PlanBuilder"]
 
 ROW = 8
 """int64 words in a row."""
@@ -59,6 +63,19 @@ class Op(IntEnum):
     SWAP = 8
     REBIND = 9
     TICK = 10
+
+
+#: the words of a row that are addresses of memory, by opcode; a launch also holds its kernel's, in word 1
+ADDRESSES = {
+    Op.LAUNCH: (2,),
+    Op.BRANCH_FALSE: (1,),
+    Op.BRANCH_LESS: (1, 2),
+    Op.SET: (1,),
+    Op.ADD: (1,),
+    Op.MOVE: (1, 2),
+    Op.SWAP: (1, 2),
+    Op.REBIND: (1, 2, 3),
+}
 
 
 @dataclass(frozen=True)

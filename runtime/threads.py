@@ -12,14 +12,17 @@ import os
 import platform
 import sys
 import threading
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from graphc.errors import OptionError
 from graphc.options import MOST_THREADS
 from graphc.runtime import driver as block
 from graphc.runtime.plan import Plan
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["Team", "run", "team"]
 

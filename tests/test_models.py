@@ -63,9 +63,11 @@ print(json.dumps({"numba": "numba" in sys.modules, "y": y.tolist()}))
 """
 
 
-def test_a_warm_process_compiles_nothing_and_does_not_import_numba(tmp_path: Path) -> None:
+@pytest.mark.parametrize("models", ["2048", "0"])
+def test_a_warm_process_compiles_nothing_and_does_not_import_numba(tmp_path: Path, models: str) -> None:
+    """Neither one that finds its model nor one that finds only kernels."""
     path = save(convolutions(), tmp_path / "m.onnx")
-    environment = {**os.environ, "GRAPHC_CACHE": str(tmp_path / "cache")}
+    environment = {**os.environ, "GRAPHC_CACHE": str(tmp_path / "cache"), "GRAPHC_CACHE_MODELS_MB": models}
     command = [sys.executable, "-P", "-c", _WARM, str(path)]
     cold, warm = (
         json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout)

@@ -21,10 +21,20 @@ from google.protobuf.message import DecodeError
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto
 
 from graphc.errors import ModelError
+from graphc.frontends.onnx.external import is_external, location_of
 from graphc.frontends.onnx.tensors import decode_sparse, decode_tensor
 from graphc.ir.graph import Literal
 
-__all__ = ["FunctionKey", "ModelSource", "OnnxModel", "domain_of", "load_model", "read_opsets", "subgraphs_of"]
+__all__ = [
+    "FunctionKey",
+    "ModelSource",
+    "OnnxModel",
+    "domain_of",
+    "external_files",
+    "load_model",
+    "read_opsets",
+    "subgraphs_of",
+]
 
 ModelSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | io.IOBase | ModelProto | OnnxModel"
 #: domain, name, overload
@@ -190,6 +200,24 @@ def subgraphs_of(node: NodeProto) -> list[GraphProto]:
 
 def _label(node: NodeProto, index: int) -> str:
     return repr(node.name) if node.name else f"{index} ({node.op_type})"
+
+
+def external_files(model: OnnxModel) -> tuple[str, ...]:
+    """The files, as they are named, that tensors of the model lie in: sorted, none for most models."""
+    graphs, nodes = [model.proto.graph], [n for f in model.proto.functions for n in f.node]
+    tensors: list[TensorProto] = []
+    while graphs or nodes:
+        while graphs:
+            graph = graphs.pop()
+            tensors += graph.initializer
+            tensors += [t for s in graph.sparse_initializer for t in (s.values, s.indices)]
+            nodes += graph.node
+        node = nodes.pop() if nodes else None
+        for attribute in node.attribute if node is not None else ():
+            graphs += [attribute.g, *attribute.graphs] if attribute.HasField("g") else attribute.graphs
+            tensors += [attribute.t, *attribute.tensors]
+            tensors += [t for s in (attribute.sparse_tensor, *attribute.sparse_tensors) for t in (s.values, s.indices)]
+    return tuple(sorted({location_of(t) for t in tensors if is_external(t)}))
 
 
 def _check_functions(proto: ModelProto, what: str) -> dict[FunctionKey, FunctionProto]:

@@ -21,7 +21,7 @@ _EPILOG = """\
 MODEL is a file, or onnx:NAME for a topology that comes with the onnx package (onnx:resnet50, onnx:squeezenet, ...).
 
 environment:
-  GRAPHC_CACHE       folder for compiled kernels (default: graphc in the user's cache folder)
+  GRAPHC_CACHE       folder for compiled kernels and models (default: graphc in the user's cache folder)
   GRAPHC_TRACEBACK   set to 1 to see where an error was raised
 """
 
@@ -287,14 +287,13 @@ def _add_messages(parser: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    number, unit = (text[:-1], text[-1]) if text[-1:] in ("s", "m", "h") else (text, "s")
+    from graphc.errors import OptionError
+    from graphc.options import seconds
+
     try:
-        value = float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
-    except ValueError:
-        value = -1.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a time such as 90s or 5m, got {text!r}")
-    return value
+        return seconds(text)
+    except OptionError as e:
+        raise argparse.ArgumentTypeError(str(e)) from None
 
 
 def _positive(text: str) -> int:

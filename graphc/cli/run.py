@@ -17,7 +17,9 @@ from graphc.cli.agree import compare
 from graphc.cli.feeds import choose_shapes, parse_shapes, random_feeds, read_arrays
 from graphc.errors import InputError, OptionError
 from graphc.options import Options
-from graphc.runtime.executable import Executable, Specialisation
+from graphc.runtime.executable import Executable
+from graphc.runtime.specialisation import Specialisation
+from graphc.runtime.stored import StoredSpecialisation
 
 __all__ = ["run"]
 
@@ -99,7 +101,7 @@ def _show_top(names: Sequence[str], values: Sequence[Any], count: int = 5) -> No
             show.console().print(f"{name}: top {count}: " + ", ".join(f"{i} ({flat[i]:.4g})" for i in best))
 
 
-def _show_memory(specialisation: Specialisation) -> None:
+def _show_memory(specialisation: Specialisation | StoredSpecialisation) -> None:
     plans = specialisation.plans
     if not plans:
         return

@@ -1,10 +1,14 @@
-"""Element types: every type that ONNX names, each tied to the NumPy dtype that holds it."""
+"""Element types: every type that ONNX names, each tied to the NumPy dtype that holds it.
+
+Those that NumPy lacks come from ml_dtypes, which is imported when one of them is first asked for: a process that runs a
+stored model in float32 does without.
+"""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
-import ml_dtypes
 import numpy as np
 
 from graphc.errors import GraphTypeError
@@ -52,7 +56,7 @@ class DType:
         return self.name
 
 
-def _table() -> dict[str, DType]:
+def _native() -> dict[str, DType]:
     rows: list[tuple[str, str, int, object]] = [
         ("bool", "bool", 1, np.bool_),
         ("string", "string", 0, np.object_),
@@ -62,7 +66,23 @@ def _table() -> dict[str, DType]:
     for bits in (8, 16, 32, 64):
         rows += [(f"int{bits}", "int", bits, f"int{bits}"), (f"uint{bits}", "uint", bits, f"uint{bits}")]
     rows += [(f"float{bits}", "float", bits, f"float{bits}") for bits in (16, 32, 64)]
-    for name, kind, bits in [
+    return _rows(rows)
+
+
+def _rows(rows: list[tuple[str, str, int, object]]) -> dict[str, DType]:
+    return {name: DType(name, kind, bits, np.dtype(scalar)) for name, kind, bits, scalar in rows}  # type: ignore[call-overload]
+
+
+_BY_NAME = _native()
+_BY_NUMPY = {d.numpy: d for d in _BY_NAME.values()}
+
+
+@functools.cache
+def _add_ml_dtypes() -> None:
+    """Enter the types that NumPy lacks into the tables."""
+    import ml_dtypes
+
+    kinds = [
         ("bfloat16", "float", 16),
         ("float8_e4m3fn", "float", 8),
         ("float8_e4m3fnuz", "float", 8),
@@ -74,13 +94,10 @@ def _table() -> dict[str, DType]:
         ("uint4", "uint", 4),
         ("int2", "int", 2),
         ("uint2", "uint", 2),
-    ]:
-        rows.append((name, kind, bits, getattr(ml_dtypes, name)))
-    return {name: DType(name, kind, bits, np.dtype(scalar)) for name, kind, bits, scalar in rows}  # type: ignore[call-overload]
-
-
-_BY_NAME = _table()
-_BY_NUMPY = {d.numpy: d for d in _BY_NAME.values()}
+    ]
+    added = _rows([(name, kind, bits, getattr(ml_dtypes, name)) for name, kind, bits in kinds])
+    _BY_NAME.update(added)
+    _BY_NUMPY.update((d.numpy, d) for d in added.values())
 
 
 def dtype_of(what: object) -> DType:
@@ -90,8 +107,11 @@ def dtype_of(what: object) -> DType:
     """
     if isinstance(what, DType):
         return what
-    if isinstance(what, str) and what in _BY_NAME:
-        return _BY_NAME[what]
+    if isinstance(what, str):
+        if what not in _BY_NAME:
+            _add_ml_dtypes()
+        if what in _BY_NAME:
+            return _BY_NAME[what]
     if isinstance(what, np.ndarray | np.generic):
         what = what.dtype
     try:
@@ -101,12 +121,17 @@ def dtype_of(what: object) -> DType:
     if numpy is not None and numpy.kind in "US":
         return _BY_NAME["string"]
     if numpy not in _BY_NUMPY:
+        _add_ml_dtypes()
+    if numpy not in _BY_NUMPY:
         raise GraphTypeError(f"no element type {what!r}; known are {', '.join(_BY_NAME)}")
     return _BY_NUMPY[numpy]
 
 
 def __getattr__(name: str) -> DType:
     # dtypes.float32 and so on: the table is the one place that lists them
+    if name.startswith("__"):  # Python asks a module for some
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    _add_ml_dtypes()
     try:
         return _BY_NAME[name.removesuffix("_")]
     except KeyError:

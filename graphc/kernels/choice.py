@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from graphc.kernels.winograd import plan as plan_winograd
 from graphc.kernels.winograd import worthwhile as worthwhile_winograd
 
 __all__ = [
-    "ALGORITHMS", "Asked", "Choice", "Questions", "as_halves", "asking", "choose", "choose_product", "filtering_plan",
+    "ALGORITHMS", "Asked", "Choice", "Questions", "as_halves", "asking", "choose", "choose_product", "estimated", "filtering_plan",
     "install", "key_of", "strassen_plan", "using",
 ]  # fmt: skip
 
@@ -168,13 +169,27 @@ def choose(
         tiles = affordable_tiles(problem, weight_bytes, machine)
         if found is not None and found.tile is not None and found.tile in tiles:
             return plan_winograd(problem, found.tile, machine, threads, rows=found.rows, vectors=found.vectors)
-    direct = schedule(problem, machine, threads)
-    filtered = None
-    if isinstance(problem, ConvProblem) and filters:
-        filtered = worthwhile_winograd(problem, weight_bytes, direct, machine, threads)
-    if filtered is None and halved is not None:
-        return worthwhile_strassen(halved, direct, machine, threads) or direct
-    return filtered or direct
+    best = estimated(problem, machine, algorithms, weight_bytes)
+    if isinstance(problem, ConvProblem) and isinstance(best, WinogradPlan):
+        return plan_winograd(problem, best.variant.tile, machine, threads)
+    if halved is not None and isinstance(best, StrassenPlan):
+        return plan_strassen(halved, machine, threads)
+    return schedule(problem, machine, threads)
+
+
+@lru_cache(maxsize=4096)
+def estimated(
+    problem: Problem, machine: Machine, algorithms: frozenset[str] = frozenset(), weight_bytes: int = 0
+) -> Schedule | WinogradPlan | StrassenPlan:
+    """What one thread would take least time for. The algorithm is chosen by this, whatever the number of threads is, so
+    that results do not depend on it."""
+    direct = schedule(problem, machine, 1)
+    if isinstance(problem, ConvProblem) and "winograd" in algorithms:
+        filtered = worthwhile_winograd(problem, weight_bytes, direct, machine, 1)
+        if filtered is not None:
+            return filtered
+    halved = as_halves(problem, machine) if "strassen" in algorithms else None
+    return (worthwhile_strassen(halved, direct, machine, 1) if halved is not None else None) or direct
 
 
 def as_halves(problem: Problem, machine: Machine) -> StrassenProblem | None:

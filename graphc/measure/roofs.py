@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphc.kernels.machine import host_machine
-from graphc.runtime.assemble import aligned_empty
+from graphc.runtime.cache import aligned_empty
 from graphc.runtime.native import kernel_addresses
 from graphc.runtime.plan import PlanBuilder
 from graphc.runtime.threads import run

@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from graphc.codegen.cpu import workers
 from graphc.codegen.cpu.compile import KernelObject, Target, compile_assembly, compile_source, kernel_key
 from graphc.codegen.cpu.objectfile import external_symbols, needs_numba
 from graphc.codegen.cpu.workers import compile_all
 from graphc.errors import CompileError, OptionError
+from graphc.runtime import native
 from graphc.runtime.cache import Cache
 from graphc.runtime.driver import driver
 from graphc.runtime.native import Library, kernel_addresses
@@ -220,6 +222,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_native import TEXT, call
+from graphc.runtime import native
 from graphc.runtime.cache import Cache
 from graphc.runtime.native import kernel_addresses
 powers, table = kernel_addresses([("powers", TEXT), ("table", TEXT)], cache=Cache(Path(sys.argv[1])))
@@ -264,6 +267,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_native import TEXT
+from graphc.runtime import native
 from graphc.runtime.cache import Cache
 from graphc.runtime.native import kernel_addresses
 sources = [("powers", TEXT + f"# {i}") for i in range(40)]
@@ -296,6 +300,32 @@ def test_ctrl_c_leaves_whole_kernels_and_no_noise(tmp_path: Path, helpers: str) 
         stored = cache.get(path.parent.name + path.name)
         assert stored is not None
         KernelObject.from_bytes(stored)
+
+
+def test_helpers_that_are_ready_are_used_or_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHC_COMPILE_JOBS", "2")
+    workers.get_ready()
+    workers.get_ready()
+    first, second = workers._ready
+    really, started = workers._start, []
+    monkeypatch.setattr(workers, "_start", lambda n: started.append(n) or really(n))
+    assert [kernel.name for _, kernel in compile_all([("powers", TEXT)], 1)] == ["powers"]
+    assert started == [0]
+    workers.dismiss()
+    assert not workers._ready
+    assert [p.returncode for p in (first, second)] == [-signal.SIGKILL] * 2
+
+
+def test_helpers_wait_only_where_nothing_was_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHC_COMPILE_JOBS", "1")
+    monkeypatch.setattr(native, "library", Library)  # nothing is loaded yet
+    driver()
+    with native.helpers_at_hand():
+        assert not workers._ready
+    monkeypatch.setattr(native, "default_cache", lambda: Cache(tmp_path))
+    with native.helpers_at_hand():
+        assert len(workers._ready) == 1
+    assert not workers._ready
 
 
 def test_helpers_do_not_import_from_the_current_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gc
 import json
 import os
 import queue
@@ -22,11 +23,13 @@ from typing import Any
 
 from graphc.codegen.cpu.compile import KernelObject, compile_source
 from graphc.errors import CompileError, OptionError
+from graphc.ir.garbage import collector_waits
 
-__all__ = ["compile_all"]
+__all__ = ["compile_all", "dismiss", "get_ready"]
 
 _WORTH_HELPERS = 4  # kernels; measured: python -m bench.driver --compile
 _MOST_HELPERS = 8
+_COLLECT_EVERY = 16  # kernels, which leave 2 to 3 MB each
 
 
 def compile_all(sources: Sequence[tuple[str, str]], helpers: int | None = None) -> Iterator[tuple[int, KernelObject]]:
@@ -43,9 +46,47 @@ def compile_all(sources: Sequence[tuple[str, str]], helpers: int | None = None) 
         helpers = _default_helpers(len(sources))
     if helpers == 0:
         for index, (name, text) in enumerate(sources):
-            yield index, compile_source(name, text)
+            with collector_waits():
+                compiled = compile_source(name, text)
+            yield index, compiled
         return
-    yield from _compile_in_helpers(sources, _start(min(helpers, len(sources))))
+    wanted = min(helpers, len(sources))
+    ready = _take(wanted)
+    yield from _compile_in_helpers(sources, ready + _start(wanted - len(ready)))
+
+
+#: helpers that were started before there was anything to compile
+_ready: list[subprocess.Popen[str]] = []
+
+
+def get_ready() -> None:
+    """Start helpers now, to compile soon: importing Numba takes them as long as a model takes to be planned."""
+    if not _ready:
+        with contextlib.suppress(CompileError):  # the one who compiles will say it
+            _ready.extend(_start(_default_helpers(2 * _MOST_HELPERS)))
+
+
+def _take(most: int) -> list[subprocess.Popen[str]]:
+    """Some of the helpers that are ready; no other thread gets the same ones."""
+    taken: list[subprocess.Popen[str]] = []
+    with contextlib.suppress(IndexError):
+        while len(taken) < most:
+            taken.append(_ready.pop())
+    return taken
+
+
+def dismiss() -> None:
+    """End the helpers of `get_ready` that nobody needed."""
+    for process in _take(len(_ready)):
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            assert pipe
+            pipe.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_ready.clear)  # they are the parent's
 
 
 def _default_helpers(kernels: int) -> int:
@@ -146,7 +187,11 @@ def _serve() -> None:
     os.dup2(2, 1)  # nothing that a kernel's text prints may get between the answers
     import numba  # noqa: F401  # while the parent is still preparing its first request
 
-    for line in sys.stdin:
+    # Numba's many objects make the collector look again and again, for an eighth of the time: it looks now and then.
+    gc.disable()
+    for count, line in enumerate(sys.stdin, 1):
+        if count % _COLLECT_EVERY == 0:
+            gc.collect()
         name, text = json.loads(line)
         try:
             answer = {"object": base64.b64encode(compile_source(name, text).to_bytes()).decode()}
