@@ -93,12 +93,17 @@ def exp(x: Scalar) -> Scalar:
 def exp_nonpositive(x: Scalar) -> Scalar:
     """exp of what is not positive, as in a softmax, in two thirds of the instructions: one power of two is enough, and
     what would be below the normal numbers is 0."""
+    return select(x < -87.0, 0.0, _exp_in_range(x))
+
+
+def _exp_in_range(x: Scalar) -> Scalar:
+    """exp for |x| <= 87, where one power of two is enough."""
     shifted = x * _LOG2E + _SHIFTER
     whole = shifted - _SHIFTER
     r = x - whole * _LN2_HIGH - whole * _LN2_LOW
     exponent = scalar("shl", bitcast(shifted, "int32"), const(23, "int32"))  # of _SHIFTER's own bits none is left
     power = bitcast(exponent + 0x3F800000, "float32")
-    return select(x < -87.0, 0.0, (_exp_tail(r) * (r * r) + r + 1.0) * power)
+    return (_exp_tail(r) * (r * r) + r + 1.0) * power
 
 
 def _closer_exp(x: Scalar) -> Scalar:
@@ -214,16 +219,16 @@ def gate_tanh(x: Scalar) -> Scalar:
 
 def erf(x: Scalar) -> Scalar:
     """N. Juffa's approximation (https://stackoverflow.com/a/35148199, BSD licence): 1 - exp(-polynomial), and a polynomial near 0."""
-    t, square = _abs(x), x * x
+    t = _abs(x)
+    t = select(t > 4.0, const(4.0, x.dtype), t)  # where it is 1; NaN stays
+    square = t * t
     r = t * -1.72853470e-5 + 3.83197126e-4
     u = t * -3.88396438e-3 + 2.42546219e-2
     r = r * square + u
     r = ((r * t - 1.06777877e-1) * t - 6.34846687e-1) * t - 1.28717512e-1
-    large = 1.0 - exp(r * t - t)
+    large = 1.0 - _exp_in_range(r * t - t)
     p = _poly(square, -5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1, 1.28379166e-1)
-    return select(
-        t > 0.927734375, select(t < 4.0, _with_sign(large, x), _with_sign(const(1.0, "float32"), x)), p * x + x
-    )
+    return select(t > 0.927734375, _with_sign(large, x), p * x + x)
 
 
 def _reduced_angle(x: Scalar) -> tuple[Scalar, Scalar]:
