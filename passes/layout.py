@@ -32,7 +32,7 @@ from graphc.ir.types import TensorType
 from graphc.kernels.choice import ALGORITHMS, choose, estimated
 from graphc.kernels.contraction import ConvProblem, GemmProblem, Schedule, schedule
 from graphc.kernels.machine import Machine
-from graphc.kernels.strassen import StrassenPlan
+from graphc.kernels.strassen import StrassenPlan, is_even
 from graphc.kernels.winograd import WinogradPlan, worthwhile
 from graphc.ops.spec import Kind
 from graphc.passes.blocked import TRANSFERS, Blocked, to_blocks, to_plain
@@ -229,8 +229,11 @@ class _Layout:
         )
         allowed = self.algorithms & {"strassen"} if shared and _is_known(b) else frozenset()
         found = choose(problem, self.machine, self.threads, allowed, b.tensor.nbytes)
+        if isinstance(found, StrassenPlan) and not is_even(_array(b), found.variant.product.columns):
+            found = choose(problem, self.machine, self.threads, weight_bytes=b.tensor.nbytes)
         if isinstance(found, StrassenPlan):
-            packed = ops.pack_strassen_weights(b, columns=found.variant.product.columns, channels=k)
+            columns = found.variant.product.columns
+            packed = ops.pack_strassen_weights(b, columns=columns, channels=k, guarded=True)
             halved: Value = ops.dot_strassen(a, packed, columns_total=n)
             return halved
         assert isinstance(found, Schedule)
@@ -274,12 +277,17 @@ class _Layout:
         self.misfits |= any(-c % lanes >= lanes // 2 for c in (channels, filters // groups))
         allowed = self.algorithms if _is_known(w) else frozenset()
         found = choose(problem, self.vectors, self.threads, allowed, w.tensor.nbytes)
+        if isinstance(found, StrassenPlan) and not is_even(
+            _array(w).reshape(filters, channels).T, found.variant.product.columns
+        ):
+            allowed -= {"strassen"}
+            found = choose(problem, self.vectors, self.threads, allowed, w.tensor.nbytes)
         self.cycles += estimated(problem, self.vectors, allowed, w.tensor.nbytes).cycles
         if isinstance(found, WinogradPlan):
             return self.filtered(image, w, found, padding, groups=groups)
         if isinstance(found, StrassenPlan):
             columns = found.variant.product.columns
-            packed = ops.pack_strassen_weights(w, columns=columns, channels=int(image.shape[1]) * size)
+            packed = ops.pack_strassen_weights(w, columns=columns, channels=int(image.shape[1]) * size, guarded=False)
             halved: Value = ops.conv_strassen(image, packed, filters=filters, lanes=lanes)
             return halved
         packed = ops.pack_conv_weights(w, block=size, columns=found.variant.columns, groups=groups)
@@ -541,6 +549,13 @@ def _problem(
 def _is_known(w: Value) -> bool:
     """Whether weights are constant, so that whatever is made of them is made once."""
     return w.literal is not None or (w.node.op.name == "broadcast_to" and w.node.inputs[0].literal is not None)
+
+
+def _array(w: Value) -> np.ndarray:
+    """The elements of known weights."""
+    source = w if w.literal is not None else w.node.inputs[0]
+    assert source.literal is not None
+    return np.broadcast_to(source.literal, w.shape)
 
 
 def _apart(w: Value, form: Blocked) -> Value:

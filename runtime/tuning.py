@@ -108,7 +108,7 @@ def graph_of(asked: Asked, chosen: Choice) -> Graph:
         x = input_value("x", TensorType(dtype, (*batch, rows, p.k)))
         if chosen.halves:
             return Graph(
-                [x], [ops.dot_strassen(x, weights(-(-p.n // (2 * columns)), 7, p.k // 2, columns), columns_total=p.n)]
+                [x], [ops.dot_strassen(x, weights(-(-p.n // (2 * columns)), 8, p.k // 2, columns), columns_total=p.n)]
             )
         w = weights(*batch, -(-p.n // columns), p.k, columns)
         return Graph([x], [ops.dot_packed(x, w, columns_total=p.n)])

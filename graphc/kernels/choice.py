@@ -173,7 +173,8 @@ def choose(
     if isinstance(problem, ConvProblem) and isinstance(best, WinogradPlan):
         return plan_winograd(problem, best.variant.tile, machine, threads)
     if halved is not None and isinstance(best, StrassenPlan):
-        return plan_strassen(halved, machine, threads)
+        product = best.variant.product
+        return plan_strassen(halved, machine, threads, rows=product.rows, vectors=product.vectors)
     return schedule(problem, machine, threads)
 
 
@@ -199,7 +200,9 @@ def as_halves(problem: Problem, machine: Machine) -> StrassenProblem | None:
         if not problem.pointwise or problem.groups > 1 or problem.block != lanes:
             return None
         columns = -(-problem.filters // lanes) * lanes
-        halved = StrassenProblem(problem.rows, columns, problem.steps, problem.batch, lanes, problem.dtype)
+        halved = StrassenProblem(
+            problem.rows, columns, problem.steps, problem.batch, lanes, problem.dtype, guarded=False
+        )
     else:
         if problem.batch * problem.groups > 1 or problem.step_stride != 1:
             return None
@@ -225,5 +228,8 @@ def strassen_plan(
     if (q := _questions.get()) is not None:
         q.note(Asked(problem, machine, threads), lowered=True)
     found = _measured(problem, machine, threads)
-    rows = found.rows if found is not None and found.halves and found.vectors == vectors else None
+    if found is not None and found.halves and found.vectors == vectors:
+        rows = found.rows
+    else:  # which rows are added does not depend on the number of threads
+        rows = plan_strassen(halved, machine, 1, vectors=vectors).variant.product.rows
     return plan_strassen(halved, machine, threads, rows=rows, vectors=vectors)

@@ -25,11 +25,15 @@ from graphc.kernels.contraction import ContractionVariant, Schedule, register_ti
 from graphc.kernels.machine import Machine
 
 __all__ = [
-    "PRODUCTS", "SLOTS", "StrassenPlan", "StrassenProblem", "StrassenVariant", "arguments", "inner_steps", "plan",
-    "worthwhile",
+    "MATRICES", "PRODUCTS", "RATIO", "SLOTS", "StrassenPlan", "StrassenProblem", "StrassenVariant", "arguments", "inner_steps", "is_even",
+    "plan", "worthwhile",
 ]  # fmt: skip
 
 PRODUCTS = 7
+#: what is packed where rows are guarded: B12 too, which no product reads
+MATRICES = 8
+#: the largest quotient of the largest elements of two halves that are added: its logarithm is what may be lost
+RATIO = 64.0
 #: left operands that are sums, kept in scratch memory: S1, S2, S3, S4
 SUMS = 4
 
@@ -48,7 +52,7 @@ SLOTS = (
 #: estimated gain below which the plain product is taken: the model is not exact, and plain is simpler
 MUST_SAVE = 0.97
 #: cycles a vector: of making the left sums, and of the sums of products behind a result
-LEFT_CYCLES, RESULT_CYCLES = 3.5, 4.0
+LEFT_CYCLES, GUARD_CYCLES, RESULT_CYCLES = 3.5, 1.0, 4.0
 #: what weights cost beyond those of the plain product, which come from memory at each run of a model: they are not
 #: hidden behind the arithmetic as well as in a loop over one layer
 MORE_BYTES_PER_CYCLE = 4.0
@@ -58,7 +62,8 @@ MORE_BYTES_PER_CYCLE = 4.0
 class StrassenProblem:
     """y[b] = x[b] @ w with `m` rows, `n` columns and `k` steps for `batch` images or matrices.
 
-    A round is `inner` steps that lie side by side.
+    A round is `inner` steps that lie side by side. `guarded`: rows are independent of each other (those of a matrix, not
+    the pixels of an image), and one must not spoil another.
     """
 
     m: int
@@ -67,6 +72,7 @@ class StrassenProblem:
     batch: int = 1
     inner: int = 16
     dtype: str = "float32"
+    guarded: bool = True
 
     @property
     def applies(self) -> bool:
@@ -81,9 +87,13 @@ class StrassenProblem:
 
 @dataclass(frozen=True, slots=True)
 class StrassenVariant:
-    """What a kernel is compiled for: the micro-kernel of its products, mode "rows"."""
+    """What a kernel is compiled for: the micro-kernel of its products, mode "rows".
+
+    `guarded`: pairs of row tiles whose rows differ too much in size to be added, or are not finite, take all eight products.
+    """
 
     product: ContractionVariant
+    guarded: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +112,23 @@ class StrassenPlan:
 
     @property
     def scratch_bytes(self) -> int:
-        elements = SUMS * self.sum_stride + PRODUCTS * self.product_stride
+        elements = SUMS * self.sum_stride + PRODUCTS * self.product_stride + self.pairs_per_task
         return elements * np.dtype(self.variant.product.dtype).itemsize
+
+
+def is_even(w: np.ndarray, columns: int) -> bool:
+    """Whether the quarters of a right operand w[K, N] that are added are of like size, column by column: one column must
+    not spoil another. Columns of zeros, and those past the last one, have nothing to lose."""
+    k, n = w.shape
+    pairs = -(-n // (2 * columns))
+    largest = np.zeros((2, pairs * 2 * columns))
+    for half, part in zip(largest, (w[: -(-k // 2)], w[-(-k // 2) :]), strict=True):
+        half[:n] = np.maximum(part.max(axis=0, initial=0), -part.min(axis=0, initial=0))
+    quarters = largest.reshape(2, pairs, 2, columns)
+    used = quarters.max(axis=0, keepdims=True) > 0
+    high = quarters.max(axis=(0, 2))
+    low = np.where(used, quarters, np.inf).min(axis=(0, 2))
+    return bool((high <= RATIO * low).all() and (high < 1e30).all())
 
 
 def inner_steps(lanes: int) -> int:
@@ -150,7 +175,14 @@ def _plan(problem: StrassenProblem, machine: Machine, threads: int, rows: int, v
     isa = machine.isa
     step = max(rows * vectors / isa.fma_per_cycle, isa.fma_latency, (rows + vectors) / isa.loads_per_cycle)
     tile = PRODUCTS * (half * step + 20 + 2 * rows * vectors)
-    more = panel_pairs * (PRODUCTS - 4) * half * v.columns * itemsize / MORE_BYTES_PER_CYCLE
+    more = (
+        panel_pairs
+        * ((MATRICES if problem.guarded else PRODUCTS) - 4)
+        * half
+        * v.columns
+        * itemsize
+        / MORE_BYTES_PER_CYCLE
+    )
     best: tuple[float, int, int] | None = None
     for row_cuts in {_ceil(pairs, most) * k for k in (1, 2, 3, 4)} | {2 * threads, 4 * threads}:
         each = _ceil(pairs, min(pairs, row_cuts))
@@ -159,7 +191,7 @@ def _plan(problem: StrassenProblem, machine: Machine, threads: int, rows: int, v
         for column_cuts in range(1, min(panel_pairs, 4 * threads) + 1):
             wide = _ceil(panel_pairs, column_cuts)
             tasks = problem.batch * _ceil(pairs, each) * _ceil(panel_pairs, wide)
-            left = each * 2 * rows * problem.k / lanes * LEFT_CYCLES
+            left = each * 2 * rows * problem.k / lanes * (LEFT_CYCLES + (GUARD_CYCLES if problem.guarded else 0))
             results = each * wide * 4 * rows * vectors * RESULT_CYCLES
             weights = threads * wide * PRODUCTS * half * v.columns * itemsize
             products = max(each * wide * tile, weights / machine.stream_bytes_per_cycle)
@@ -169,7 +201,7 @@ def _plan(problem: StrassenProblem, machine: Machine, threads: int, rows: int, v
     assert best is not None
     cycles, each, wide = best
     return StrassenPlan(
-        StrassenVariant(v.shared_by(each)), each, _ceil(pairs, each), wide, _ceil(panel_pairs, wide),
+        StrassenVariant(v.shared_by(each), problem.guarded), each, _ceil(pairs, each), wide, _ceil(panel_pairs, wide),
         problem.batch * _ceil(pairs, each) * _ceil(panel_pairs, wide),
         # one line more, so that sums and products of one place do not meet in one set of L1
         each * rows * half + lanes, each * rows * v.columns + lanes, cycles,

@@ -3,6 +3,8 @@
 The right operand is constant. Packing it makes the seven matrices that the algorithm multiplies with:
 
     w[K, N], or w[N, K, 1, 1] of a pointwise convolution  ->  [pairs of panels, 7, K / 2, columns]
+
+With `guarded` there is an eighth, B12, for rows that need the product as it is defined.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ def _sizes(w: TensorType) -> tuple[int, int]:
 # ------------------------------------------------------------------------------------------------------------ weights
 
 
-def _pack_type(w: TensorType, *, columns: int, channels: int) -> TensorType:
+def _pack_type(w: TensorType, *, columns: int, channels: int, guarded: bool) -> TensorType:
     w = tensor_operand("pack_strassen_weights", 0, w)
     expect(
         w.rank == 2 or (w.rank == 4 and w.shape[2:] == (1, 1)),
@@ -42,14 +44,14 @@ def _pack_type(w: TensorType, *, columns: int, channels: int) -> TensorType:
     expect(
         channels >= k and channels % 2 == 0, f"pack_strassen_weights: {k} steps do not make {channels} in two halves"
     )
-    return w.with_shape((-(-n // (2 * columns)), 7, channels // 2, columns))
+    return w.with_shape((-(-n // (2 * columns)), 7 + guarded, channels // 2, columns))
 
 
-def _pack_reference(w: np.ndarray, *, columns: int, channels: int) -> np.ndarray:
+def _pack_reference(w: np.ndarray, *, columns: int, channels: int, guarded: bool) -> np.ndarray:
     matrix = w if w.ndim == 2 else w.reshape(w.shape[:2]).T
     (k, n), half = matrix.shape, channels // 2
     pairs = -(-n // (2 * columns))
-    result = np.zeros((pairs, 7, half, columns), w.dtype)
+    result = np.zeros((pairs, 7 + guarded, half, columns), w.dtype)
     for pair, seven in enumerate(result):  # a pair at a time: float64 takes room
         full = np.zeros((channels, 2 * columns))
         part = matrix[:, pair * 2 * columns : (pair + 1) * 2 * columns]
@@ -58,7 +60,7 @@ def _pack_reference(w: np.ndarray, *, columns: int, channels: int) -> np.ndarray
         b21, b22 = full[half:, :columns], full[half:, columns:]
         t1 = b12 - b11
         t2 = b22 - t1
-        for i, b in enumerate((b11, b21, b22, t2 - b21, t1, t2, b22 - b12)):
+        for i, b in enumerate((b11, b21, b22, t2 - b21, t1, t2, b22 - b12, b12)[: len(seven)]):
             seven[i] = b
     return result
 
@@ -84,7 +86,8 @@ def _pack_decompose(node: Node) -> tuple[Value, ...]:
     b11, b12, b21, b22 = quarter(0, 0), quarter(0, 1), quarter(1, 0), quarter(1, 1)
     t1 = make["sub"](b12, b11)
     t2 = make["sub"](b22, t1)
-    return (make["concat"](b11, b21, b22, make["sub"](t2, b21), t1, t2, make["sub"](b22, b12), axis=1),)
+    read = [b11, b21, b22, make["sub"](t2, b21), t1, t2, make["sub"](b22, b12), *([b12] if a["guarded"] else [])]
+    return (make["concat"](*read, axis=1),)
 
 
 _W = np.linspace(-1, 1, 6 * 5, dtype=np.float32).reshape(6, 5)
@@ -99,9 +102,9 @@ pack_strassen_weights = register(
         reference=_pack_reference,
         decompose=_pack_decompose,
         samples=lambda: [
-            Sample((_W,), {"columns": 2, "channels": 6}),
-            Sample((_W,), {"columns": 4, "channels": 8}),
-            Sample((_W.reshape(6, 5, 1, 1),), {"columns": 2, "channels": 8}),
+            Sample((_W,), {"columns": 2, "channels": 6, "guarded": False}),
+            Sample((_W,), {"columns": 4, "channels": 8, "guarded": True}),
+            Sample((_W.reshape(6, 5, 1, 1),), {"columns": 2, "channels": 8, "guarded": False}),
         ],
     )
 )
@@ -153,7 +156,9 @@ dot_strassen = register(
             Sample(
                 (
                     np.linspace(-1, 1, m * 64, dtype=t).reshape(m, 64),
-                    _pack_reference(np.linspace(0, 1, 64 * n, dtype=t).reshape(64, n), columns=32, channels=64),
+                    _pack_reference(
+                        np.linspace(0, 1, 64 * n, dtype=t).reshape(64, n), columns=32, channels=64, guarded=True
+                    ),
                 ),
                 {"columns_total": n},
             )
@@ -187,7 +192,7 @@ def _conv_samples() -> Iterable[Sample]:
     for n, high, wide, filters in ((1, 3, 5, 8), (2, 4, 4, 21)):
         x = np.linspace(-1, 1, n * 4 * high * wide * 8, dtype=np.float32).reshape(n, 4, high, wide, 8)
         w = np.linspace(0, 1, filters * 32, dtype=np.float32).reshape(filters, 32, 1, 1)
-        yield Sample((x, _pack_reference(w, columns=16, channels=32)), {"filters": filters, "lanes": 8})
+        yield Sample((x, _pack_reference(w, columns=16, channels=32, guarded=False)), {"filters": filters, "lanes": 8})
 
 
 conv_strassen = register(

@@ -15,7 +15,7 @@ from graphc.ir.types import tensor
 from graphc.kernels.choice import as_halves
 from graphc.kernels.contraction import ConvProblem, GemmProblem, schedule
 from graphc.kernels.machine import ISAS, Machine, host_machine
-from graphc.kernels.strassen import StrassenProblem, arguments, plan, worthwhile
+from graphc.kernels.strassen import StrassenProblem, arguments, is_even, plan, worthwhile
 from graphc.options import Options
 from graphc.passes.pipeline import optimise
 from graphc.runtime.assemble import CompiledGraph
@@ -41,7 +41,7 @@ def _product(x: np.ndarray, w: np.ndarray, threads: int) -> np.ndarray:
     rows = int(np.prod(x.shape[:-1]))
     columns = _columns(StrassenProblem(rows, n, k, dtype=x.dtype.name))
     a = input_value("x", tensor(x.dtype.name, *x.shape))
-    packed = ops.pack_strassen_weights(constant(w), columns=columns, channels=k)
+    packed = ops.pack_strassen_weights(constant(w), columns=columns, channels=k, guarded=True)
     y: Value = ops.dot_strassen(a, packed, columns_total=n)
     first = ops.slice(a, starts=(0,) * x.ndim, stops=(*x.shape[:-1], 1), steps=(1,) * x.ndim)
     return _run(Graph([a], [ops.relu(ops.add(y, ops.broadcast_to(first, shape=y.shape)))]), x, threads)
@@ -51,10 +51,10 @@ def _pointwise(x: np.ndarray, w: np.ndarray, threads: int) -> np.ndarray:
     """relu(convolution + its image's first channel), by the kernel."""
     n, c, high, wide = x.shape
     channels = -(-c // (2 * LANES)) * 2 * LANES
-    columns = _columns(StrassenProblem(high * wide, w.shape[0], channels, n, LANES))
+    columns = _columns(StrassenProblem(high * wide, w.shape[0], channels, n, LANES, guarded=False))
     image = input_value("x", tensor("float32", *x.shape))
     padded = ops.pad(image, np.float32(0), low=(0,) * 4, high=(0, channels - c, 0, 0))
-    packed = ops.pack_strassen_weights(constant(w), columns=columns, channels=channels)
+    packed = ops.pack_strassen_weights(constant(w), columns=columns, channels=channels, guarded=False)
     y = ops.conv_strassen(ops.block(padded, size=LANES), packed, filters=w.shape[0], lanes=LANES)
     y = ops.unblock(y, channels=w.shape[0])
     first = ops.slice(image, starts=(0,) * 4, stops=(n, 1, high, wide), steps=(1,) * 4)
@@ -96,6 +96,42 @@ def test_the_error_is_bounded(m: int, k: int, n: int) -> None:
     w = (rng.standard_normal((k, n)) * np.sqrt(2 / k)).astype(np.float32)
     exact = np.maximum(x.astype(np.float64) @ w.astype(np.float64) + x[:, :1], 0)
     assert np.abs(_product(x, w, 2) - exact).max() <= BOUND * np.abs(exact).max()
+
+
+def test_rows_do_not_spoil_each_other() -> None:
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((90, 128)).astype(np.float32), rng.standard_normal((128, 70)).astype(np.float32)
+    x[5] *= 1e9
+    x[40] = 0
+    x[41, 3], x[77, 100] = np.nan, np.inf
+    with np.errstate(all="ignore"):
+        exact = np.maximum(x.astype(np.float64) @ w.astype(np.float64) + x[:, :1], 0)
+    for threads in (1, 3):
+        got = _product(x, w, threads)
+        assert np.isnan(got[41]).all()
+        np.testing.assert_array_equal(np.isfinite(got[77]), np.isfinite(exact[77]))
+        rows = [r for r in range(90) if r not in (41, 77)]
+        scale = np.abs(x[rows]).max(axis=1, keepdims=True) * np.abs(w).max() * 128
+        assert (np.abs(got[rows] - exact[rows]) <= 64 * BOUND * scale).all()
+        assert (got[40] == 0).all()
+
+
+def test_columns_that_would_spoil_each_other_are_noticed() -> None:
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((128, 96))
+    assert is_even(w, 32)
+    dead = w.copy()
+    dead[:, 7] = 0
+    assert is_even(dead, 32), "a column of zeros has nothing to lose"
+    large = w.copy()
+    large[:, 7] *= 1e4
+    assert not is_even(large, 32)
+    assert is_even(large[:, :32], 32), "it meets no other column"
+    half = w.copy()
+    half[:64, 7] = 0
+    assert not is_even(half, 32), "half a column of zeros would get errors of the other half"
+    w[0, 0] = np.inf
+    assert not is_even(w, 32)
 
 
 def test_it_works_in_float64() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from graphc.codegen.cpu.templates.contraction import sharers_argument
 from graphc.codegen.cpu.templates.epilogue import Argument, Epilogue, declarations, imports, indent
-from graphc.kernels.strassen import SLOTS, StrassenVariant
+from graphc.kernels.strassen import MATRICES, PRODUCTS, RATIO, SLOTS, StrassenVariant
 
 __all__ = ["strassen_arguments", "strassen_source"]
 
@@ -22,7 +22,7 @@ def strassen_arguments(variant: StrassenVariant, epilogue: Epilogue) -> tuple[Ar
 _SOURCE = '''\
 """Strassen's product in tiles of 2 x {rows} rows x 2 x {columns} columns ({vectors} vectors of {lanes} {dtype})."""
 
-from graphc.codegen.cpu import vector
+from graphc.codegen.cpu import vector{imports_more}
 from graphc.codegen.cpu.microkernel import contract
 from graphc.codegen.cpu.vector import offset
 {imports}
@@ -30,7 +30,7 @@ from graphc.codegen.cpu.vector import offset
 contract = contract({rows}, {vectors}, {lanes}, "rows", {inner}, "{dtype}"{sharers})
 load, store = vector.loader({lanes}, {partial}), vector.storer({lanes}, {partial})
 whole, keep = vector.loader({lanes}), vector.storer({lanes})
-as_pointer = vector.pointer("{dtype}")
+as_pointer = vector.pointer("{dtype}"){fill}
 
 
 def {name}(block, first, last, scratch):
@@ -38,7 +38,7 @@ def {name}(block, first, last, scratch):
     g = 0
     left = as_pointer(scratch)
     products = offset(left, 4 * sum_stride)
-    sums_row = pairs_per_task * {rows} * {inner}
+{flags}    sums_row = pairs_per_task * {rows} * {inner}
     half, size = rounds * step_stride, rounds * {inner} * {columns}
     vectors = (columns_total + {lanes} - 1) // {lanes}
     for task in range(first, last):
@@ -47,26 +47,14 @@ def {name}(block, first, last, scratch):
         first_row = row_task * pairs_per_task * {twice}
         pairs = min(pairs_per_task, (rows_total - first_row + {twice} - 1) // {twice})
         x_here = offset(x, b * x_batch)
-        for k in range(rounds):
-            for r in range(pairs):
-                for p in range({rows}):
-                    upper = min(rows_total - 1, first_row + r * {twice} + p) * row_stride + k * step_stride
-                    lower = min(rows_total - 1, first_row + r * {twice} + {rows} + p) * row_stride + k * step_stride
-                    for i in range(0, {inner}, {lanes}):
-                        a11, a12 = whole(x_here, upper + i, 0), whole(x_here, upper + half + i, 0)
-                        a21, a22 = whole(x_here, lower + i, 0), whole(x_here, lower + half + i, 0)
-                        s1 = a21 + a22
-                        s2 = s1 - a11
-                        at = k * sums_row + (r * {rows} + p) * {inner} + i
-                        keep(left, at, s1, 0)
-                        keep(left, sum_stride + at, s2, 0)
-                        keep(left, 2 * sum_stride + at, a11 - a21, 0)
-                        keep(left, 3 * sum_stride + at, a12 - s2, 0)
+{left_sums}
         for pair in range(column_task * panels_per_task, min(panel_pairs, (column_task + 1) * panels_per_task)):
+            w_pair = offset(w, pair * {matrices} * size)
+{by_definition}
             for i in range(7):
-                w_here = offset(w, (pair * 7 + i) * size)
+                w_here = offset(w_pair, i * size)
                 for r in range(pairs):
-                    start = first_row + r * {twice}
+{skipped}                    start = first_row + r * {twice}
                     # The first row tiles fetch the next matrix, each other lines of it.
                     ahead = size + r * {fetched} if r < {turns} else 0
                     out = offset(products, i * product_stride + r * {tile_size})
@@ -101,7 +89,7 @@ def {name}(block, first, last, scratch):
                             m = m0 + p
                             at = r * {tile_size} + (p * {vectors} + q - first_vector) * {lanes}
                             acc = whole(products, at, 0)
-                            if quarter == 0:
+{finished}if quarter == 0:
                                 acc = acc + whole(products, product_stride + at, 0)
                             else:
                                 acc = acc + whole(products, 5 * product_stride + at, 0)
@@ -118,6 +106,75 @@ def {name}(block, first, last, scratch):
 '''
 
 
+#: a pointwise convolution's rows lie side by side in memory: all rows of a round, then the next round
+_SUMS = """\
+for k in range(rounds):
+    for r in range(pairs):
+        for p in range({rows}):
+            upper = min(rows_total - 1, first_row + r * {twice} + p) * row_stride
+            lower = min(rows_total - 1, first_row + r * {twice} + {rows} + p) * row_stride
+{sums}"""
+
+#: a matrix's steps lie side by side: row by row, and the largest magnitude of each half is known at a row's end
+_GUARDED_SUMS = """\
+for r in range(pairs):
+    plain[r] = 0
+    for p in range({rows}):
+        upper = min(rows_total - 1, first_row + r * {twice} + p) * row_stride
+        lower = min(rows_total - 1, first_row + r * {twice} + {rows} + p) * row_stride
+        m11, m12, m21, m22 = fill({zero}), fill({zero}), fill({zero}), fill({zero})
+        for k in range(rounds):
+{sums}
+                m11, m12 = vector.maximum(m11, vector.absolute(a11)), vector.maximum(m12, vector.absolute(a12))
+                m21, m22 = vector.maximum(m21, vector.absolute(a21)), vector.maximum(m22, vector.absolute(a22))
+        top11, top12 = vector.reduce_max(m11), vector.reduce_max(m12)
+        top21, top22 = vector.reduce_max(m21), vector.reduce_max(m22)
+        high, low = max(max(top11, top12), max(top21, top22)), min(min(top11, top12), min(top21, top22))
+        # not true of NaN and infinity either
+        if not (high <= low * {ratio} and top11 + top12 + top21 + top22 < 1e30):
+            plain[r] = 1"""
+
+_SUM = """\
+for i in range(0, {inner}, {lanes}):
+    here = k * step_stride + i
+    a11, a12 = whole(x_here, upper + here, 0), whole(x_here, upper + half + here, 0)
+    a21, a22 = whole(x_here, lower + here, 0), whole(x_here, lower + half + here, 0)
+    s1 = a21 + a22
+    s2 = s1 - a11
+    at = k * sums_row + (r * {rows} + p) * {inner} + i
+    keep(left, at, s1, 0)
+    keep(left, sum_stride + at, s2, 0)
+    keep(left, 2 * sum_stride + at, a11 - a21, 0)
+    keep(left, 3 * sum_stride + at, a12 - s2, 0)"""
+
+_BY_DEFINITION = """\
+# Rows that would spoil each other: all eight products, of which two and two make a quarter.
+for quarter in range(4):
+    w_first = offset(w_pair, (7 if quarter % 2 else 0) * size)
+    w_second = offset(w_pair, (2 if quarter % 2 else 1) * size)
+    for r in range(pairs):
+        if plain[r] != 0:
+            row = first_row + r * {twice} + quarter // 2 * {rows}
+            valid = min({rows}, rows_total - row)
+            if valid > 0:
+                out = offset(products, quarter * product_stride + r * {tile_size})
+                contract(
+                    out, 1, offset(x_here, row * row_stride), w_first, 0, valid,
+                    rounds, step_stride, 0, row_stride, 1,
+                )
+                contract(
+                    out, 0, offset(x_here, row * row_stride + half), w_second, 0, valid,
+                    rounds, step_stride, 0, row_stride, 1,
+                )"""
+
+
+def _left_sums(variant: StrassenVariant, names: dict[str, object]) -> str:
+    """The lines that make the left sums."""
+    sums = indent(_SUM.format(**names).splitlines(), 3)
+    text = (_GUARDED_SUMS if variant.guarded else _SUMS).format(sums=sums, **names)
+    return indent(text.splitlines(), 2)
+
+
 def strassen_source(variant: StrassenVariant, epilogue: Epilogue, name: str = "strassen") -> str:
     """The module text of the kernel `name(block, first, last, scratch)` for a variant and an epilogue.
 
@@ -125,8 +182,23 @@ def strassen_source(variant: StrassenVariant, epilogue: Epilogue, name: str = "s
     """
     arguments, product = strassen_arguments(variant, epilogue), variant.product
     fetched = product.fetches * product.cache_line
+    names: dict[str, object] = {
+        "rows": product.rows, "twice": 2 * product.rows, "inner": product.inner, "lanes": product.lanes,
+        "tile_size": product.rows * product.columns, "ratio": RATIO, "zero": f"{product.dtype}(0)",
+    }  # fmt: skip
+    guarded = variant.guarded
     return _SOURCE.format(
         name=name,
+        left_sums=_left_sums(variant, names),
+        by_definition=indent(_BY_DEFINITION.format(**names).splitlines(), 3) if guarded else "",
+        skipped=indent(["if plain[r] != 0:", "    continue", ""], 5).rstrip(" ") if guarded else "",
+        matrices=MATRICES if guarded else PRODUCTS,
+        finished=indent(["if plain[r] != 0:", "    acc = whole(products, quarter * product_stride + at, 0)", "el"], 7)
+        if guarded
+        else indent([""], 7),
+        flags="    plain = offset(products, 7 * product_stride)  # of each pair of row tiles\n" if guarded else "",
+        fill=f"\nfill = vector.filler({product.lanes})" if guarded else "",
+        imports_more=f"\nfrom graphc.codegen.cpu.intrinsics import {product.dtype}" if guarded else "",
         rows=product.rows, twice=2 * product.rows, vectors=product.vectors, columns=product.columns,
         lanes=product.lanes, inner=product.inner, dtype=product.dtype, partial=product.partial,
         tile_size=product.rows * product.columns,
