@@ -32,7 +32,7 @@ from graphc.ir.types import TensorType
 from graphc.kernels.choice import ALGORITHMS, choose, estimated
 from graphc.kernels.contraction import ConvProblem, GemmProblem, Schedule, schedule
 from graphc.kernels.machine import Machine
-from graphc.kernels.strassen import StrassenPlan, is_even
+from graphc.kernels.strassen import StrassenPlan, column_scales
 from graphc.kernels.winograd import WinogradPlan, worthwhile
 from graphc.ops.spec import Kind
 from graphc.passes.blocked import TRANSFERS, Blocked, to_blocks, to_plain
@@ -229,13 +229,13 @@ class _Layout:
         )
         allowed = self.algorithms & {"strassen"} if shared and _is_known(b) else frozenset()
         found = choose(problem, self.machine, self.threads, allowed, b.tensor.nbytes)
-        if isinstance(found, StrassenPlan) and not is_even(_array(b), found.variant.product.columns):
-            found = choose(problem, self.machine, self.threads, weight_bytes=b.tensor.nbytes)
         if isinstance(found, StrassenPlan):
             columns = found.variant.product.columns
-            packed = ops.pack_strassen_weights(b, columns=columns, channels=k, guarded=True)
-            halved: Value = ops.dot_strassen(a, packed, columns_total=n)
-            return halved
+            scales = column_scales(_array(b), columns)
+            if scales is not None:
+                packed = ops.pack_strassen_weights(_divided(b, scales), columns=columns, channels=k, guarded=True)
+                return _multiplied(ops.dot_strassen(a, packed, columns_total=n), scales)
+            found = choose(problem, self.machine, self.threads)
         assert isinstance(found, Schedule)
         result: Value = ops.dot_packed(a, ops.pack_matrix(b, columns=found.variant.columns), columns_total=n)
         return result
@@ -277,19 +277,18 @@ class _Layout:
         self.misfits |= any(-c % lanes >= lanes // 2 for c in (channels, filters // groups))
         allowed = self.algorithms if _is_known(w) else frozenset()
         found = choose(problem, self.vectors, self.threads, allowed, w.tensor.nbytes)
-        if isinstance(found, StrassenPlan) and not is_even(
-            _array(w).reshape(filters, channels).T, found.variant.product.columns
-        ):
-            allowed -= {"strassen"}
-            found = choose(problem, self.vectors, self.threads, allowed, w.tensor.nbytes)
         self.cycles += estimated(problem, self.vectors, allowed, w.tensor.nbytes).cycles
         if isinstance(found, WinogradPlan):
             return self.filtered(image, w, found, padding, groups=groups)
         if isinstance(found, StrassenPlan):
-            columns = found.variant.product.columns
-            packed = ops.pack_strassen_weights(w, columns=columns, channels=int(image.shape[1]) * size, guarded=False)
-            halved: Value = ops.conv_strassen(image, packed, filters=filters, lanes=lanes)
-            return halved
+            columns, steps = found.variant.product.columns, int(image.shape[1]) * size
+            scales = column_scales(_array(w).reshape(filters, channels).T, columns)
+            if scales is not None:
+                divided = _divided(w, scales)
+                packed = ops.pack_strassen_weights(divided, columns=columns, channels=steps, guarded=False)
+                return _multiplied(ops.conv_strassen(image, packed, filters=filters, lanes=lanes), scales)
+            found = choose(problem, self.vectors, self.threads)
+        assert isinstance(found, Schedule)
         packed = ops.pack_conv_weights(w, block=size, columns=found.variant.columns, groups=groups)
         result: Value = ops.conv_blocked(
             image, packed, strides=strides, padding=padding, dilation=dilation, filters=filters, lanes=lanes
@@ -556,6 +555,26 @@ def _array(w: Value) -> np.ndarray:
     source = w if w.literal is not None else w.node.inputs[0]
     assert source.literal is not None
     return np.broadcast_to(source.literal, w.shape)
+
+
+def _divided(w: Value, scales: np.ndarray) -> Value:
+    """Weights [K, N] or [N, K, 1, 1] with each column divided by its scale."""
+    if (scales == 1).all():
+        return w
+    return constant(_array(w) / (scales if w.rank == 2 else scales[:, None, None, None]), w.dtype)
+
+
+def _multiplied(y: Value, scales: np.ndarray) -> Value:
+    """A product [..., N], or blocked images [batch, blocks, H, W, lanes], with each column multiplied by its scale."""
+    if (scales == 1).all():
+        return y
+    if y.node.op.name == "conv_strassen":
+        blocks, lanes = int(y.shape[1]), int(y.shape[4])
+        padded = np.ones(blocks * lanes, scales.dtype)
+        padded[: len(scales)] = scales
+        scales = padded.reshape(1, blocks, 1, 1, lanes)
+    result: Value = ops.mul(y, ops.broadcast_to(constant(scales, y.dtype), shape=y.shape))
+    return result
 
 
 def _apart(w: Value, form: Blocked) -> Value:

@@ -25,8 +25,18 @@ from graphc.kernels.contraction import ContractionVariant, Schedule, register_ti
 from graphc.kernels.machine import Machine
 
 __all__ = [
-    "MATRICES", "PRODUCTS", "RATIO", "SLOTS", "StrassenPlan", "StrassenProblem", "StrassenVariant", "arguments", "inner_steps", "is_even",
-    "plan", "worthwhile",
+    "MATRICES",
+    "PRODUCTS",
+    "RATIO",
+    "SLOTS",
+    "StrassenPlan",
+    "StrassenProblem",
+    "StrassenVariant",
+    "arguments",
+    "column_scales",
+    "inner_steps",
+    "plan",
+    "worthwhile",
 ]  # fmt: skip
 
 PRODUCTS = 7
@@ -116,19 +126,24 @@ class StrassenPlan:
         return elements * np.dtype(self.variant.product.dtype).itemsize
 
 
-def is_even(w: np.ndarray, columns: int) -> bool:
-    """Whether the quarters of a right operand w[K, N] that are added are of like size, column by column: one column must
-    not spoil another. Columns of zeros, and those past the last one, have nothing to lose."""
-    k, n = w.shape
-    pairs = -(-n // (2 * columns))
-    largest = np.zeros((2, pairs * 2 * columns))
-    for half, part in zip(largest, (w[: -(-k // 2)], w[-(-k // 2) :]), strict=True):
-        half[:n] = np.maximum(part.max(axis=0, initial=0), -part.min(axis=0, initial=0))
-    quarters = largest.reshape(2, pairs, 2, columns)
-    used = quarters.max(axis=0, keepdims=True) > 0
-    high = quarters.max(axis=(0, 2))
-    low = np.where(used, quarters, np.inf).min(axis=(0, 2))
-    return bool((high <= RATIO * low).all() and (high < 1e30).all())
+def column_scales(w: np.ndarray, columns: int) -> np.ndarray | None:
+    """Powers of two for the columns of a right operand w[K, N] to be divided by first.
+
+    Columns that are added must be of like size, or one spoils the other. Those of weights often differ by much, but
+    dividing by powers of two is exact, and so is multiplying the results. All 1 where the columns are alike as they
+    are; None where some are not finite.
+    """
+    n = w.shape[1]
+    top = np.maximum(w.max(axis=0, initial=0), -w.min(axis=0, initial=0)).astype(np.float64)
+    if not (top < 1e30).all():
+        return None
+    pairs = np.zeros((-(-n // (2 * columns)), 2, columns))
+    pairs.reshape(-1)[:n] = top
+    used = (pairs > 0).all(axis=1)  # a column beside zeros has nothing to lose
+    if (pairs.max(axis=1) <= RATIO * pairs.min(axis=1))[used].all():
+        return np.ones(n, w.dtype)
+    scales: np.ndarray = np.exp2(np.round(np.log2(np.where(top > 0, top, 1.0)))).astype(w.dtype)
+    return scales
 
 
 def inner_steps(lanes: int) -> int:

@@ -15,9 +15,9 @@ from graphc.ir.types import tensor
 from graphc.kernels.choice import as_halves
 from graphc.kernels.contraction import ConvProblem, GemmProblem, schedule
 from graphc.kernels.machine import ISAS, Machine, host_machine
-from graphc.kernels.strassen import StrassenProblem, arguments, is_even, plan, worthwhile
+from graphc.kernels.strassen import StrassenProblem, arguments, column_scales, plan, worthwhile
 from graphc.options import Options
-from graphc.passes.pipeline import optimise
+from graphc.passes.pipeline import optimise, prepare
 from graphc.runtime.assemble import CompiledGraph
 
 LANES = host_machine().isa.lanes(4)
@@ -116,22 +116,45 @@ def test_rows_do_not_spoil_each_other() -> None:
         assert (got[40] == 0).all()
 
 
-def test_columns_that_would_spoil_each_other_are_noticed() -> None:
+def test_columns_that_would_spoil_each_other_are_scaled() -> None:
     rng = np.random.default_rng(0)
     w = rng.standard_normal((128, 96))
-    assert is_even(w, 32)
+    assert (column_scales(w, 32) == 1).all()
     dead = w.copy()
     dead[:, 7] = 0
-    assert is_even(dead, 32), "a column of zeros has nothing to lose"
+    assert (column_scales(dead, 32) == 1).all(), "a column of zeros has nothing to lose"
     large = w.copy()
     large[:, 7] *= 1e4
-    assert not is_even(large, 32)
-    assert is_even(large[:, :32], 32), "it meets no other column"
-    half = w.copy()
-    half[:64, 7] = 0
-    assert not is_even(half, 32), "half a column of zeros would get errors of the other half"
+    scales = column_scales(large, 32)
+    assert scales is not None
+    assert (np.log2(scales) % 1 == 0).all()
+    assert (np.abs(np.abs(large / scales).max(axis=0) - 1) <= 0.5).all()
+    assert (column_scales(large[:, :32], 32) == 1).all(), "it meets no other column"
     w[0, 0] = np.inf
-    assert not is_even(w, 32)
+    assert column_scales(w, 32) is None
+
+
+@pytest.mark.parametrize("pointwise", [False, True])
+def test_scaled_columns_keep_their_digits(pointwise: bool) -> None:
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((900, 256)).astype(np.float32), rng.standard_normal((256, 192)).astype(np.float32)
+    w *= np.float32(10) ** rng.integers(-6, 6, 192).astype(np.float32)
+    if pointwise:
+        value = input_value("x", tensor("float32", 1, 256, 30, 30))
+        kernel = constant(np.ascontiguousarray(w.T)[:, :, None, None])
+        y = ops.conv(value, kernel, strides=(1, 1), padding=((0, 0),) * 2, dilation=(1, 1), groups=1)
+        feed = np.ascontiguousarray(x.T.reshape(1, 256, 30, 30))
+    else:
+        value, feed = input_value("x", tensor("float32", 900, 256)), x
+        y = ops.dot(value, constant(w))
+    options = Options.of(threads=2)
+    compiled = CompiledGraph(optimise(prepare(Graph([value], [y]), options), options), options)
+    assert "strassen" in {launch.kernel.family for launch in compiled.program.launches}
+    (got,) = compiled.run([feed])
+    if pointwise:
+        got = got.reshape(192, 900).T
+    exact = x.astype(np.float64) @ w.astype(np.float64)
+    assert (np.abs(got - exact).max(axis=0) <= BOUND * np.abs(exact).max(axis=0)).all()
 
 
 def test_it_works_in_float64() -> None:
