@@ -233,7 +233,9 @@ class _Layout:
             columns = found.variant.product.columns
             scales = column_scales(_array(b), columns)
             if scales is not None:
-                packed = ops.pack_strassen_weights(_divided(b, scales), columns=columns, channels=k, guarded=True)
+                packed = ops.pack_strassen_weights(
+                    _divided(b, scales), columns=columns, channels=2 * found.steps, guarded=True
+                )
                 return _multiplied(ops.dot_strassen(a, packed, columns_total=n), scales)
             found = choose(problem, self.machine, self.threads)
         assert isinstance(found, Schedule)
@@ -281,11 +283,11 @@ class _Layout:
         if isinstance(found, WinogradPlan):
             return self.filtered(image, w, found, padding, groups=groups)
         if isinstance(found, StrassenPlan):
-            columns, steps = found.variant.product.columns, int(image.shape[1]) * size
+            columns = found.variant.product.columns
             scales = column_scales(_array(w).reshape(filters, channels).T, columns)
             if scales is not None:
                 divided = _divided(w, scales)
-                packed = ops.pack_strassen_weights(divided, columns=columns, channels=steps, guarded=False)
+                packed = ops.pack_strassen_weights(divided, columns=columns, channels=2 * found.steps, guarded=False)
                 return _multiplied(ops.conv_strassen(image, packed, filters=filters, lanes=lanes), scales)
             found = choose(problem, self.vectors, self.threads)
         assert isinstance(found, Schedule)

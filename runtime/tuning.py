@@ -98,6 +98,7 @@ def graph_of(asked: Asked, chosen: Choice) -> Graph:
     dtype = dtype_of(p.dtype)
     lanes = asked.machine.isa.lanes(dtype.itemsize)
     columns = chosen.vectors * lanes
+    halved = as_halves(p, asked.machine)
 
     def weights(*shape: int) -> Value:
         return constant(rng.standard_normal(shape, np.float32).astype(dtype.numpy))
@@ -106,17 +107,24 @@ def graph_of(asked: Asked, chosen: Choice) -> Graph:
         batch = () if p.shared else (p.batch * p.groups,)
         rows = p.m * (p.batch * p.groups if p.shared else 1)
         x = input_value("x", TensorType(dtype, (*batch, rows, p.k)))
-        if chosen.halves:
+        if chosen.halves and halved is not None:
             return Graph(
-                [x], [ops.dot_strassen(x, weights(-(-p.n // (2 * columns)), 8, p.k // 2, columns), columns_total=p.n)]
+                [x],
+                [
+                    ops.dot_strassen(
+                        x,
+                        weights(-(-p.n // (2 * columns)), 8, halved.rounds * halved.inner, columns),
+                        columns_total=p.n,
+                    )
+                ],
             )
         w = weights(*batch, -(-p.n // columns), p.k, columns)
         return Graph([x], [ops.dot_packed(x, w, columns_total=p.n)])
     x = input_value("x", TensorType(dtype, (p.batch, p.groups * p.blocks, p.height, p.width, p.block)))
     panels, filters = -(-p.filters // columns), p.groups * p.filters
     padding = ((p.pads[0], p.pads[2]), (p.pads[1], p.pads[3]))
-    if chosen.halves:
-        w = weights(-(-p.filters // (2 * columns)), 7, p.blocks * p.block // 2, columns)
+    if chosen.halves and halved is not None:
+        w = weights(-(-p.filters // (2 * columns)), 7, halved.rounds * halved.inner, columns)
         y = ops.conv_strassen(x, w, filters=filters, lanes=lanes)
     elif chosen.tile is None:
         w = weights(p.groups, panels, p.blocks, *p.kernel, p.block, columns)

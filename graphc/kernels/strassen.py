@@ -10,8 +10,8 @@ Rows, columns and steps are cut in halves, A = [[A11, A12], [A21, A22]] and B li
     C21 = P1 + P6 + P7 - P4       C22 = P1 + P6 + P7 + P5
 
 The right operand is constant, so its seven matrices are made when it is packed. Pairs are neighbours: two tiles of rows,
-two panels of columns. Steps are the channels of a pointwise convolution, or the columns of a dense matrix; both halves
-are whole rounds. One level of it saves an eighth of the multiplications and costs a few passes over vectors that stay
+two panels of columns. Steps are the channels of a pointwise convolution, or the columns of a dense matrix; halves are
+whole rounds, and of an odd number the first half has one more. One level of it saves an eighth of the multiplications and costs a few passes over vectors that stay
 in L2; its error grows by a small factor, which `tests/kernels/test_strassen.py` bounds.
 """
 
@@ -53,7 +53,7 @@ SLOTS = (
     "w",                                      # address of the packed right operand
     "x_batch", "row_stride", "step_stride",   # of the left operand: between batches, rows, and rounds of steps
     "rows_total", "columns_total",            # of y in a batch
-    "rounds",                                 # rounds in half of the steps
+    "rounds", "second_rounds",                # rounds in the first half of the steps, and in the second
     "panel_pairs",
     "pairs_per_task", "row_tasks", "panels_per_task", "column_tasks",
     "sum_stride", "product_stride",           # distances in scratch memory: between left sums, between products
@@ -87,7 +87,12 @@ class StrassenProblem:
     @property
     def applies(self) -> bool:
         """Whether both halves of the steps are whole rounds."""
-        return self.k % (2 * self.inner) == 0
+        return self.k % self.inner == 0 and self.k >= 2 * self.inner
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of the first half of the steps."""
+        return _ceil(self.k // self.inner, 2)
 
     @property
     def flops(self) -> int:
@@ -108,7 +113,8 @@ class StrassenVariant:
 
 @dataclass(frozen=True, slots=True)
 class StrassenPlan:
-    """How a product is computed. `cycles` is the model's estimate for the busiest thread."""
+    """How a product is computed. `steps` are those of the first half; `cycles` is the model's estimate for the busiest
+    thread."""
 
     variant: StrassenVariant
     pairs_per_task: int
@@ -116,6 +122,7 @@ class StrassenPlan:
     panels_per_task: int
     column_tasks: int
     tasks: int
+    steps: int
     sum_stride: int
     product_stride: int
     cycles: float
@@ -184,7 +191,8 @@ def _plan(problem: StrassenProblem, machine: Machine, threads: int, rows: int, v
     itemsize = np.dtype(problem.dtype).itemsize
     lanes = machine.isa.lanes(itemsize)
     v = ContractionVariant(rows, vectors, lanes, "rows", problem.inner, problem.n % lanes != 0, problem.dtype)
-    pairs, panel_pairs, half = _ceil(problem.m, 2 * rows), _ceil(problem.n, 2 * v.columns), problem.k // 2
+    pairs, panel_pairs = _ceil(problem.m, 2 * rows), _ceil(problem.n, 2 * v.columns)
+    half = problem.rounds * problem.inner
     # The left sums and one panel pair's products stay in L2.
     most = max(1, machine.l2_bytes * 5 // 8 // (itemsize * rows * (SUMS * half + PRODUCTS * v.columns)))
     isa = machine.isa
@@ -217,7 +225,7 @@ def _plan(problem: StrassenProblem, machine: Machine, threads: int, rows: int, v
     cycles, each, wide = best
     return StrassenPlan(
         StrassenVariant(v.shared_by(each), problem.guarded), each, _ceil(pairs, each), wide, _ceil(panel_pairs, wide),
-        problem.batch * _ceil(pairs, each) * _ceil(panel_pairs, wide),
+        problem.batch * _ceil(pairs, each) * _ceil(panel_pairs, wide), half,
         # one line more, so that sums and products of one place do not meet in one set of L1
         each * rows * half + lanes, each * rows * v.columns + lanes, cycles,
     )  # fmt: skip
@@ -227,7 +235,7 @@ def arguments(problem: StrassenProblem, p: StrassenPlan) -> dict[str, int]:
     """The slots of `SLOTS` that hold sizes; the caller adds the addresses and the strides of the left operand."""
     v = p.variant.product
     return {
-        "rows_total": problem.m, "columns_total": problem.n, "rounds": problem.k // 2 // problem.inner,
+        "rows_total": problem.m, "columns_total": problem.n, "rounds": problem.rounds, "second_rounds": problem.k // problem.inner - problem.rounds,
         "panel_pairs": _ceil(problem.n, 2 * v.columns),
         "pairs_per_task": p.pairs_per_task, "row_tasks": p.row_tasks,
         "panels_per_task": p.panels_per_task, "column_tasks": p.column_tasks,

@@ -115,7 +115,7 @@ pack_strassen_weights = register(
 def _multiply(a: np.ndarray, w: np.ndarray) -> np.ndarray:
     """a[..., M, K] times a packed operand: its columns, padding included, by the algorithm's seven products."""
     pairs, _, half, _ = w.shape
-    a = np.concatenate([a, np.zeros((*a.shape[:-2], a.shape[-2] % 2, a.shape[-1]), a.dtype)], axis=-2)
+    a = np.pad(a, [(0, 0)] * (a.ndim - 2) + [(0, a.shape[-2] % 2), (0, 2 * half - a.shape[-1])])
     rows = a.shape[-2] // 2
     a11, a12, a21, a22 = (a[..., i : i + rows, j : j + half] for i in (0, rows) for j in (0, half))
     s1 = a21 + a22
@@ -136,7 +136,7 @@ def _dot_type(a: TensorType, w: TensorType, *, columns_total: int) -> TensorType
     )
     expect(a.dtype == w.dtype, f"dot_strassen: operand 1 is {w.dtype} but operand 0 is {a.dtype}")
     pairs, _, half, columns = w.static_shape
-    expect(a.shape[-1] == 2 * half, f"dot_strassen: operand 0 is {a} but operand 1 holds {2 * half} rows")
+    expect(half < a.static_shape[-1] <= 2 * half, f"dot_strassen: operand 0 is {a} but operand 1 holds {2 * half} rows")
     expect(pairs == -(-columns_total // (2 * columns)), f"dot_strassen: {w} does not hold {columns_total} columns")
     return a.with_shape((*a.shape[:-1], columns_total))
 
@@ -174,7 +174,8 @@ def _conv_type(x: TensorType, w: TensorType, *, filters: int, lanes: int) -> Ten
     expect(w.rank == 4, f"conv_strassen: operand 1 is {w}; weights packed by pack_strassen_weights are needed")
     expect(x.dtype == w.dtype, f"conv_strassen: operand 1 is {w.dtype} but operand 0 is {x.dtype}")
     pairs, _, half, columns = w.static_shape
-    expect(x.shape[1] * x.shape[4] == 2 * half, f"conv_strassen: {x} does not go with weights {w}")
+    channels = x.static_shape[1] * x.static_shape[4]
+    expect(half < channels <= 2 * half, f"conv_strassen: {x} does not go with weights {w}")
     expect(pairs == -(-filters // (2 * columns)), f"conv_strassen: {w} does not hold {filters} filters")
     return x.with_shape((x.shape[0], -(-filters // lanes), *x.shape[2:4], lanes))
 

@@ -22,7 +22,8 @@ def strassen_arguments(variant: StrassenVariant, epilogue: Epilogue) -> tuple[Ar
 _SOURCE = '''\
 """Strassen's product in tiles of 2 x {rows} rows x 2 x {columns} columns ({vectors} vectors of {lanes} {dtype})."""
 
-from graphc.codegen.cpu import vector{imports_more}
+from graphc.codegen.cpu import vector
+from graphc.codegen.cpu.intrinsics import {dtype}
 from graphc.codegen.cpu.microkernel import contract
 from graphc.codegen.cpu.vector import offset
 {imports}
@@ -30,7 +31,7 @@ from graphc.codegen.cpu.vector import offset
 contract = contract({rows}, {vectors}, {lanes}, "rows", {inner}, "{dtype}"{sharers})
 load, store = vector.loader({lanes}, {partial}), vector.storer({lanes}, {partial})
 whole, keep = vector.loader({lanes}), vector.storer({lanes})
-as_pointer = vector.pointer("{dtype}"){fill}
+as_pointer, fill = vector.pointer("{dtype}"), vector.filler({lanes})
 
 
 def {name}(block, first, last, scratch):
@@ -64,7 +65,7 @@ def {name}(block, first, last, scratch):
                         if valid > 0:
                             contract(
                                 out, 1, offset(x_here, row * row_stride + (half if i > 0 else 0)), w_here, ahead, valid,
-                                rounds, step_stride, 0, row_stride, 1,
+                                second_rounds if i > 0 else rounds, step_stride, 0, row_stride, 1,
                             )
                         else:  # no lower rows: nothing reads their product
                             contract(
@@ -137,8 +138,10 @@ for r in range(pairs):
 _SUM = """\
 for i in range(0, {inner}, {lanes}):
     here = k * step_stride + i
-    a11, a12 = whole(x_here, upper + here, 0), whole(x_here, upper + half + here, 0)
-    a21, a22 = whole(x_here, lower + here, 0), whole(x_here, lower + half + here, 0)
+    a11, a21 = whole(x_here, upper + here, 0), whole(x_here, lower + here, 0)
+    a12, a22 = fill({zero}), fill({zero})
+    if k < second_rounds:
+        a12, a22 = whole(x_here, upper + half + here, 0), whole(x_here, lower + half + here, 0)
     s1 = a21 + a22
     s2 = s1 - a11
     at = k * sums_row + (r * {rows} + p) * {inner} + i
@@ -164,7 +167,7 @@ for quarter in range(4):
                 )
                 contract(
                     out, 0, offset(x_here, row * row_stride + half), w_second, 0, valid,
-                    rounds, step_stride, 0, row_stride, 1,
+                    second_rounds, step_stride, 0, row_stride, 1,
                 )"""
 
 
@@ -197,8 +200,6 @@ def strassen_source(variant: StrassenVariant, epilogue: Epilogue, name: str = "s
         if guarded
         else indent([""], 7),
         flags="    plain = offset(products, 7 * product_stride)  # of each pair of row tiles\n" if guarded else "",
-        fill=f"\nfill = vector.filler({product.lanes})" if guarded else "",
-        imports_more=f"\nfrom graphc.codegen.cpu.intrinsics import {product.dtype}" if guarded else "",
         rows=product.rows, twice=2 * product.rows, vectors=product.vectors, columns=product.columns,
         lanes=product.lanes, inner=product.inner, dtype=product.dtype, partial=product.partial,
         tile_size=product.rows * product.columns,
