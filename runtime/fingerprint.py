@@ -17,7 +17,6 @@ import sys
 from collections.abc import Iterator
 
 import graphc
-from graphc.runtime.cache import default_directory
 
 __all__ = ["fingerprint"]
 
@@ -40,7 +39,7 @@ _CACHES = "/sys/devices/system/cpu/cpu0/cache"
 
 def fingerprint() -> str:
     """Everything besides model and options that decides what a model compiles to, as a digest in hexadecimal."""
-    parts = [_installation(), _processor(), _environment(), *_measured()]
+    parts = [_installation(), _processor(), _environment()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -48,18 +47,6 @@ def fingerprint() -> str:
 def _environment() -> str:
     """The variables that matter, as they are when this is first asked, like the machine that kernels are made for."""
     return repr(sorted((n, v) for n, v in os.environ.items() if n.startswith("GRAPHC_") and n not in _NO_MATTER))
-
-
-def _measured() -> Iterator[str]:
-    """What tuning measured and keeps in the cache folder, by which kernels are chosen: its content, now."""
-    folder = default_directory()
-    if folder is None:
-        return
-    with contextlib.suppress(OSError):
-        for name in sorted(os.listdir(folder)):
-            if name.startswith("tuned-"):
-                with open(folder / name, "rb") as file:
-                    yield hashlib.sha256(file.read()).hexdigest()
 
 
 @functools.cache
