@@ -37,16 +37,13 @@ _OF_PROCESSOR = frozenset(
 _CACHES = "/sys/devices/system/cpu/cpu0/cache"
 
 
-def fingerprint() -> str:
-    """Everything besides model and options that decides what a model compiles to, as a digest in hexadecimal."""
-    parts = [_installation(), _processor(), _environment()]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
 @functools.cache
-def _environment() -> str:
-    """The variables that matter, as they are when this is first asked, like the machine that kernels are made for."""
-    return repr(sorted((n, v) for n, v in os.environ.items() if n.startswith("GRAPHC_") and n not in _NO_MATTER))
+def fingerprint() -> str:
+    """Everything besides model and options that decides what a model compiles to, as a digest in hexadecimal.
+
+    The environment counts as it is when this is first asked, like the machine that kernels are made for."""
+    chosen = sorted((n, v) for n, v in os.environ.items() if n.startswith("GRAPHC_") and n not in _NO_MATTER)
+    return hashlib.sha256("\n".join([_installation(), _processor(), repr(chosen)]).encode()).hexdigest()
 
 
 @functools.cache
