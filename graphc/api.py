@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from graphc.frontends.python.model import ModelFunction
     from graphc.ir.graph import Graph
 
-__all__ = ["compile", "function", "load", "resolve", "source_of"]
+__all__ = ["compile", "executable_of", "function", "load", "resolve", "source_of"]
 
 #: `onnx:NAME` finds a model among these, the topologies that the onnx package ships with generated weights
 _SHIPPED = "backend/test/data/light"
@@ -62,7 +62,7 @@ def compile(
     for name, value in functional.items():
         if value != ():
             raise OptionError(f"{name} is for Python functions; {type(model).__name__} has no argument numbers")
-    executable = _executable(model, chosen)
+    executable = executable_of(model, chosen)
     if all(isinstance(p.type, TensorType) and p.type.is_static for p in executable.inputs):
         try:
             executable.prepare()
@@ -73,8 +73,9 @@ def compile(
     return executable
 
 
-def _executable(model: Any, options: Options) -> Executable:
-    """An executable of the model, which takes what it can from a former process's work (`graphc.runtime.stored`)."""
+def executable_of(model: Any, options: Options) -> Executable:
+    """An executable of the model, not compiled yet; it takes what it can from a former process's work
+    (`graphc.runtime.stored`). Takes what `load` takes."""
     cache = model_cache()
     if cache.directory is None or not isinstance(model, str | os.PathLike | bytes):
         return Executable(source_of(model), options)

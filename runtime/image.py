@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,8 +20,7 @@ from graphc.errors import CompileError
 __all__ = ["Image", "load_image"]
 
 
-@dataclass(frozen=True)
-class Image:
+class Image(NamedTuple):
     """A block of machine code.
 
     code      the bytes; may lie at any address that is a multiple of 64

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -43,8 +42,7 @@ def place(region: int, offset: int) -> int:
     return region << _SHIFT | (offset + _HALF)
 
 
-@dataclass(frozen=True, eq=False)
-class RelocatablePlan:
+class RelocatablePlan(NamedTuple):
     """A launch plan whose addresses are places.
 
     rows           the plan's rows (see `plan.py`); word 1 of a launch is 1 + the number of its kernel

@@ -105,7 +105,7 @@ def test_its_memory_cannot_be_written(objects: list[KernelObject]) -> None:
 def test_a_function_that_is_not_there_is_an_error(objects: list[KernelObject]) -> None:
     image = link(objects)
     with pytest.raises(CompileError, match="no_such_function"):
-        load_image(dataclasses.replace(image, imports={"no_such_function_anywhere": 0}))
+        load_image(image._replace(imports={"no_such_function_anywhere": 0}))
 
 
 def test_every_distance_is_checked_not_guessed(objects: list[KernelObject]) -> None:

@@ -5,7 +5,8 @@ Everything that graphc uses of Numba's internals is here. Importing this module 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from numba import types
@@ -42,10 +43,42 @@ def lower(function: Callable[..., None], fastmath: frozenset[str], error_model: 
     flags.enable_pyobject = False
     flags.no_rewrites = True  # array expressions and the like: kernels have none, and looking for them takes an eighth
     library = _PlainLibrary(target.target_context.codegen(), function.__qualname__)
-    lowered = compiler.compile_extra(
-        target.typing_context, target.target_context, function, _SIGNATURE, types.void, flags, {}, library
-    )
+    with _remembered_calls(target.typing_context):
+        lowered = compiler.compile_extra(
+            target.typing_context, target.target_context, function, _SIGNATURE, types.void, flags, {}, library
+        )
     module = library._final_module
     for used in dict.fromkeys(library._linking_libraries):
         module.link_in(used._get_module_for_linking(), preserve=True)
     return module, lowered.fndesc.llvm_cfunc_wrapper_name
+
+
+#: what calls of functions with scalars give, by function and types
+_calls: dict[tuple[Any, tuple[Any, ...]], Any] = {}
+
+
+@contextmanager
+def _remembered_calls(context: Any) -> Iterator[None]:
+    """Inside the block, Numba remembers what `int64 + int64` is.
+
+    It tries all that `+` could be, arrays included, at each of the hundreds of places of a kernel, for a sixth of its
+    time. For scalars the answer depends on nothing but their types.
+    """
+    asked = context.resolve_function_type
+
+    def resolve(function: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        scalars = all(isinstance(a, types.Number | types.Boolean) for a in arguments)
+        if named or not scalars or not isinstance(function, types.Function):
+            return asked(function, arguments, named)
+        found = _calls.get((function, arguments))
+        if found is None:
+            found = asked(function, arguments, named)
+            if found is not None:
+                _calls[function, arguments] = found
+        return found
+
+    context.resolve_function_type = resolve
+    try:
+        yield
+    finally:
+        del context.resolve_function_type
