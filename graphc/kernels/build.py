@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import TypeAlias
 
@@ -25,6 +25,7 @@ from graphc.errors import CompileError
 from graphc.ir.dtypes import DType, dtype_of
 from graphc.ir.graph import Graph, Node, Value, describe_location, input_value, make, remake
 from graphc.ir.types import TensorType
+from graphc.kernels.ir import Launch, Operand
 from graphc.kernels.program import (
     Branch,
     Buffer,
@@ -37,6 +38,7 @@ from graphc.kernels.program import (
     Placed,
     Program,
     Rebind,
+    operands_of,
 )
 from graphc.kernels.schedule import schedule
 from graphc.ops.spec import Kind, Layout
@@ -413,7 +415,8 @@ class ProgramBuilder:
         self.emit(Label(end))
 
     def _loop(self, node: Node, operands: list[Placed], results: list[Placed]) -> None:
-        """ONNX's Loop: carries live in the results' memory; each turn computes new ones aside and copies them back."""
+        """ONNX's Loop: carries live in the results' memory; each turn computes new ones in their place, or aside and copies
+        them back."""
         body, carries = node.attrs["body"], node.attrs["carries"]
         limit, condition, *rest = operands
         limit = self._own(limit)
@@ -430,9 +433,11 @@ class ProgramBuilder:
         self.emit(Exhausted(counter.operand, limit.operand, end))
         self.emit(Branch(go_on.operand, end))
         new = [self.temporary(v.tensor.static_shape, v.dtype) for v in body.outputs]
+        new[1 : 1 + carries] = self._carry_places(body, 2, 1, carried)
         self.run(body, [counter, go_on, *carried, *captures], new)
         for source, target in zip(new, [go_on, *carried], strict=False):
-            self.copy(source, target)
+            if source is not target:
+                self.copy(source, target)
         for source, target in zip(new[1 + carries :], stacked, strict=True):
             self._copy_slice(target, counter, source, store=True)
         self.emit(Count(counter.operand, reset=False))
@@ -441,7 +446,7 @@ class ProgramBuilder:
         self.program.loops.append((first, last))
 
     def _scan(self, node: Node, operands: list[Placed], results: list[Placed]) -> None:
-        """A counted loop: slices of the scanned operands are copied out, outputs copied into slices of the stacks."""
+        """A counted loop. Before each turn its launches are pointed at this turn's slices of what is scanned and stacked."""
         body, attrs = node.attrs["body"], node.attrs
         carries, scanned = attrs["carries"], attrs["scanned"]
         initial, rows, captures = (
@@ -454,26 +459,100 @@ class ProgramBuilder:
         backwards = attrs.get("reverse", False)
         counter = self.temporary((), dtype_of("int64"))
         limit = self.constant(np.array(steps, np.int64))
-        head, end = self.label(), self.label()
+        head, bind, end = self.label(), self.label(), self.label()
 
         self.emit(Count(counter.operand, reset=True))
         for source, target in zip(initial, carried, strict=True):
             self.copy(source, target)
+        self.emit(Jump(bind))
         first = self.emit(Label(head))
-        self.emit(Exhausted(counter.operand, limit.operand, end))
-        slices = [self.temporary(r.shape[1:], r.dtype) for r in rows]
-        for row, piece in zip(rows, slices, strict=True):
-            self._copy_slice(row, counter, piece, backwards=backwards, store=False)
-        new = [self.temporary(v.tensor.static_shape, v.dtype) for v in body.outputs]
-        self.run(body, [*carried, *slices, *captures], new)
-        for source, target in zip(new, carried, strict=False):
-            self.copy(source, target)
-        for source, target in zip(new[carries:], stacked, strict=True):
-            self._copy_slice(target, counter, source, backwards=backwards, store=True)
+        apart: set[int] = set()  # slices that are copied: control flow inside the body needs them where they are
+        while True:
+            start, loops = len(self.program.instructions), len(self.program.loops)
+            pieces = [
+                self.temporary(s.shape[1:], s.dtype) if k in apart else self._stand_in(s)
+                for k, s in enumerate((*rows, *stacked))
+            ]
+            for k in range(scanned):
+                if k in apart:
+                    self._copy_slice(rows[k], counter, pieces[k], backwards=backwards, store=False)
+            new = [*self._carry_places(body, 0, 0, carried), *pieces[scanned:]]
+            self.run(body, [*carried, *pieces[:scanned], *captures], new)
+            for source, target in zip(new, carried, strict=False):
+                if source is not target:
+                    self.copy(source, target)
+            fixed = {
+                o.buffer for i in self.program.instructions[start:] if not isinstance(i, Launch) for o in operands_of(i)
+            }
+            found = {k for k, piece in enumerate(pieces) if piece.buffer in fixed} - apart
+            if not found:
+                break
+            apart |= found
+            del self.program.instructions[start:], self.program.loops[loops:]
+        for k in range(scanned, len(pieces)):
+            if k in apart:
+                self._copy_slice(stacked[k - scanned], counter, pieces[k], backwards=backwards, store=True)
         self.emit(Count(counter.operand, reset=False))
+        stop = self.emit(Label(bind))
+        self.emit(Exhausted(counter.operand, limit.operand, end))
+        for k, stack in enumerate((*rows, *stacked)):
+            if k not in apart:
+                self._bind(range(start, stop), pieces[k], stack, counter, backwards)
         last = self.emit(Jump(head))
         self.emit(Label(end))
         self.program.loops.append((first, last))
+
+    def _carry_places(self, body: Graph, inputs: int, outputs: int, carried: Sequence[Placed]) -> list[Placed]:
+        """Where each turn computes new carries, the body's outputs from number `outputs` on: in the place of the old one
+        where nothing reads that any more, or only at the element that is written; else aside."""
+        order = {node: k for k, node in enumerate(schedule(body))}
+        places = []
+        for k, place in enumerate(carried):
+            old, new = body.inputs[inputs + k], body.outputs[outputs + k]
+            seen, readers = [old], set()
+            for v in seen:  # a view of the old one is the old one
+                for reader in body.users.get(v, ()):
+                    readers.add(reader)
+                    if reader.op.view is not None:
+                        seen.append(reader.outputs[0])
+            producer = new.node
+            reads = [j for j, v in enumerate(producer.inputs) if v in seen]
+            safe = (
+                producer.op.kind is not Kind.LEAF
+                and (producer.op.kind is not Kind.CONTROL or producer.op.name == "fusion")
+                and producer.op.view is None
+                and not any(v in body.outputs for v in seen)
+                and all(order[reader] < order[producer] for reader in readers if reader is not producer)
+                and (
+                    not reads
+                    or (
+                        len(reads) == 1
+                        and producer.inputs[reads[0]] == old
+                        and reads[0] in elementwise_operands(producer)
+                    )
+                )
+                and place.layout.is_dense
+            )
+            places.append(place if safe else self.temporary(new.tensor.static_shape, new.dtype))
+        return places
+
+    def _stand_in(self, stack: Placed) -> Placed:
+        """A place for a turn's slice while the body is emitted; `_bind` puts the stack in its place."""
+        return Placed(self.buffer(1), stack.dtype, Layout(0, stack.shape[1:], stack.strides[1:]))
+
+    def _bind(self, turn: range, piece: Placed, stack: Placed, counter: Placed, backwards: bool) -> None:
+        """Have the launches numbered `turn` find the slice of the counted turn where they have its stand-in."""
+        slot, stride = _slice_of(stack, backwards)
+        for at in turn:
+            launch = self.program.instructions[at]
+            if not isinstance(launch, Launch):
+                continue
+            found = [k for k, o in enumerate(launch.operands) if o.buffer == piece.buffer]
+            for k in found:
+                base = Operand(slot.operand.buffer, slot.operand.byte_offset + launch.operands[k].byte_offset)
+                places = (*launch.operands[:k], base, *launch.operands[k + 1 :])
+                launch = self.program.instructions[at] = replace(launch, operands=places)
+                self.emit(Rebind(at, k, base, counter.operand, stride))
 
     def _copy_slice(
         self, stack: Placed, counter: Placed, piece: Placed, *, backwards: bool = False, store: bool
@@ -481,17 +560,23 @@ class ProgramBuilder:
         """`stack[counter] = piece` or `piece = stack[counter]`: a copy of which one end moves from turn to turn.
 
         Backwards, the turns walk the stack from its last slice to its first."""
-        stride, offset = stack.strides[0], stack.layout.offset
-        if backwards:
-            offset, stride = offset + (stack.shape[0] - 1) * stride, -stride
-        slot = Placed(stack.buffer, stack.dtype, Layout(offset, stack.shape[1:], stack.strides[1:]))
+        slot, stride = _slice_of(stack, backwards)
         if 0 in slot.shape:
             return
         at = len(self.program.instructions)
         # the rebinding stands before the copy; it names the launch that follows it
-        self.emit(Rebind(at + 1, 1 if store else 0, slot.operand, counter.operand, stride * stack.dtype.itemsize))
+        self.emit(Rebind(at + 1, 1 if store else 0, slot.operand, counter.operand, stride))
         if len(self.copy(piece, slot) if store else self.copy(slot, piece)) != 1:
             raise CompileError("a slice takes more than one launch to copy")
+
+
+def _slice_of(stack: Placed, backwards: bool) -> tuple[Placed, int]:
+    """The first turn's slice of a stack, and the bytes from one turn's to the next one's."""
+    stride, offset = stack.strides[0], stack.layout.offset
+    if backwards:
+        offset, stride = offset + (stack.shape[0] - 1) * stride, -stride
+    slot = Placed(stack.buffer, stack.dtype, Layout(offset, stack.shape[1:], stack.strides[1:]))
+    return slot, stride * stack.dtype.itemsize
 
 
 def _check_static(value: Value) -> None:

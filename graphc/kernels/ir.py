@@ -76,7 +76,8 @@ class LoopNest:
 
     `buffers` gives the element type of each buffer operand (inputs first, then outputs), `outputs` how many of the
     last ones are written. `params` counts the integers that `param(k)` reads. `aliased` are pairs (input, output)
-    that may be the same memory, read and written at the same offset only.
+    that may be the same memory, read and written at the same offset only; of those, `in_place` are the ones of one
+    address and element type.
     """
 
     buffers: tuple[DType, ...]
@@ -85,6 +86,7 @@ class LoopNest:
     stages: tuple[Stage, ...]
     params: int = 0
     aliased: frozenset[tuple[int, int]] = frozenset()
+    in_place: frozenset[tuple[int, int]] = frozenset()
 
     @property
     def family(self) -> str:

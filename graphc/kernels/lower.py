@@ -363,7 +363,8 @@ def _used(nest: LoopNest, placed: Sequence[Placed]) -> tuple[LoopNest, list[Plac
     buffers_of = [renamed.get(k, -1) for k in range(len(placed))]
     stages = tuple(loops.rewritten(s, change, buffers=buffers_of) for s in nest.stages)
     dtypes = (*buffers, *nest.buffers[first_output:])
-    changed = replace(nest, buffers=dtypes, stages=stages, aliased=frozenset(aliased))
+    in_place = {(a, b) for a, b in aliased if kept[a].operand == kept[b].operand and dtypes[a] == dtypes[b]}
+    changed = replace(nest, buffers=dtypes, stages=stages, aliased=frozenset(aliased), in_place=frozenset(in_place))
     return changed, kept
 
 

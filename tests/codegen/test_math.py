@@ -10,12 +10,15 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from nests import node_of, run_node
+from nests import execute, node_of, placed, run_node
 
 from graphc.codegen.math import exp_nonpositive
+from graphc.ir import scalar as s
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.interpret import evaluate
 from graphc.ir.scalar import temp
+from graphc.kernels.ir import LoopNest, Map, Store
+from graphc.kernels.lower import launches
 from graphc.ops import REGISTRY
 
 _STRIDE = 2039  # prime, so that all mantissa patterns occur
@@ -129,3 +132,23 @@ def test_exp_of_what_is_not_positive() -> None:
     assert ulps(got[normal], exact[normal]).max() <= 2
     assert (got[~normal] == 0).all()
     assert np.isnan(got[np.isnan(x)]).all()
+
+
+@pytest.mark.parametrize("name", ["gate_sigmoid", "gate_tanh"])
+def test_gates(name: str) -> None:
+    """What recurrent layers use: within 3 units wherever the result is a normal number, and never far from it."""
+    x = np.arange(0, 1 << 32, _STRIDE, dtype=np.int64).astype(np.uint32).view(np.float32)
+    y = np.empty_like(x)
+    f32 = dtype_of("float32")
+    element = s.scalar(name, s.load(0, s.index(0), f32))
+    nest = LoopNest((f32, f32), 1, (s.const(x.size),), (Map((), (Store(1, s.index(0), element),)),))
+    for launch in launches(nest, [placed(0, x), placed(1, y)], 1, (name,)):
+        execute(launch, [x.ctypes.data, y.ctypes.data])
+    reference = next(c[1] for c in CASES if c[0] == name.removeprefix("gate_"))
+    with np.errstate(all="ignore"):
+        exact = reference(x.astype(np.float64))
+        tiny = np.abs(exact) < np.finfo(np.float32).tiny
+        if name == "gate_tanh":  # as small as its argument
+            tiny[:] = False
+        assert ulps(y[~tiny], exact[~tiny]).max() <= 3
+    assert (np.abs(y[tiny]) <= 1e-37).all()

@@ -96,9 +96,14 @@ class _Source:
         """Names for the argument block's slots: buffers, then integers."""
         kernel, lines = self.kernel, self.top.lines
         scopes = self._scopes()
+        same = {b: a for a, b in sorted(kernel.in_place, reverse=True)}
+        changed = {a: b for b, a in same.items()}
         for k, (buffer, dtype) in enumerate(zip(self.buffers, kernel.buffers, strict=True)):
+            if k in same:  # one pointer: of two that may meet LLVM cannot tell that they do so element by element
+                lines.append(f"{buffer} = {self.buffers[same[k]]}")
+                continue
             lines.append(
-                f'{buffer} = operand(block, {k}, "{dtype}", "{scopes[k]}", "{" ".join(self._others(k, scopes))}")'
+                f'{buffer} = operand(block, {k}, "{dtype}", "{scopes[k]}", "{" ".join(self._others(changed.get(k, k), scopes))}")'
             )
         slots = len(kernel.buffers)
         read = {e.attr for e in walk([*expressions(kernel), *kernel.extents, *self.inner]) if e.op == "param"}
