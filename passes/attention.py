@@ -3,7 +3,7 @@
     dot(softmax(dot(q, k^T) * scale + mask), v)
 
 as frontends write it: the softmax in its parts, the scale as a factor, a divisor or none, the mask added or chosen by a
-condition, and NaN weights set to 0 or not. Nothing else may read the scores or the weights, or they would be computed
+condition, and the weights set to 0 where they are NaN, or in rows that a condition names. Nothing else may read the scores or the weights, or they would be computed
 twice. A transposition behind it that puts the heads beside their elements is a matter of where results are written.
 
 Sums are added up in another order than in the parts and divisions come after the second product, so
@@ -33,13 +33,15 @@ def fuse_attention(graph: Graph) -> Graph:
 
 @dataclass
 class _Parts:
-    """What a pattern was made of; `read` says of each value inside how many of its readers are inside too."""
+    """What a pattern was made of; `read` says of each value inside how many of its readers are inside too, and `empty`
+    which rows have no weights, when something says so."""
 
     read: dict[Value, int]
     scale: float = 1.0
     mask: Value | None = None
     fill: bool = False
     no_nan: bool = False
+    empty: Value | None = None
     q: Value | None = None
     k: Value | None = None
 
@@ -67,10 +69,15 @@ def _softmax(v: Value, parts: _Parts) -> Value:
     axis = v.rank - 1
     if v.node.op.name == "select":
         condition, zero, weights = v.node.inputs
-        (tested,) = _operand(condition, "isnan", "the weights are chosen by something")
-        if tested != weights or not is_uniform(zero, 0.0):
-            raise _OtherError("the weights are chosen, but not to be 0 where they are NaN")
-        parts.no_nan, parts.read[v], parts.read[weights] = True, 1, 2
+        if not is_uniform(zero, 0.0):
+            raise _OtherError("the weights are chosen, but not to be 0")
+        if condition.node.op.name == "isnan" and condition.node.inputs[0] == weights:
+            parts.no_nan, parts.read[weights] = True, 2
+        elif condition.node.op.name == "broadcast_to" and condition.node.inputs[0].shape[-1:] == (1,):
+            parts.empty, parts.read[weights] = condition.node.inputs[0], 1
+        else:
+            raise _OtherError("the weights are chosen by something that is not the same for a whole row")
+        parts.read[v] = 1
         v = weights
     else:
         parts.read[v] = 1
@@ -161,6 +168,8 @@ def attention(node: Node) -> Value:
         result: Value = ops.attention(
             q, _transposed(k), node.inputs[1], *masks, scale=parts.scale, fill=parts.fill, no_nan=parts.no_nan
         )
+        if parts.empty is not None:
+            result = ops.select(ops.broadcast_to(parts.empty, shape=result.shape), 0.0, result)
     return result
 
 

@@ -92,6 +92,23 @@ def test_spellings(spelling: str, clean: bool, agree: Callable[..., None]) -> No
     agree(graph, after, [*inputs, kept])
 
 
+def test_rows_without_weights(agree: Callable[..., None]) -> None:
+    """As the ONNX operator's own definition has it: a row of which everything is masked has no weights."""
+    mask = input_value("mask", tensor("float32", M, N))
+    lowest = ops.broadcast_to(constant(-np.inf, mask.dtype), shape=(M, 1))
+    empty = ops.eq(ops.reshape(ops.reduce_max(mask, axes=(1,)), shape=(M, 1)), lowest)
+    weights = softmax(ops.add(scores(), spread(mask)))
+    weights = ops.select(spread(empty), spread(constant(0.0, mask.dtype)), weights)
+    graph = Graph([Q, K, V, mask], [ops.dot(weights, V)])
+    after = fuse_attention(graph)
+    assert [n.op.name for n in after.nodes if n.op.name in ("dot", "attention")] == ["attention"]
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal(v.tensor.static_shape).astype("f") for v in graph.inputs]
+    inputs[3][2] = -np.inf
+    inputs[3][4, 3:] = -np.inf
+    agree(graph, after, inputs)
+
+
 def test_a_transposition_behind_it(agree: Callable[..., None]) -> None:
     graph = Graph([Q, K, V], [ops.transpose(ops.dot(softmax(scores()), V), perm=(0, 2, 1, 3))])
     after = fuse_attention(graph)
