@@ -19,6 +19,7 @@ from graphc import ops
 from graphc.ir.graph import Graph, Node, Value, constant, location
 from graphc.ir.rewrite import rewrite
 from graphc.ir.rules import Uses, located, rule
+from graphc.ops.attention import attention as attend
 from graphc.passes.match import is_tensor, is_uniform, uniform
 
 __all__ = ["ATTENTION_RULES", "fuse_attention"]
@@ -165,7 +166,7 @@ def attention(node: Node) -> Value:
     assert k is not None
     masks = () if parts.mask is None else (parts.mask,)
     with location(*located(*(v.node for v in reversed(parts.read)), node)):
-        result: Value = ops.attention(
+        result: Value = attend(
             q, _transposed(k), node.inputs[1], *masks, scale=parts.scale, fill=parts.fill, no_nan=parts.no_nan
         )
         if parts.empty is not None:
@@ -197,7 +198,7 @@ def heads_last(node: Node) -> Value:
     """transpose(attention(...)) = attention(..., heads_last=True)"""
     inner = node.inputs[0].node
     with location(*located(inner, node)):
-        result: Value = ops.attention(*inner.inputs, **{**inner.attrs, "heads_last": True})
+        result: Value = attend(*inner.inputs, **{**inner.attrs, "heads_last": True})
     return result
 
 
