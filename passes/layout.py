@@ -11,6 +11,8 @@ plain form, its blocked form, or both:
 
 Matrix products take their right operand packed. Packing is an operation like any other: of constants it folds.
 
+Contractions whose operands are bfloat16 numbers in float32 (see `mixed_precision`) become kernels that read bfloat16.
+
 Lanes past the last channel hold leftovers. They meet only weights that are zero, so all that matters is that they stay
 finite; operations that could make them otherwise (`SAFE` lists those that cannot) work on the plain form.
 """
@@ -26,15 +28,18 @@ import numpy as np
 
 from graphc import ops
 from graphc.ir.bodies import deep
+from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Graph, Node, Value, constant, location, remake
 from graphc.ir.trace import Trace, absorb, is_explaining, record, refuse, trace
 from graphc.ir.types import TensorType
 from graphc.kernels.contraction import ConvProblem, GemmProblem, schedule
 from graphc.kernels.machine import Machine
 from graphc.kernels.winograd import WinogradPlan, worthwhile
+from graphc.ops.layout import summed_in, together
 from graphc.ops.spec import Kind
 from graphc.passes.blocked import TRANSFERS, Blocked, to_blocks, to_plain
 from graphc.passes.match import uniform
+from graphc.passes.mixed_precision import rounded_from
 
 __all__ = ["block_layout", "pack_only"]
 
@@ -56,18 +61,19 @@ NARROW_MUST_SAVE = 0.95
 CYCLES_PER_BYTE_MOVED = 0.4
 
 
-def block_layout(graph: Graph, machine: Machine, threads: int, filtering: bool = True) -> Graph:
+def block_layout(graph: Graph, machine: Machine, threads: int, filtering: bool = True, narrow: bool = True) -> Graph:
     """The graph with blocked activations and packed weights; all shapes must be known.
 
-    `filtering` allows minimal filtering (Winograd's algorithm), which rounds otherwise than the sum it replaces.
+    `filtering` allows minimal filtering (Winograd's algorithm), which rounds otherwise than the sum it replaces; `narrow`
+    kernels that multiply bfloat16, which take subnormal numbers for 0.
     """
 
     def arrange(g: Graph) -> Graph:
-        wide = _attempt(g, machine, machine, threads, filtering)
+        wide = _attempt(g, machine, machine, threads, filtering, narrow)
         if wide.misfits and machine.narrower is not None:
-            narrow = _attempt(g, machine, machine.narrower, threads, filtering)
-            if narrow.cycles < NARROW_MUST_SAVE * wide.cycles:
-                wide = narrow
+            half = _attempt(g, machine, machine.narrower, threads, filtering, narrow)
+            if half.cycles < NARROW_MUST_SAVE * wide.cycles:
+                wide = half
         absorb(wide.trace)
         return wide.graph
 
@@ -83,9 +89,9 @@ class _Attempt(NamedTuple):
     trace: Trace
 
 
-def _attempt(graph: Graph, machine: Machine, vectors: Machine, threads: int, filtering: bool) -> _Attempt:
+def _attempt(graph: Graph, machine: Machine, vectors: Machine, threads: int, filtering: bool, narrow: bool) -> _Attempt:
     with trace(is_explaining()) as seen:
-        layout = _Layout(graph, machine, threads, spread=True, filtering=filtering, vectors=vectors)
+        layout = _Layout(graph, machine, threads, spread=True, filtering=filtering, narrow=narrow, vectors=vectors)
         after = layout.run()
     moved = sum(
         n.outputs[0].tensor.nbytes
@@ -95,9 +101,9 @@ def _attempt(graph: Graph, machine: Machine, vectors: Machine, threads: int, fil
     return _Attempt(after, layout.cycles + CYCLES_PER_BYTE_MOVED * moved / max(1, threads), layout.misfits, seen)
 
 
-def pack_only(graph: Graph, machine: Machine, threads: int) -> Graph:
+def pack_only(graph: Graph, machine: Machine, threads: int, narrow: bool = True) -> Graph:
     """Only what the contraction kernels need: every convolution between conversions of its own, packed weights."""
-    return deep(lambda g: _Layout(g, machine, threads, spread=False).run())(graph)
+    return deep(lambda g: _Layout(g, machine, threads, spread=False, narrow=narrow).run())(graph)
 
 
 class _Layout:
@@ -110,10 +116,11 @@ class _Layout:
         threads: int,
         spread: bool,
         filtering: bool = False,
+        narrow: bool = False,
         vectors: Machine | None = None,
     ) -> None:
         self.graph, self.machine, self.threads = graph, machine, threads
-        self.spread, self.filtering = spread, filtering
+        self.spread, self.filtering, self.narrow = spread, filtering, narrow
         self.vectors = vectors or machine  # what blocks are as wide as
         self.cycles = 0.0  # estimated, of the convolutions
         self.misfits = False  # whether narrower blocks would leave fewer lanes empty
@@ -199,9 +206,19 @@ class _Layout:
             self.blocked_forms[node.outputs[0]] = form
         return None
 
+    def operands(self, node: Node) -> tuple[Value, Value]:
+        """A contraction's operands: as bfloat16 where both are such numbers in float32."""
+        x, w = node.inputs
+        narrow = (rounded_from(x), rounded_from(w)) if self.narrow else (None, None)
+        return (x, w) if narrow[0] is None or narrow[1] is None else (narrow[0], narrow[1])
+
+    def lanes(self, x: Value) -> int:
+        """Lanes of a block of channels, for a contraction of such operands: a vector of its sums."""
+        return self.vectors.isa.lanes(dtype_of(summed_in(x.dtype)).itemsize)
+
     def product(self, node: Node) -> Value:
         """dot(a, b) with b packed; a right operand that is the same for all batches is packed once."""
-        a, b = (self.plain(v) for v in node.inputs)
+        a, b = (self.plain(v) for v in self.operands(node))
         while (
             b.node.op.name == "broadcast_to"
             and b.node.inputs[0].rank >= 2
@@ -213,6 +230,10 @@ class _Layout:
             b = ops.reshape(inner, shape=inner.shape[-2:])
         if b.rank > 2 and all(d == 1 for d in b.shape[:-2]):
             b = ops.reshape(b, shape=b.shape[-2:])
+        odd = int(a.shape[-1]) % together(a.dtype)
+        if odd:  # the padding of packed weights is 0
+            room = (*(0,) * (a.rank - 1), odd)
+            a = ops.pad(a, np.zeros((), a.dtype.numpy), low=(0,) * a.rank, high=room)
         *batch, m, k = a.tensor.static_shape
         n = int(b.shape[-1])
         shared = b.rank == 2
@@ -229,12 +250,12 @@ class _Layout:
         return result
 
     def convolution(self, node: Node) -> Blocked:
-        x, w = node.inputs
+        x, w = self.operands(node)
         strides, padding, dilation, groups = _window(node)
-        lanes = self.vectors.isa.lanes(x.dtype.itemsize)
+        lanes = self.lanes(x)
         channels, filters = int(x.shape[1]) // groups, int(w.shape[0])
         kernel = (int(w.shape[2]), int(w.shape[3]))
-        size = min(channels, lanes)
+        size = min(channels + channels % together(x.dtype), lanes)
         apart = 1 if channels % lanes == 0 else groups  # groups of whole blocks need no room between them
         if size == lanes or (apart == 1 and x in self.blocked_forms and 2 * channels >= lanes):
             form = self.blocks(x, lanes, apart)
@@ -254,23 +275,41 @@ class _Layout:
                 source = ops.pad(source, np.zeros((), x.dtype.numpy), low=(0, 0, *low), high=(0, 0, *high))
                 padding = ((0, 0), (0, 0))
             image = ops.block(source, size=size, groups=groups)
-        y = self.contract(image, self.plain(w), strides, padding, dilation, groups)
+        exact = None if x.dtype == node.inputs[0].dtype else (_unrounded(x), _unrounded(w))
+        y = self.contract(image, self.plain(w), strides, padding, dilation, groups, exact)
         return Blocked(y, filters, groups=1 if filters // groups % lanes == 0 else groups)
 
-    def contract(self, image: Value, w: Value, strides: Any, padding: Any, dilation: Any, groups: int = 1) -> Value:
-        """The convolution of blocked images with plain weights, in blocks of a vector's lanes."""
+    def contract(
+        self,
+        image: Value,
+        w: Value,
+        strides: Any,
+        padding: Any,
+        dilation: Any,
+        groups: int = 1,
+        exact: tuple[Value | None, Value | None] | None = None,
+    ) -> Value:
+        """The convolution of blocked images with plain weights, in blocks of a vector's lanes.
+
+        `exact` are the plain float32 operands from which bfloat16 ones were rounded, where there are any: minimal filtering
+        rounds too much itself to begin with rounded numbers.
+        """
         filters, channels, *_ = w.tensor.static_shape
-        size, lanes = int(image.shape[4]), self.vectors.isa.lanes(image.dtype.itemsize)
+        size, lanes = int(image.shape[4]), self.lanes(image)
         problem = _problem(image.tensor.static_shape, w.tensor, strides, padding, dilation, groups)
         self.misfits |= any(-c % lanes >= lanes // 2 for c in (channels, filters // groups))
         direct = schedule(problem, self.vectors, self.threads)
-        found = (
-            worthwhile(problem, w.tensor.nbytes, direct, self.vectors, self.threads)
-            if self.filtering and _is_known(w)
-            else None
-        )
+        source, weights = (image, w) if exact is None else exact
+        found = None
+        if self.filtering and source is not None and weights is not None and _is_known(weights):
+            whole = replace(problem, dtype=weights.dtype.name)
+            found = worthwhile(whole, weights.tensor.nbytes, direct, self.vectors, self.threads)
         self.cycles += direct.cycles if found is None else found.cycles
         if found is not None:
+            if exact is not None:
+                form = self.blocks(source, lanes, 1 if channels % lanes == 0 else groups)
+                assert form is not None
+                image, w = form.value, self.plain(weights)
             return self.filtered(image, w, found, padding, groups=groups)
         packed = ops.pack_conv_weights(w, block=size, columns=direct.variant.columns, groups=groups)
         result: Value = ops.conv_blocked(
@@ -311,11 +350,15 @@ class _Layout:
         Phase (i, j) holds every strides[0]-th row from row i on, and columns likewise: all phases together are an image
         of as many times the channels and a smaller window.
         """
-        x, w = node.inputs
+        narrow, w = self.operands(node)
+        rounded = w.dtype.name
+        x, w = (narrow, w) if w.dtype == node.inputs[1].dtype else (_unrounded(narrow), _unrounded(w))
         (down, along), padding, dilation, groups = _window(node)
-        n, channels, height, width = x.tensor.static_shape
-        filters, _, *kernel = w.tensor.static_shape
-        lanes = self.vectors.isa.lanes(x.dtype.itemsize)
+        n, channels, height, width = narrow.tensor.static_shape
+        filters, _, *kernel = node.inputs[1].tensor.static_shape
+        lanes = self.lanes(narrow)
+        if x is None or w is None:
+            return None
         if not self.filtering or groups > 1 or dilation != (1, 1) or (down, along) == (1, 1) or not _is_known(w):
             return None
         window = (-(-kernel[0] // down), -(-kernel[1] // along))
@@ -325,12 +368,12 @@ class _Layout:
         out = node.outputs[0].tensor.static_shape[2:]
         high, wide = (o + k - 1 for o, k in zip(out, window, strict=True))
         blocked = (n, -(-down * along * deep // lanes), high, wide, lanes)
-        size = int(form.lanes if form is not None else channels)
+        size = int(form.lanes if form is not None else channels + channels % together(rounded))
         step = (down, along)
         whole = _problem((n, -(-channels // size), height, width, size), w.tensor, step, padding, dilation, 1)
         taps = w.tensor.with_shape((filters, down * along * deep, *window))
         phased = _problem(blocked, taps, (1, 1), ((0, 0), (0, 0)), (1, 1), 1)
-        direct = schedule(whole, self.vectors, self.threads)
+        direct = schedule(replace(whole, dtype=rounded), self.vectors, self.threads)
         found = worthwhile(phased, w.tensor.nbytes, direct, self.vectors, self.threads)
         moved = CYCLES_PER_BYTE_MOVED * math.prod(blocked) * x.dtype.itemsize / self.threads
         if found is None or found.cycles + moved >= direct.cycles:
@@ -355,9 +398,9 @@ class _Layout:
         The filters are repeated, each copy one stride further along a wider window, and the window moves on by as many
         pixels as there are copies. That multiplies with more zeros but fills the lanes; None when it does not pay.
         """
-        x, w = node.inputs
+        x, w = self.operands(node)
         strides, padding, dilation, groups = _window(node)
-        lanes = self.vectors.isa.lanes(x.dtype.itemsize)
+        lanes = self.lanes(x)
         n, filters, high, wide = node.outputs[0].tensor.static_shape
         copies = lanes // filters
         width, step = int(w.shape[3]), strides[1]
@@ -520,6 +563,12 @@ def _problem(
         kernel=(kh, kw), stride=strides, dilation=dilation, pads=(top, left, bottom, right), groups=groups,
         block=size, dtype=w.dtype.name,
     )  # fmt: skip
+
+
+def _unrounded(v: Value) -> Value | None:
+    """The float32 numbers from which a bfloat16 value was rounded, where that is where it comes from."""
+    source = v.node.inputs[0] if v.node.op.name == "cast" else None
+    return source if source is not None and source.dtype.name == summed_in(v.dtype) else None
 
 
 def _is_known(w: Value) -> bool:

@@ -21,6 +21,7 @@ from graphc.passes.fold import fold
 from graphc.passes.fuse import fuse
 from graphc.passes.hoist import hoist
 from graphc.passes.layout import block_layout, pack_only
+from graphc.passes.mixed_precision import multiply_bfloat16
 from graphc.passes.simplify import simplify
 from graphc.passes.views import sink_views
 
@@ -56,7 +57,7 @@ def _preparation(options: Options) -> list[Pass]:
 
 def _optimisation(options: Options, machine: Machine) -> list[Pass]:
     threads = options.thread_count
-    strict = options.precision == "strict"
+    strict, mixed = options.precision == "strict", options.precision == "bfloat16"
     passes = [
         # What the sizes made constant goes first: every later pass gets less to look at.
         (1, Pass("fold", fold)),
@@ -68,6 +69,8 @@ def _optimisation(options: Options, machine: Machine) -> list[Pass]:
         # Operations without kernels become smaller ones before layouts are chosen: convolutions over lines and volumes
         # become convolutions over images, and those take part.
         (0, Pass("decompose", decompose, requires=("batch-norm",))),
+        # What is a contraction by now multiplies bfloat16 numbers, where that was asked for.
+        *([(0, Pass("mixed-precision", multiply_bfloat16, requires=("decompose",)))] if mixed else []),
         # Then activations are blocked and weights packed. At level 0 every contraction converts for itself.
         (0, Pass("layout", _layout(options, machine, threads), requires=("decompose",))),
         # Packing constant weights is constant folding. What conversions are left are merged and cancelled.
@@ -88,10 +91,11 @@ NEEDED = ("calls", "decompose", "layout", "pack")
 
 
 def _layout(options: Options, machine: Machine, threads: int) -> Callable[[Graph], Graph]:
+    strict = options.precision == "strict"
     if options.level < 2 or "blocking" in options.disable:
-        return lambda g: pack_only(g, machine, threads)
-    filtering = options.precision != "strict" and "winograd" not in options.disable
-    return lambda g: block_layout(g, machine, threads, filtering)
+        return lambda g: pack_only(g, machine, threads, narrow=not strict)
+    filtering = not strict and "winograd" not in options.disable
+    return lambda g: block_layout(g, machine, threads, filtering, narrow=not strict)
 
 
 def _simplify(graph: Graph, options: Options) -> Graph:

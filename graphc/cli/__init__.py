@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from graphc import __version__
 from graphc.errors import GraphcError
+from graphc.options import PRECISIONS
 
 __all__ = ["main"]
 
@@ -160,6 +161,12 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     _add_shape(parser)
     parser.add_argument(
         "--threads", type=_positive, metavar="N", help="threads to use (default: every CPU of this process)"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="strict: no change of roundings; bfloat16: convolutions and products multiply rounded numbers (default: float32)",
     )
     parser.add_argument(
         "--level",

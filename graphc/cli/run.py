@@ -27,7 +27,11 @@ def run(arguments: argparse.Namespace) -> int:
     from graphc.api import resolve, source_of
 
     options = Options.of(
-        threads=arguments.threads, level=arguments.level, disable=arguments.disable, progress=sys.stderr.isatty()
+        threads=arguments.threads,
+        precision=arguments.precision,
+        level=arguments.level,
+        disable=arguments.disable,
+        progress=sys.stderr.isatty(),
     )
     if arguments.output:
         _check_output(Path(arguments.output))

@@ -32,9 +32,9 @@ from graphc.codegen.cpu.microkernel import contract
 from graphc.codegen.cpu.vector import offset
 {imports}
 
-contract = contract({rows}, {vectors}, {lanes}, "{mode}", {inner}, "{dtype}")
+contract = contract({rows}, {vectors}, {lanes}, "{mode}", {inner}, "{dtype}"{dot})
 load, store = vector.loader({lanes}, {partial}), vector.storer({lanes}, {partial})
-as_pointer = vector.pointer("{dtype}")
+as_pointer = vector.pointer("{sums}")
 
 
 def {name}(block, first, last, scratch):
@@ -100,7 +100,7 @@ def contraction_source(variant: ContractionVariant, epilogue: Epilogue, name: st
         name=name,
         rows=variant.rows, vectors=variant.vectors, lanes=lanes, columns=variant.columns,
         mode=variant.mode, inner=variant.inner, unroll=variant.unroll, fetches=variant.fetches,
-        dtype=variant.dtype, partial=variant.partial,
+        dtype=variant.dtype, sums=variant.sums, dot=", True" if variant.dot else "", partial=variant.partial,
         imports="\n".join(imports(arguments, epilogue)),
         declarations=indent(list(declarations(arguments)), 1),
         call=(_TABLE if variant.mode == "table" else _ROWS).format(rows=variant.rows),
