@@ -54,13 +54,16 @@ def rounded_operands(node: Node) -> Value:
 
 
 def _narrowed(v: Value) -> Value:
-    """A value as bfloat16; what repeats is rounded once."""
+    """A value as bfloat16, rounded where it is computed: before it repeats or is put beside others."""
     found = rounded_from(v)
     if found is not None:
         return found
     if v.node.op.name == "broadcast_to":
         repeated: Value = ops.broadcast_to(_narrowed(v.node.inputs[0]), **v.node.attrs)
         return repeated
+    if v.node.op.name == "concat":  # its operands are computed in their places, and so are their rounded forms
+        parts: Value = ops.concat(*[_narrowed(u) for u in v.node.inputs], **v.node.attrs)
+        return parts
     narrow: Value = ops.cast(v, dtype=BFLOAT16)
     return narrow
 
