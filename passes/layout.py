@@ -212,6 +212,13 @@ class _Layout:
         narrow = (rounded_from(x), rounded_from(w)) if self.narrow else (None, None)
         return (x, w) if narrow[0] is None or narrow[1] is None else (narrow[0], narrow[1])
 
+    def unrounded(self, node: Node) -> tuple[Value, Value] | None:
+        """A contraction's operands before they were rounded to bfloat16; None when they come as such."""
+        x, w = (_unrounded(v) for v in self.operands(node))
+        if x is None or w is None or not (x in self.plain_forms or x in self.blocked_forms):
+            return None
+        return x, w
+
     def lanes(self, x: Value) -> int:
         """Lanes of a block of channels, for a contraction of such operands: a vector of its sums."""
         return self.vectors.isa.lanes(dtype_of(summed_in(x.dtype)).itemsize)
@@ -275,7 +282,7 @@ class _Layout:
                 source = ops.pad(source, np.zeros((), x.dtype.numpy), low=(0, 0, *low), high=(0, 0, *high))
                 padding = ((0, 0), (0, 0))
             image = ops.block(source, size=size, groups=groups)
-        exact = None if x.dtype == node.inputs[0].dtype else (_unrounded(x), _unrounded(w))
+        exact = None if x.dtype == node.inputs[0].dtype else self.unrounded(node)
         y = self.contract(image, self.plain(w), strides, padding, dilation, groups, exact)
         return Blocked(y, filters, groups=1 if filters // groups % lanes == 0 else groups)
 
@@ -287,29 +294,28 @@ class _Layout:
         padding: Any,
         dilation: Any,
         groups: int = 1,
-        exact: tuple[Value | None, Value | None] | None = None,
+        exact: tuple[Value, Value] | None = None,
     ) -> Value:
         """The convolution of blocked images with plain weights, in blocks of a vector's lanes.
 
-        `exact` are the plain float32 operands from which bfloat16 ones were rounded, where there are any: minimal filtering
-        rounds too much itself to begin with rounded numbers.
+        `exact` are the plain float32 operands from which bfloat16 ones were rounded: minimal filtering, which multiplies
+        differences of them, begins with those.
         """
         filters, channels, *_ = w.tensor.static_shape
         size, lanes = int(image.shape[4]), self.lanes(image)
         problem = _problem(image.tensor.static_shape, w.tensor, strides, padding, dilation, groups)
         self.misfits |= any(-c % lanes >= lanes // 2 for c in (channels, filters // groups))
         direct = schedule(problem, self.vectors, self.threads)
-        source, weights = (image, w) if exact is None else exact
-        found = None
-        if self.filtering and source is not None and weights is not None and _is_known(weights):
+        weights, found = w if exact is None else exact[1], None
+        if self.filtering and together(weights.dtype) == 1 and _is_known(weights):
             whole = replace(problem, dtype=weights.dtype.name)
             found = worthwhile(whole, weights.tensor.nbytes, direct, self.vectors, self.threads)
         self.cycles += direct.cycles if found is None else found.cycles
         if found is not None:
             if exact is not None:
-                form = self.blocks(source, lanes, 1 if channels % lanes == 0 else groups)
+                form = self.blocks(exact[0], lanes, 1 if channels % lanes == 0 else groups)
                 assert form is not None
-                image, w = form.value, self.plain(weights)
+                image, w = form.value, weights  # a constant, whose plain form is itself
             return self.filtered(image, w, found, padding, groups=groups)
         packed = ops.pack_conv_weights(w, block=size, columns=direct.variant.columns, groups=groups)
         result: Value = ops.conv_blocked(
@@ -350,15 +356,14 @@ class _Layout:
         Phase (i, j) holds every strides[0]-th row from row i on, and columns likewise: all phases together are an image
         of as many times the channels and a smaller window.
         """
-        narrow, w = self.operands(node)
-        rounded = w.dtype.name
-        x, w = (narrow, w) if w.dtype == node.inputs[1].dtype else (_unrounded(narrow), _unrounded(w))
-        (down, along), padding, dilation, groups = _window(node)
-        n, channels, height, width = narrow.tensor.static_shape
-        filters, _, *kernel = node.inputs[1].tensor.static_shape
-        lanes = self.lanes(narrow)
-        if x is None or w is None:
+        exact, rounded = self.unrounded(node), self.operands(node)[1].dtype.name
+        if exact is None:
             return None
+        x, w = exact
+        (down, along), padding, dilation, groups = _window(node)
+        n, channels, height, width = x.tensor.static_shape
+        filters, _, *kernel = w.tensor.static_shape
+        lanes = self.lanes(x)
         if not self.filtering or groups > 1 or dilation != (1, 1) or (down, along) == (1, 1) or not _is_known(w):
             return None
         window = (-(-kernel[0] // down), -(-kernel[1] // along))
@@ -390,7 +395,7 @@ class _Layout:
             image = ops.transpose(image, perm=(0, 3, 5, 1, 2, 4))
             image = ops.block(ops.reshape(image, shape=(n, down * along * channels, high, wide)), size=lanes)
         self.cycles += found.cycles + moved
-        return Blocked(self.filtered(image, self.plain(w), found, ((0, 0), (0, 0)), phases=step, deep=deep), filters)
+        return Blocked(self.filtered(image, w, found, ((0, 0), (0, 0)), phases=step, deep=deep), filters)
 
     def few_filters(self, node: Node) -> Value | None:
         """A convolution with so few filters that most lanes would be empty: neighbouring pixels of a row fill them.
@@ -566,7 +571,12 @@ def _problem(
 
 
 def _unrounded(v: Value) -> Value | None:
-    """The float32 numbers from which a bfloat16 value was rounded, where that is where it comes from."""
+    """The numbers from which a bfloat16 value was rounded; None when it is not made of others. Any else is itself."""
+    if together(v.dtype) == 1:
+        return v
+    if v.node.op.name == "broadcast_to":
+        inner = _unrounded(v.node.inputs[0])
+        return inner if inner is None else ops.broadcast_to(inner, **v.node.attrs)
     source = v.node.inputs[0] if v.node.op.name == "cast" else None
     return source if source is not None and source.dtype.name == summed_in(v.dtype) else None
 

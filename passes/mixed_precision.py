@@ -19,7 +19,7 @@ from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.rewrite import rewrite
 from graphc.ir.rules import Uses, rule
 
-__all__ = ["MIXED_PRECISION_RULES", "multiply_bfloat16", "rounded_from"]
+__all__ = ["MIXED_PRECISION_RULES", "PARTS_RULES", "multiply_bfloat16", "round_parts", "rounded_from"]
 
 BFLOAT16, FLOAT32 = dtype_of("bfloat16"), dtype_of("float32")
 
@@ -27,6 +27,12 @@ BFLOAT16, FLOAT32 = dtype_of("bfloat16"), dtype_of("float32")
 def multiply_bfloat16(graph: Graph) -> Graph:
     """The graph with the operands of its float32 contractions rounded to bfloat16."""
     return rewrite(graph, MIXED_PRECISION_RULES)
+
+
+def round_parts(graph: Graph) -> Graph:
+    """The graph with what is rounded behind a concatenation rounded before: by the kernels that compute the parts, in
+    their places. Layout comes between, and asks for what was rounded."""
+    return rewrite(graph, PARTS_RULES)
 
 
 def rounded_from(v: Value) -> Value | None:
@@ -54,18 +60,31 @@ def rounded_operands(node: Node) -> Value:
 
 
 def _narrowed(v: Value) -> Value:
-    """A value as bfloat16, rounded where it is computed: before it repeats or is put beside others."""
+    """A value as bfloat16; what repeats is rounded once."""
     found = rounded_from(v)
     if found is not None:
         return found
     if v.node.op.name == "broadcast_to":
         repeated: Value = ops.broadcast_to(_narrowed(v.node.inputs[0]), **v.node.attrs)
         return repeated
-    if v.node.op.name == "concat":  # its operands are computed in their places, and so are their rounded forms
-        parts: Value = ops.concat(*[_narrowed(u) for u in v.node.inputs], **v.node.attrs)
-        return parts
     narrow: Value = ops.cast(v, dtype=BFLOAT16)
     return narrow
 
 
+def _rounds_a_concatenation(node: Node, uses: Uses) -> str | None:
+    x = node.inputs[0]
+    if (x.dtype, node.outputs[0].dtype) != (FLOAT32, BFLOAT16):
+        return f"it is a cast from {x.dtype} to {node.outputs[0].dtype}"
+    return None if x.node.op.name == "concat" else "its operand is not a concatenation"
+
+
+@rule("cast", check=_rounds_a_concatenation)
+def rounded_parts(node: Node) -> Value:
+    """concatenation rounded = concatenation of rounded parts"""
+    concat = node.inputs[0].node
+    result: Value = ops.concat(*[ops.cast(v, **node.attrs) for v in concat.inputs], **concat.attrs)
+    return result
+
+
 MIXED_PRECISION_RULES = (rounded_operands,)
+PARTS_RULES = (rounded_parts,)

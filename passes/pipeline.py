@@ -21,7 +21,7 @@ from graphc.passes.fold import fold
 from graphc.passes.fuse import fuse
 from graphc.passes.hoist import hoist
 from graphc.passes.layout import block_layout, pack_only
-from graphc.passes.mixed_precision import multiply_bfloat16
+from graphc.passes.mixed_precision import multiply_bfloat16, round_parts
 from graphc.passes.simplify import simplify
 from graphc.passes.views import sink_views
 
@@ -76,6 +76,8 @@ def _optimisation(options: Options, machine: Machine) -> list[Pass]:
         # Packing constant weights is constant folding. What conversions are left are merged and cancelled.
         (0, Pass("pack", fold, requires=("layout",))),
         (1, Pass("clean-layout", lambda g: _clean(g, options), requires=("layout",))),
+        # Which rounded values are left is known; they are rounded by the kernels that compute them.
+        *([(2, Pass("rounded-parts", round_parts, requires=("layout",)))] if mixed else []),
         # Decomposition and layout made new views; fusion wants arithmetic and product side by side.
         (2, Pass("late-views", lambda g: _views(g, options), requires=("clean-layout",))),
         # What every turn of a loop would do again, packing weights that are no constants above all.

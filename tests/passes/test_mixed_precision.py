@@ -21,7 +21,7 @@ from graphc.options import Options
 from graphc.passes.decompose import decompose
 from graphc.passes.fold import fold
 from graphc.passes.layout import block_layout
-from graphc.passes.mixed_precision import multiply_bfloat16, rounded_from
+from graphc.passes.mixed_precision import multiply_bfloat16, round_parts, rounded_from
 from graphc.passes.pipeline import optimise, pipeline, prepare
 from graphc.runtime.assemble import CompiledGraph
 
@@ -112,7 +112,7 @@ def test_what_repeats_or_stands_beside_others_is_rounded_before() -> None:
     x = input_value("x", tensor("float32", 4, 6))
     parts = ops.concat(ops.relu(x), ops.tanh(x), axis=1)
     repeated = ops.broadcast_to(ops.reshape(x, shape=(1, 4, 6)), shape=(3, 4, 6))
-    a = multiply_bfloat16(Graph([x], [ops.dot(parts, weights(12, 3))])).outputs[0].node.inputs[0]
+    a = round_parts(multiply_bfloat16(Graph([x], [ops.dot(parts, weights(12, 3))]))).outputs[0].node.inputs[0]
     b = multiply_bfloat16(Graph([x], [ops.dot(repeated, weights(3, 6, 5))])).outputs[0].node.inputs[0]
     assert rounded_from(a).node.op.name == "concat"
     assert [u.node.op.name for u in rounded_from(a).node.inputs] == ["cast", "cast"]
