@@ -1,9 +1,10 @@
 """How near the micro-kernels come to the processor's peak: one thread, one layer at a time, beside onnxruntime.
 
-    python bench/microkernels.py [--isa avx2] [--rounds 30] [--no-peer] [FILTER]
+    python bench/microkernels.py [--isa avx2] [--dtype bfloat16] [--rounds 30] [--no-peer] [FILTER]
 
 The peak is a loop of independent FMAs on registers, measured again beside every case, because clocks change and other
-work shares the machine. All times are minimums over interleaved rounds.
+work shares the machine. All times are minimums over interleaved rounds. With `--dtype bfloat16` contractions multiply
+those; the peak and the peer stay float32.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from graphc.kernels import contraction as c
 from graphc.kernels import windows as win
 from graphc.kernels.machine import ISAS, Machine, host_machine
 from graphc.measure.roofs import CHAINS, peak_source
+from graphc.ops.layout import together
 from graphc.runtime.native import kernel_addresses
 
 _WHERE = ("batch", "group", "vector", "row")
@@ -76,14 +78,14 @@ def peak_loop(lanes: int) -> Launch:
     return Launch(lambda: kernel(address, 0, 1, 0), 2 * 2 * CHAINS * lanes * steps, "peak", (numbers, sums, block))
 
 
-def gemm(machine: Machine, m: int, n: int, k: int) -> Launch:
-    p = c.GemmProblem(m, n, k)
+def gemm(machine: Machine, m: int, n: int, k: int, dtype: str) -> Launch:
+    p = c.GemmProblem(m, n, k, dtype=dtype)
     s = c.schedule(p, machine)
     rng = np.random.default_rng(0)
     v = s.variant
     e = epilogue(v.lanes)
     values = c.arguments(p, s) | {
-        "x": rng.random((m, k), "f"), "w": c.aligned(c.pack_matrix(p, v, rng.random((k, n), "f"))),
+        "x": rng.random((m, k), "f").astype(dtype), "w": c.aligned(c.pack_matrix(p, v, rng.random((k, n), "f"))),
         "offsets": 0, "zeros": 0, "y": np.zeros((m, n), "f"), "bias": np.zeros(n + v.lanes, "f"),
         "y_batch": m * n, "y_group": m * n, "y_vector": v.lanes, "y_row": n,
     }  # fmt: skip
@@ -101,9 +103,9 @@ def conv(machine: Machine, p: c.ConvProblem) -> Launch:
     blocks, pixels = -(-p.filters // lanes), p.rows
     shape = (p.groups * p.filters, p.channels, *p.kernel)
     values = c.arguments(p, s) | {
-        "x": rng.random((p.batch, p.groups * p.blocks, p.height, p.width, p.block), "f"),
+        "x": rng.random((p.batch, p.groups * p.blocks, p.height, p.width, p.block), "f").astype(p.dtype),
         "w": c.aligned(c.pack_weights(p, v, rng.random(shape, "f"))),
-        "offsets": c.offset_table(p, v), "zeros": np.zeros(64, "f"),
+        "offsets": c.offset_table(p, v), "zeros": np.zeros(64, p.dtype),
         "y": np.zeros((p.batch, p.groups * blocks, pixels * lanes), "f"),
         "bias": np.zeros(p.groups * blocks * lanes, "f"),
         "y_batch": p.groups * blocks * pixels * lanes, "y_group": blocks * pixels * lanes,
@@ -173,15 +175,19 @@ class Case:
     peer: Callable[[], Callable[[], object] | None]
 
 
-def gemm_case(machine: Machine, m: int, n: int, k: int) -> Case:
-    return Case(lambda: gemm(machine, m, n, k), lambda: peer("Gemm", {"x": (m, k)}, {"w": (k, n), "b": (n,)}))
+def gemm_case(machine: Machine, m: int, n: int, k: int, dtype: str) -> Case:
+    return Case(lambda: gemm(machine, m, n, k, dtype), lambda: peer("Gemm", {"x": (m, k)}, {"w": (k, n), "b": (n,)}))
 
 
-def conv_case(machine: Machine, channels: int, filters: int, size: int, kernel: int, stride: int, pad: int) -> Case:
+def conv_case(
+    machine: Machine, channels: int, filters: int, size: int, kernel: int, stride: int, pad: int, dtype: str
+) -> Case:
+    channels += channels % together(dtype)
     block = min(channels, machine.isa.lanes(4))
     p = c.ConvProblem(
-        1, channels, filters, size, size, (kernel, kernel), (stride, stride), pads=(pad,) * 4, block=block
-    )
+        1, channels, filters, size, size, (kernel, kernel), (stride, stride), pads=(pad,) * 4, block=block,
+        dtype=dtype,
+    )  # fmt: skip
     return Case(lambda: conv(machine, p), lambda: conv_peer(p))
 
 
@@ -193,16 +199,16 @@ def depthwise_case(machine: Machine, channels: int, size: int, stride: int) -> C
     return Case(lambda: depthwise(machine, p), lambda: conv_peer(as_conv))
 
 
-def cases(machine: Machine) -> dict[str, Case]:
+def cases(machine: Machine, dtype: str = "float32") -> dict[str, Case]:
     """The layers of resnet50, a few matrix products, and the depthwise layers of mobile networks, by name."""
     sizes = ((512, 512, 512), (128, 768, 768), (49, 512, 512), (1, 4096, 4096), (1, 1000, 2048))
-    table = {f"gemm {m}x{n}x{k}": gemm_case(machine, m, n, k) for m, n, k in sizes}
+    table = {f"gemm {m}x{n}x{k}": gemm_case(machine, m, n, k, dtype) for m, n, k in sizes}
     layers = [(128, 128, 56, 3, 2, 1), (256, 512, 56, 1, 2, 0), (3, 64, 224, 7, 2, 3), (3, 64, 230, 7, 2, 0)]
     for n, size in ((64, 56), (128, 28), (256, 14), (512, 7)):
         layers += [(n, n, size, 3, 1, 1), (n, 4 * n, size, 1, 1, 0), (4 * n, n, size, 1, 1, 0)]
     for channels, filters, size, kernel, stride, pad in layers:
         name = f"conv {channels}->{filters} {size}² {kernel}x{kernel}" + (f"/{stride}" if stride > 1 else "")
-        table[name] = conv_case(machine, channels, filters, size, kernel, stride, pad)
+        table[name] = conv_case(machine, channels, filters, size, kernel, stride, pad, dtype)
     for channels, size, stride in ((96, 112, 2), (144, 56, 1), (384, 14, 1), (960, 7, 1)):
         name = f"depthwise {channels} {size}²" + (f"/{stride}" if stride > 1 else "")
         table[name] = depthwise_case(machine, channels, size, stride)
@@ -219,6 +225,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("filter", nargs="?", default="")
     parser.add_argument("--isa", choices=[*ISAS])
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--no-peer", action="store_true")
     options = parser.parse_args()
@@ -229,7 +236,7 @@ def main() -> None:
         f"L1 {machine.l1_bytes >> 10} KiB, L2 {machine.l2_bytes >> 10} KiB"
     )
     print(f"{'case':26} {'tile':>12} {'us':>8} {'GFLOP/s':>8} {'of peak':>8} {'onnxruntime us':>15} {'faster':>7}")
-    for name, case in cases(machine).items():
+    for name, case in cases(machine, options.dtype).items():
         if options.filter not in name:
             continue
         ours, theirs = case.ours(), None if options.no_peer else case.peer()

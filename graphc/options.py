@@ -9,10 +9,10 @@ from typing import Any
 
 from graphc.errors import OptionError
 
-__all__ = ["MOST_THREADS", "Options", "default_threads", "seconds"]
+__all__ = ["MOST_THREADS", "PRECISIONS", "Options", "default_threads", "seconds"]
 
 TARGETS = ("cpu",)
-PRECISIONS = ("strict", "float32")
+PRECISIONS = ("strict", "float32", "bfloat16")
 MEMORY = ("planned", "separate")
 MOST_THREADS = 1024
 #: what else `graphc.compile` takes, for Python functions
@@ -25,7 +25,11 @@ class Options:
 
     target      "cpu"
     threads     threads a run may use; None means $GRAPHC_THREADS, else every CPU this process may run on
-    precision   "float32", or "strict": no algorithm that changes the order or number of roundings of the definition
+    precision   "float32"; "strict": no algorithm that changes the order or number of roundings of the definition; or
+                "bfloat16": convolutions and matrix products of float32 round their operands to bfloat16 (8 bits of
+                significand, to nearest) and sum the products in float32. All else stays float32: biases, activations,
+                normalisations, softmax, sums, depthwise convolutions, recurrent arithmetic, inputs and outputs; and so
+                do convolutions for which Winograd's algorithm is estimated to be faster than multiplying bfloat16
     level       0: only what is needed to run; 1: folding, simplification and batch normalisation; 2: also blocked
                 layouts and fusion (default)
     disable     names of passes to leave out; a wrong name lists those there are. "simplify", "fold" and "sink" also

@@ -10,6 +10,9 @@ Two sorts of groups:
 - elementwise, injective and reducing operations that make one loop nest, such as a softmax or a layer normalisation;
   `graphc.kernels.lower.why_not` has the last word on these.
 
+A result that is also wanted rounded (a residual, and the operand of a convolution in bfloat16) is stored in both forms
+by the kernel that computes it: the cast is a second way out, which nothing inside of the group depends on.
+
 Views (transposes, slices, broadcasts, most reshapes) cost nothing where their reader can follow strides, so a group
 never begins or ends with one. What is not done is recorded with the reason.
 """
@@ -55,12 +58,13 @@ def fuse(graph: Graph) -> Graph:
 class Group:
     """Operations that become one kernel; `root` gives its result. Members stand as they joined, root first."""
 
-    __slots__ = ("lowered", "members", "numbers", "reads", "root")
+    __slots__ = ("lowered", "members", "numbers", "reads", "root", "rounded")
     #: the body, and why it is not one loop nest, once the planner has asked
     lowered: tuple[Graph, str | None] | None
 
     def __init__(self, root: Node, numbers: Set[Value] = frozenset(), others: Iterable[Node] = ()) -> None:
         self.root, self.numbers = root, numbers
+        self.rounded: Node | None = None  # a cast of the root's result, stored beside it
         self.members: dict[Node, None] = {}
         self.reads: dict[Value, None] = {}
         self.add(root)
@@ -90,8 +94,13 @@ class Group:
         """What the group reads from outside, in a fixed order; single numbers are written into the kernel instead."""
         return list(self.reads)
 
+    @property
+    def results(self) -> tuple[Value, ...]:
+        """What the group's kernel stores."""
+        return self.root.outputs if self.rounded is None else (*self.root.outputs, *self.rounded.outputs)
+
     def body(self) -> Graph:
-        return body_of(self.operands, self.root.outputs)
+        return body_of(self.operands, self.results)
 
 
 def _written_numbers(graph: Graph) -> set[Value]:
@@ -160,7 +169,31 @@ class _Planner:
                 if group is not None and len(group.members) > 1:
                     self.taken.update(group.members)
                     groups.append(group)
-        return groups
+        return [*groups, *self.also_rounded(groups)]
+
+    def also_rounded(self, groups: list[Group]) -> list[Group]:
+        """Casts join the group, or the anchor alone, whose result they store in another form; the anchors' new groups."""
+        by_root = {group.root: group for group in groups}
+        alone = []
+        for node in self.graph.nodes:
+            if node.op.name != "cast" or node in self.taken or node not in self.fusible:
+                continue
+            before = node.inputs[0].node
+            group = by_root.get(before)
+            if group is None and before in self.fusible - self.taken and before.op.template in FUSING_ANCHORS:
+                group = Group(before, self.numbers)
+            if group is None or group.rounded is not None or not _rounds(node) or len(group.reads) + 2 > OPERANDS:
+                continue
+            group.rounded, group.lowered = node, None
+            if self.objection(group) is not None:
+                group.rounded, group.lowered = None, None
+                continue
+            self.taken.add(node)
+            if before not in by_root:
+                by_root[before] = group
+                self.taken.add(before)
+                alone.append(group)
+        return alone
 
     def grow(self, group: Group, joins: Callable[[Group, Node], str | None]) -> None:
         """Take in producers, latest first, while `joins(group, node)` has no objection. A node is offered once all its
@@ -207,6 +240,8 @@ class _Planner:
         for k, node in enumerate(sorted(group.members, key=self.order.__getitem__)):
             rows.append((node.op.name, node.identity, tuple([names.get(v, v) for v in node.inputs])))
             names[node.outputs[0]] = ~k
+        if group.rounded is not None:
+            rows.append(group.rounded.identity)
         key = tuple(rows)
         found = self.bodies.get(key)
         if found is None:
@@ -372,6 +407,11 @@ def _must_be_dense(graph: Graph, node: Node, layout: Layout) -> bool:
     )
 
 
+def _rounds(node: Node) -> bool:
+    """Whether a cast gives a form in which less is read: that of contractions in bfloat16."""
+    return (node.inputs[0].dtype.name, node.outputs[0].dtype.name) == ("float32", "bfloat16")
+
+
 def _needed(group: Group, anchor: Node) -> Group:
     """What depends on the anchor of its group; the rest is better done before, once."""
     depends = {anchor}
@@ -424,19 +464,20 @@ def _size(v: Value) -> int:
 
 def _apply(graph: Graph, planner: _Planner) -> Graph:
     by_root = {group.root: group for group in planner.run()}
-    inside = {n for group in by_root.values() for n in group.members if n is not group.root}
+    inside = {n for group in by_root.values() for n in (*group.members, group.rounded) if n is not group.root}
     new: dict[Value, Value] = {}
     for node in graph.nodes:
         if node in inside:
             continue
         group = by_root.get(node)
         if group is None:
-            outs = remake(node, tuple([new.get(v, v) for v in node.inputs]), node.where)
+            results, outs = node.outputs, remake(node, tuple([new.get(v, v) for v in node.inputs]), node.where)
         else:
             record("fuse", node)
             with location(*located(*sorted(group.members, key=planner.order.__getitem__))):
                 outs = make(fusion, *[new.get(v, v) for v in group.reads], body=planner.body(group)[0])
+            results = group.results
         if outs[0].node is not node:
-            new.update(zip(node.outputs, outs, strict=True))
+            new.update(zip(results, outs, strict=True))
     outputs = tuple([new.get(v, v) for v in graph.outputs])
     return graph if outputs == graph.outputs else graph.with_outputs(outputs)

@@ -11,6 +11,8 @@ plain form, its blocked form, or both:
 
 Matrix products take their right operand packed. Packing is an operation like any other: of constants it folds.
 
+Contractions whose operands are bfloat16 numbers in float32 (see `mixed_precision`) become kernels that read bfloat16.
+
 Lanes past the last channel hold leftovers. They meet only weights that are zero, so all that matters is that they stay
 finite; operations that could make them otherwise (`SAFE` lists those that cannot) work on the plain form.
 """
@@ -26,6 +28,7 @@ import numpy as np
 
 from graphc import ops
 from graphc.ir.bodies import deep
+from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Graph, Node, Value, constant, location, remake
 from graphc.ir.trace import Trace, absorb, is_explaining, record, refuse, trace
 from graphc.ir.types import TensorType
@@ -34,9 +37,11 @@ from graphc.kernels.contraction import ConvProblem, GemmProblem, Schedule, sched
 from graphc.kernels.machine import Machine
 from graphc.kernels.strassen import StrassenPlan, column_scales
 from graphc.kernels.winograd import WinogradPlan, worthwhile
+from graphc.ops.layout import summed_in, together
 from graphc.ops.spec import Kind
 from graphc.passes.blocked import TRANSFERS, Blocked, to_blocks, to_plain
 from graphc.passes.match import uniform
+from graphc.passes.mixed_precision import rounded_from
 
 __all__ = ["block_layout", "pack_only"]
 
@@ -58,19 +63,21 @@ NARROW_MUST_SAVE = 0.95
 CYCLES_PER_BYTE_MOVED = 0.4
 
 
-def block_layout(graph: Graph, machine: Machine, threads: int, algorithms: frozenset[str] = ALGORITHMS) -> Graph:
+def block_layout(
+    graph: Graph, machine: Machine, threads: int, algorithms: frozenset[str] = ALGORITHMS, narrow: bool = True
+) -> Graph:
     """The graph with blocked activations and packed weights; all shapes must be known.
 
     `algorithms` names those allowed that do less arithmetic, and round otherwise, than the sums they replace: "winograd"
-    (minimal filtering) and "strassen".
+    (minimal filtering) and "strassen"; `narrow` allows kernels that multiply bfloat16, which take subnormal numbers for 0.
     """
 
     def arrange(g: Graph) -> Graph:
-        wide = _attempt(g, machine, machine, threads, algorithms)
+        wide = _attempt(g, machine, machine, threads, algorithms, narrow)
         if wide.misfits and machine.narrower is not None:
-            narrow = _attempt(g, machine, machine.narrower, threads, algorithms)
-            if narrow.cycles < NARROW_MUST_SAVE * wide.cycles:
-                wide = narrow
+            half = _attempt(g, machine, machine.narrower, threads, algorithms, narrow)
+            if half.cycles < NARROW_MUST_SAVE * wide.cycles:
+                wide = half
         absorb(wide.trace)
         return wide.graph
 
@@ -86,9 +93,11 @@ class _Attempt(NamedTuple):
     trace: Trace
 
 
-def _attempt(graph: Graph, machine: Machine, vectors: Machine, threads: int, algorithms: frozenset[str]) -> _Attempt:
+def _attempt(
+    graph: Graph, machine: Machine, vectors: Machine, threads: int, algorithms: frozenset[str], narrow: bool
+) -> _Attempt:
     with trace(is_explaining()) as seen:
-        layout = _Layout(graph, machine, threads, spread=True, algorithms=algorithms, vectors=vectors)
+        layout = _Layout(graph, machine, threads, spread=True, algorithms=algorithms, narrow=narrow, vectors=vectors)
         after = layout.run()
     moved = sum(
         n.outputs[0].tensor.nbytes
@@ -98,9 +107,9 @@ def _attempt(graph: Graph, machine: Machine, vectors: Machine, threads: int, alg
     return _Attempt(after, layout.cycles + CYCLES_PER_BYTE_MOVED * moved, layout.misfits, seen)
 
 
-def pack_only(graph: Graph, machine: Machine, threads: int) -> Graph:
+def pack_only(graph: Graph, machine: Machine, threads: int, narrow: bool = True) -> Graph:
     """Only what the contraction kernels need: every convolution between conversions of its own, packed weights."""
-    return deep(lambda g: _Layout(g, machine, threads, spread=False).run())(graph)
+    return deep(lambda g: _Layout(g, machine, threads, spread=False, narrow=narrow).run())(graph)
 
 
 class _Layout:
@@ -113,10 +122,11 @@ class _Layout:
         threads: int,
         spread: bool,
         algorithms: frozenset[str] = frozenset(),
+        narrow: bool = False,
         vectors: Machine | None = None,
     ) -> None:
         self.graph, self.machine, self.threads = graph, machine, threads
-        self.spread, self.algorithms = spread, algorithms
+        self.spread, self.algorithms, self.narrow = spread, algorithms, narrow
         self.vectors = vectors or machine  # what blocks are as wide as
         self.cycles = 0.0  # estimated, of the convolutions
         self.misfits = False  # whether narrower blocks would leave fewer lanes empty
@@ -202,9 +212,26 @@ class _Layout:
             self.blocked_forms[node.outputs[0]] = form
         return None
 
+    def operands(self, node: Node) -> tuple[Value, Value]:
+        """A contraction's operands: as bfloat16 where both are such numbers in float32."""
+        x, w = node.inputs
+        narrow = (rounded_from(x), rounded_from(w)) if self.narrow else (None, None)
+        return (x, w) if narrow[0] is None or narrow[1] is None else (narrow[0], narrow[1])
+
+    def unrounded(self, node: Node) -> tuple[Value, Value] | None:
+        """A contraction's operands before they were rounded to bfloat16; None when they come as such."""
+        x, w = (_unrounded(v) for v in self.operands(node))
+        if x is None or w is None or not (x in self.plain_forms or x in self.blocked_forms):
+            return None
+        return x, w
+
+    def lanes(self, x: Value) -> int:
+        """Lanes of a block of channels, for a contraction of such operands: a vector of its sums."""
+        return self.vectors.isa.lanes(dtype_of(summed_in(x.dtype)).itemsize)
+
     def product(self, node: Node) -> Value:
         """dot(a, b) with b packed; a right operand that is the same for all batches is packed once."""
-        a, b = (self.plain(v) for v in node.inputs)
+        a, b = (self.plain(v) for v in self.operands(node))
         while (
             b.node.op.name == "broadcast_to"
             and b.node.inputs[0].rank >= 2
@@ -216,6 +243,10 @@ class _Layout:
             b = inner if inner.rank == 2 else ops.reshape(inner, shape=inner.shape[-2:])
         if b.rank > 2 and all(d == 1 for d in b.shape[:-2]):
             b = ops.reshape(b, shape=b.shape[-2:])
+        odd = int(a.shape[-1]) % together(a.dtype)
+        if odd:  # the padding of packed weights is 0
+            room = (*(0,) * (a.rank - 1), odd)
+            a = ops.pad(a, np.zeros((), a.dtype.numpy), low=(0,) * a.rank, high=room)
         *batch, m, k = a.tensor.static_shape
         n = int(b.shape[-1])
         shared = b.rank == 2
@@ -227,7 +258,8 @@ class _Layout:
             shared=shared,
             dtype=a.dtype.name,
         )
-        allowed = self.algorithms & {"strassen"} if shared and _is_known(b) else frozenset()
+        halves = shared and together(a.dtype) == 1 and _is_known(b)
+        allowed = self.algorithms & {"strassen"} if halves else frozenset()
         found = choose(problem, self.machine, self.threads, allowed, b.tensor.nbytes)
         if isinstance(found, StrassenPlan):
             columns = found.variant.product.columns
@@ -243,12 +275,12 @@ class _Layout:
         return result
 
     def convolution(self, node: Node) -> Blocked:
-        x, w = node.inputs
+        x, w = self.operands(node)
         strides, padding, dilation, groups = _window(node)
-        lanes = self.vectors.isa.lanes(x.dtype.itemsize)
+        lanes = self.lanes(x)
         channels, filters = int(x.shape[1]) // groups, int(w.shape[0])
         kernel = (int(w.shape[2]), int(w.shape[3]))
-        size = min(channels, lanes)
+        size = min(channels + channels % together(x.dtype), lanes)
         apart = 1 if channels % lanes == 0 else groups  # groups of whole blocks need no room between them
         if size == lanes or (apart == 1 and x in self.blocked_forms and 2 * channels >= lanes):
             form = self.blocks(x, lanes, apart)
@@ -268,18 +300,47 @@ class _Layout:
                 source = ops.pad(source, np.zeros((), x.dtype.numpy), low=(0, 0, *low), high=(0, 0, *high))
                 padding = ((0, 0), (0, 0))
             image = ops.block(source, size=size, groups=groups)
-        y = self.contract(image, self.plain(w), strides, padding, dilation, groups)
+        exact = None if x.dtype == node.inputs[0].dtype else self.unrounded(node)
+        y = self.contract(image, self.plain(w), strides, padding, dilation, groups, exact)
         return Blocked(y, filters, groups=1 if filters // groups % lanes == 0 else groups)
 
-    def contract(self, image: Value, w: Value, strides: Any, padding: Any, dilation: Any, groups: int = 1) -> Value:
-        """The convolution of blocked images with plain weights, in blocks of a vector's lanes."""
+    def contract(
+        self,
+        image: Value,
+        w: Value,
+        strides: Any,
+        padding: Any,
+        dilation: Any,
+        groups: int = 1,
+        exact: tuple[Value, Value] | None = None,
+    ) -> Value:
+        """The convolution of blocked images with plain weights, in blocks of a vector's lanes.
+
+        `exact` are the plain float32 operands from which bfloat16 ones were rounded: minimal filtering, which multiplies
+        differences of them, begins with those.
+        """
         filters, channels, *_ = w.tensor.static_shape
-        size, lanes = int(image.shape[4]), self.vectors.isa.lanes(image.dtype.itemsize)
+        size, lanes = int(image.shape[4]), self.lanes(image)
         problem = _problem(image.tensor.static_shape, w.tensor, strides, padding, dilation, groups)
         self.misfits |= any(-c % lanes >= lanes // 2 for c in (channels, filters // groups))
-        allowed = self.algorithms if _is_known(w) else frozenset()
+        weights = w if exact is None else exact[1]
+        allowed: frozenset[str] = frozenset()
+        if together(w.dtype) == 1 and _is_known(w):
+            allowed = self.algorithms
         found = choose(problem, self.vectors, self.threads, allowed, w.tensor.nbytes)
-        self.cycles += estimated(problem, self.vectors, allowed, w.tensor.nbytes).cycles
+        cycles = estimated(problem, self.vectors, allowed, w.tensor.nbytes).cycles
+        if exact is not None and "winograd" in self.algorithms and together(weights.dtype) == 1 and _is_known(weights):
+            # minimal filtering in float32 may still be faster than the plain sum in bfloat16
+            whole = replace(problem, dtype=weights.dtype.name)
+            filtered = worthwhile(
+                whole, weights.tensor.nbytes, schedule(problem, self.vectors), self.vectors, threads=1
+            )
+            if filtered is not None:
+                form = self.blocks(exact[0], lanes, 1 if channels % lanes == 0 else groups)
+                assert form is not None
+                image, w = form.value, weights  # a constant, whose plain form is itself
+                found, cycles = filtered, filtered.cycles
+        self.cycles += cycles
         if isinstance(found, WinogradPlan):
             return self.filtered(image, w, found, padding, groups=groups)
         if isinstance(found, StrassenPlan):
@@ -330,11 +391,14 @@ class _Layout:
         Phase (i, j) holds every strides[0]-th row from row i on, and columns likewise: all phases together are an image
         of as many times the channels and a smaller window.
         """
-        x, w = node.inputs
+        exact, rounded = self.unrounded(node), self.operands(node)[1].dtype.name
+        if exact is None:
+            return None
+        x, w = exact
         (down, along), padding, dilation, groups = _window(node)
         n, channels, height, width = x.tensor.static_shape
         filters, _, *kernel = w.tensor.static_shape
-        lanes = self.vectors.isa.lanes(x.dtype.itemsize)
+        lanes = self.lanes(x)
         if (
             "winograd" not in self.algorithms
             or groups > 1
@@ -350,12 +414,12 @@ class _Layout:
         out = node.outputs[0].tensor.static_shape[2:]
         high, wide = (o + k - 1 for o, k in zip(out, window, strict=True))
         blocked = (n, -(-down * along * deep // lanes), high, wide, lanes)
-        size = int(form.lanes if form is not None else channels)
+        size = int(form.lanes if form is not None else channels + channels % together(rounded))
         step = (down, along)
         whole = _problem((n, -(-channels // size), height, width, size), w.tensor, step, padding, dilation, 1)
         taps = w.tensor.with_shape((filters, down * along * deep, *window))
         phased = _problem(blocked, taps, (1, 1), ((0, 0), (0, 0)), (1, 1), 1)
-        direct = schedule(whole, self.vectors)
+        direct = schedule(replace(whole, dtype=rounded), self.vectors)
         found = worthwhile(phased, w.tensor.nbytes, direct, self.vectors, threads=1)
         moved = CYCLES_PER_BYTE_MOVED * math.prod(blocked) * x.dtype.itemsize
         if found is None or found.cycles + moved >= direct.cycles:
@@ -372,7 +436,7 @@ class _Layout:
             image = ops.transpose(image, perm=(0, 3, 5, 1, 2, 4))
             image = ops.block(ops.reshape(image, shape=(n, down * along * channels, high, wide)), size=lanes)
         self.cycles += found.cycles + moved
-        return Blocked(self.filtered(image, self.plain(w), found, ((0, 0), (0, 0)), phases=step, deep=deep), filters)
+        return Blocked(self.filtered(image, w, found, ((0, 0), (0, 0)), phases=step, deep=deep), filters)
 
     def few_filters(self, node: Node) -> Value | None:
         """A convolution with so few filters that most lanes would be empty: neighbouring pixels of a row fill them.
@@ -380,9 +444,9 @@ class _Layout:
         The filters are repeated, each copy one stride further along a wider window, and the window moves on by as many
         pixels as there are copies. That multiplies with more zeros but fills the lanes; None when it does not pay.
         """
-        x, w = node.inputs
+        x, w = self.operands(node)
         strides, padding, dilation, groups = _window(node)
-        lanes = self.vectors.isa.lanes(x.dtype.itemsize)
+        lanes = self.lanes(x)
         n, filters, high, wide = node.outputs[0].tensor.static_shape
         copies = lanes // filters
         width, step = int(w.shape[3]), strides[1]
@@ -545,6 +609,17 @@ def _problem(
         kernel=(kh, kw), stride=strides, dilation=dilation, pads=(top, left, bottom, right), groups=groups,
         block=size, dtype=w.dtype.name,
     )  # fmt: skip
+
+
+def _unrounded(v: Value) -> Value | None:
+    """The numbers from which a bfloat16 value was rounded; None when it is not made of others. Any else is itself."""
+    if together(v.dtype) == 1:
+        return v
+    if v.node.op.name == "broadcast_to":
+        inner = _unrounded(v.node.inputs[0])
+        return inner if inner is None else ops.broadcast_to(inner, **v.node.attrs)
+    source = v.node.inputs[0] if v.node.op.name == "cast" else None
+    return source if source is not None and source.dtype.name == summed_in(v.dtype) else None
 
 
 def _is_known(w: Value) -> bool:

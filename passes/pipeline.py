@@ -23,6 +23,7 @@ from graphc.passes.fold import fold
 from graphc.passes.fuse import fuse
 from graphc.passes.hoist import hoist
 from graphc.passes.layout import block_layout, pack_only
+from graphc.passes.mixed_precision import multiply_bfloat16, round_parts
 from graphc.passes.recurrence import pack_recurrences
 from graphc.passes.simplify import simplify
 from graphc.passes.views import sink_views
@@ -59,7 +60,7 @@ def _preparation(options: Options) -> list[Pass]:
 
 def _optimisation(options: Options, machine: Machine) -> list[Pass]:
     threads = options.thread_count
-    strict = options.precision == "strict"
+    strict, mixed = options.precision == "strict", options.precision == "bfloat16"
     passes = [
         # What the sizes made constant goes first: every later pass gets less to look at.
         (1, Pass("fold", fold)),
@@ -75,11 +76,15 @@ def _optimisation(options: Options, machine: Machine) -> list[Pass]:
         # Operations without kernels become smaller ones before layouts are chosen: convolutions over lines and volumes
         # become convolutions over images, and those take part.
         (0, Pass("decompose", decompose, requires=("batch-norm",))),
+        # What is a contraction by now multiplies bfloat16 numbers, where that was asked for.
+        *([(0, Pass("mixed-precision", multiply_bfloat16, requires=("decompose",)))] if mixed else []),
         # Then activations are blocked and weights packed. At level 0 every contraction converts for itself.
         (0, Pass("layout", _layout(options, machine, threads), requires=("decompose",))),
         # Packing constant weights is constant folding. What conversions are left are merged and cancelled.
         (0, Pass("pack", fold, requires=("layout",))),
         (1, Pass("clean-layout", lambda g: _clean(g, options), requires=("layout",))),
+        # Which rounded values are left is known; they are rounded by the kernels that compute them.
+        *([(2, Pass("rounded-parts", round_parts, requires=("layout",)))] if mixed else []),
         # Decomposition and layout made new views; fusion wants arithmetic and product side by side.
         (2, Pass("late-views", lambda g: _views(g, options), requires=("clean-layout",))),
         # What every turn of a loop would do again, packing weights that are no constants above all.
@@ -95,10 +100,11 @@ NEEDED = ("calls", "decompose", "layout", "pack")
 
 
 def _layout(options: Options, machine: Machine, threads: int) -> Callable[[Graph], Graph]:
+    strict = options.precision == "strict"
     if options.level < 2 or "blocking" in options.disable:
-        return lambda g: pack_only(g, machine, threads)
-    algorithms = ALGORITHMS - options.disable if options.precision != "strict" else frozenset()
-    return lambda g: block_layout(g, machine, threads, algorithms)
+        return lambda g: pack_only(g, machine, threads, narrow=not strict)
+    algorithms = frozenset() if strict else ALGORITHMS - options.disable
+    return lambda g: block_layout(g, machine, threads, algorithms, narrow=not strict)
 
 
 def _simplify(graph: Graph, options: Options) -> Graph:

@@ -34,6 +34,8 @@ __all__ = ["Finding", "Tuner", "candidates", "graph_of"]
 WITHIN, CANDIDATES = 1.35, 8
 #: a candidate must be measured to take this share of the time of the one that is estimated to be best
 MUST_SAVE = 0.97
+#: element types of the problems that are measured
+MEASURED = ("float32", "float64")
 #: seconds of running a candidate, and the runs that are at least made
 RUN_SECONDS, RUNS = 0.03, 5
 
@@ -227,4 +229,5 @@ def _costliest(questions: Questions) -> list[str]:
         return questions.lowered[key] * _chosen(questions.asked[key]).cycles
 
     with using({}):
-        return sorted((k for k, n in questions.lowered.items() if n), key=cycles, reverse=True)
+        measurable = (k for k, n in questions.lowered.items() if n and questions.asked[k].problem.dtype in MEASURED)
+        return sorted(measurable, key=cycles, reverse=True)

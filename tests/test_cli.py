@@ -245,6 +245,22 @@ def test_every_level_agrees(level: str, tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["run", path, "--level", level, "--repeat", "1", "--check", "onnxruntime"]) == 0
 
 
+def test_precisions_are_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(save(convolutions(), tmp_path / "conv.onnx"))
+    results = {}
+    for precision in ("strict", "float32", "bfloat16"):
+        out = str(tmp_path / f"{precision}.npz")
+        assert main(["run", path, "--precision", precision, "--repeat", "1", "--output", out]) == 0
+        with np.load(out) as saved:
+            results[precision] = np.concatenate([saved[name].ravel() for name in saved.files])
+        assert main(["inspect", path, "--precision", precision, "--after", "layout"]) == 0
+    strict, close, rounded = results.values()
+    largest = np.abs(strict).max()
+    assert np.abs(close - strict).max() < 1e-5 * largest < np.abs(rounded - strict).max() < 3e-2 * largest
+    with pytest.raises(SystemExit):
+        main(["run", path, "--precision", "half"])
+
+
 def test_run_control_flow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(save(chooser(), tmp_path / "if.onnx"))
     for flag in (False, True):

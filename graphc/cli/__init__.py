@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from graphc import __version__
 from graphc.errors import GraphcError
+from graphc.options import PRECISIONS
 
 __all__ = ["main"]
 
@@ -230,6 +231,12 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a file, or onnx:NAME")
     _add_shape(parser)
     _add_threads(parser)
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="strict: no change of roundings; bfloat16: convolutions and products multiply rounded numbers (default: float32)",
+    )
     parser.add_argument(
         "--level",
         type=int,

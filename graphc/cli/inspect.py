@@ -31,7 +31,9 @@ def inspect(arguments: argparse.Namespace) -> int:
 
     if arguments.save and not arguments.memory:
         raise OptionError("--save draws the memory plan: give --memory too")
-    options = Options.of(threads=arguments.threads, level=arguments.level, disable=arguments.disable)
+    options = Options.of(
+        threads=arguments.threads, precision=arguments.precision, level=arguments.level, disable=arguments.disable
+    )
     source = source_of(arguments.model)
     seen = dry_run(source, _feeds(arguments, source), options, explain=arguments.why is not None)
     sections: list[Callable[[], None]] = []

@@ -29,7 +29,11 @@ def run(arguments: argparse.Namespace) -> int:
     from graphc.api import resolve, source_of
 
     options = Options.of(
-        threads=arguments.threads, level=arguments.level, disable=arguments.disable, progress=sys.stderr.isatty()
+        threads=arguments.threads,
+        precision=arguments.precision,
+        level=arguments.level,
+        disable=arguments.disable,
+        progress=sys.stderr.isatty(),
     )
     if arguments.output:
         show.check_file("--output", arguments.output, [".npz"])

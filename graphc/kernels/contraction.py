@@ -12,6 +12,9 @@ kernel's positions and `outer` counts blocks of input channels. A kernel is comp
 Layouts. Activations are blocked: x[batch, groups * channel blocks, height, width, block], the channels of each group
 padded to whole blocks. Weights are packed by `pack_weights` and `pack_matrix`: one panel for `columns` output columns,
 in the order in which the micro-kernel reads it. Padding must hold finite numbers (it is multiplied by zero weights).
+
+Operands of bfloat16 are multiplied in pairs of steps that lie side by side, and summed in float32: their steps are even
+in number, and a panel of weights holds [steps / 2, columns, 2] (see `together`).
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from typing import Literal
 import numpy as np
 
 from graphc.kernels.machine import Machine
+from graphc.ops.layout import summed_in, together
 
 __all__ = [
     "SLOTS", "ContractionVariant", "ConvProblem", "GemmProblem", "Schedule", "aligned", "arguments",
@@ -191,6 +195,8 @@ class ContractionVariant:
     inner                 steps unrolled
     partial               whether the last vector of columns may have fewer than `lanes` (a dense matrix; blocked
                           layouts are padded)
+    dtype                 of the operands; the sums of bfloat16 products are float32
+    dot                   whether one instruction adds a pair of bfloat16 products (see Isa.bfloat16_dot)
     sharers               row tiles that together fetch the next weights ahead, each as much as it has time for
     """
 
@@ -201,7 +207,18 @@ class ContractionVariant:
     inner: int
     partial: bool = False
     dtype: str = "float32"
+    dot: bool = False
     sharers: int = MANY_SHARERS
+
+    @property
+    def sums(self) -> str:
+        """Element type of the sums."""
+        return summed_in(self.dtype)
+
+    @property
+    def together(self) -> int:
+        """Steps that are done at once."""
+        return together(self.dtype)
 
     @property
     def columns(self) -> int:
@@ -211,8 +228,8 @@ class ContractionVariant:
     @property
     def unroll(self) -> int:
         """Steps written out one after the other: beyond a hundred FMAs LLVM moves loads so far ahead that it spills."""
-        most = max(1, 100 // (self.rows * self.vectors))
-        return max(d for d in range(1, most + 1) if self.inner % d == 0)
+        most = max(1, 100 // (self.rows * self.vectors)) * self.together
+        return max(d for d in range(self.together, most + 1, self.together) if self.inner % d == 0)
 
     @property
     def cache_line(self) -> int:
@@ -231,7 +248,7 @@ class ContractionVariant:
     @property
     def tile_bytes(self) -> int:
         """Bytes of a tile's sums."""
-        return self.rows * self.columns * np.dtype(self.dtype).itemsize
+        return self.rows * self.columns * np.dtype(self.sums).itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,9 +273,14 @@ class Schedule:
 def schedule(
     problem: Problem, machine: Machine, threads: int = 1, rows: int | None = None, vectors: int | None = None
 ) -> Schedule:
-    """The tile and the tasks with the least estimated time; `rows` and `vectors` force the tile."""
-    itemsize = np.dtype(problem.dtype).itemsize
-    lanes = machine.isa.lanes(itemsize)
+    """The tile and the tasks with the least estimated time; `rows` and `vectors` force the tile.
+
+    Raises ValueError when steps are done in pairs and do not come in pairs.
+    """
+    pair = together(problem.dtype)
+    if (problem.k if isinstance(problem, GemmProblem) else problem.inner) % pair:
+        raise ValueError(f"{problem.dtype} operands are multiplied {pair} steps at once: pad {problem} to a multiple")
+    lanes = machine.isa.lanes(np.dtype(summed_in(problem.dtype)).itemsize)
     mode: Mode
     if isinstance(problem, GemmProblem):
         mode, partial = ("rows" if problem.step_stride == 1 else "strided"), problem.n % lanes != 0
@@ -268,8 +290,10 @@ def schedule(
     if rows is not None and vectors is not None:
         candidates = [(rows, vectors)]
     tile = min(candidates, key=lambda t: estimated_cycles(problem, machine, t, lanes))
-    inner = problem.inner if isinstance(problem, ConvProblem) else max(1, min(8, 96 // (tile[0] * tile[1])))
-    variant = ContractionVariant(*tile, lanes, mode, inner, partial, problem.dtype)
+    inner = problem.inner if isinstance(problem, ConvProblem) else pair * max(1, min(8, 96 // (tile[0] * tile[1])))
+    variant = ContractionVariant(
+        *tile, lanes, mode, inner, partial, problem.dtype, pair > 1 and machine.isa.bfloat16_dot
+    )
     return _deal(problem, machine, variant, max(1, threads))
 
 
@@ -285,9 +309,11 @@ def register_tiles(machine: Machine) -> Iterator[tuple[int, int]]:
 
 def _tile_cycles(problem: Problem, machine: Machine, rows: int, vectors: int) -> float:
     """Cycles of one tile: arithmetic, latency of the sums or loads, whichever binds, and what a tile costs besides."""
-    isa = machine.isa
+    isa, pair = machine.isa, together(problem.dtype)
     step = max(rows * vectors / isa.fma_per_cycle, isa.fma_latency, (rows + vectors) / isa.loads_per_cycle)
-    return problem.steps * step + 20 + 3 * rows * vectors
+    if pair > 1 and not isa.bfloat16_dot:  # two steps of float32, and taking the pairs apart (measured)
+        step *= 2.1
+    return problem.steps // pair * step + 20 + 3 * rows * vectors
 
 
 def estimated_cycles(problem: Problem, machine: Machine, tile: tuple[int, int], lanes: int) -> float:
@@ -378,8 +404,22 @@ def arguments(problem: Problem, s: Schedule) -> dict[str, int]:
 
 
 def packed_weights_shape(problem: ConvProblem, v: ContractionVariant) -> tuple[int, ...]:
-    """[groups, panels, channel blocks, kernel rows, kernel columns, channels of a block, columns of a panel]."""
-    return (problem.groups, -(-problem.filters // v.columns), problem.blocks, *problem.kernel, problem.block, v.columns)
+    """[groups, panels, channel blocks, kernel rows, kernel columns, channels of a block, columns of a panel], in pairs."""
+    steps = _in_pairs(problem.block, v)
+    return (problem.groups, -(-problem.filters // v.columns), problem.blocks, *problem.kernel, *steps)
+
+
+def _in_pairs(steps: int, v: ContractionVariant) -> tuple[int, ...]:
+    """How steps lie in a panel: [steps, columns], or [steps / 2, columns, 2]."""
+    return (steps, v.columns) if v.together == 1 else (steps // v.together, v.columns, v.together)
+
+
+def _paired(packed: np.ndarray, v: ContractionVariant) -> np.ndarray:
+    """[..., steps, columns] as `_in_pairs` says."""
+    if v.together == 1:
+        return np.ascontiguousarray(packed)
+    *others, steps, columns = packed.shape
+    return np.ascontiguousarray(packed.reshape(*others, steps // v.together, v.together, columns).swapaxes(-1, -2))
 
 
 def pack_weights(problem: ConvProblem, v: ContractionVariant, w: np.ndarray) -> np.ndarray:
@@ -390,15 +430,17 @@ def pack_weights(problem: ConvProblem, v: ContractionVariant, w: np.ndarray) -> 
     expected = (problem.groups * problem.filters, problem.channels, *problem.kernel)
     if w.shape != expected:
         raise ValueError(f"weights of shape {w.shape} for a convolution that needs {expected}")
-    g, panels, blocks, kh, kw, block, columns = packed_weights_shape(problem, v)
+    g, panels, blocks, kh, kw = packed_weights_shape(problem, v)[:5]
+    block, columns = problem.block, v.columns
     full = np.zeros((g, panels * columns, blocks * block, kh, kw), problem.dtype)
     full[:, : problem.filters, : problem.channels] = w.reshape(g, problem.filters, problem.channels, kh, kw)
-    return np.ascontiguousarray(full.reshape(g, panels, columns, blocks, block, kh, kw).transpose(0, 1, 3, 5, 6, 4, 2))
+    return _paired(full.reshape(g, panels, columns, blocks, block, kh, kw).transpose(0, 1, 3, 5, 6, 4, 2), v)
 
 
 def packed_matrix_shape(problem: GemmProblem, v: ContractionVariant) -> tuple[int, ...]:
-    """[batches of the right operand, groups, panels, k, columns of a panel]."""
-    return (1 if problem.shared else problem.batch, problem.groups, -(-problem.n // v.columns), problem.k, v.columns)
+    """[batches of the right operand, groups, panels, k, columns of a panel], in pairs."""
+    batch, panels = 1 if problem.shared else problem.batch, -(-problem.n // v.columns)
+    return (batch, problem.groups, panels, *_in_pairs(problem.k, v))
 
 
 def pack_matrix(problem: GemmProblem, v: ContractionVariant, w: np.ndarray) -> np.ndarray:
@@ -406,12 +448,13 @@ def pack_matrix(problem: GemmProblem, v: ContractionVariant, w: np.ndarray) -> n
 
     Raises ValueError when `w` has another number of elements.
     """
-    batch, groups, panels, k, columns = packed_matrix_shape(problem, v)
+    batch, groups, panels = packed_matrix_shape(problem, v)[:3]
+    k, columns = problem.k, v.columns
     if w.shape[-2:] != (k, problem.n) or w.size != batch * groups * k * problem.n:
         raise ValueError(f"right operand of shape {w.shape} for {batch} x {groups} products that need {(k, problem.n)}")
     full = np.zeros((batch, groups, k, panels * columns), problem.dtype)
     full[..., : problem.n] = w.reshape(batch, groups, k, problem.n)
-    return np.ascontiguousarray(full.reshape(batch, groups, k, panels, columns).transpose(0, 1, 3, 2, 4))
+    return _paired(full.reshape(batch, groups, k, panels, columns).transpose(0, 1, 3, 2, 4), v)
 
 
 def offset_table(problem: ConvProblem, v: ContractionVariant) -> np.ndarray:

@@ -136,7 +136,7 @@ def fused_epilogue(
         for e in s.walk((value,)):
             if e.op == "load" and e not in accesses:
                 found = access(e.attr, e.args[0])
-                if found is None:
+                if found is None or not (found.vector or e.dtype.bits >= 32):  # halves are read as vectors alone
                     return None
                 accesses[e] = len(loads)
                 loads.append(found)
@@ -169,12 +169,14 @@ def _renumber(value: Scalar, accesses: Mapping[Scalar, int]) -> Scalar:
 
 
 def _in_vectors(e: Scalar) -> bool:
-    """Whether kernels compute this on a vector of results: one width of element throughout, no loop counters."""
-    if e.op in ("index", "param", "cast", "bitcast"):
+    """Whether kernels compute this on a vector of results: one width of element in registers, no loop counters."""
+    if e.op in ("index", "param", "bitcast"):
         return False
+    if e.op == "cast":  # in registers bfloat16 is float32
+        return {e.dtype.name, e.args[0].dtype.name} <= {"float32", "bfloat16"}
     if e.op == "const" and e.dtype.name == "int64":  # the offset of a load
         return True
-    return e.dtype.name in ("float32", "float64") or (e.dtype.kind == "bool" and e.op != "load")
+    return e.dtype.name in ("float32", "float64", "bfloat16") or (e.dtype.kind == "bool" and e.op != "load")
 
 
 class _Reader:

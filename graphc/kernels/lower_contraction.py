@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Node, location_of
 from graphc.kernels.build import ProgramBuilder, lowering
 from graphc.kernels.choice import choose_product
@@ -29,6 +30,7 @@ from graphc.kernels.ir import Launch, Operand
 from graphc.kernels.lower import launches
 from graphc.kernels.machine import host_machine
 from graphc.kernels.program import Placed
+from graphc.ops.layout import summed_in, together
 from graphc.ops.spec import Layout
 
 __all__ = ["ContractionKernel", "blocked_image", "conv_problem", "names_of", "zeros"]
@@ -64,9 +66,9 @@ def lower_contraction(builder: ProgramBuilder, node: Node, operands: list[Placed
         builder.apart(node, operands, results)
         return
     epilogue, placed, integers = fused
-    itemsize = anchor.inputs[0].dtype.itemsize
-    machine = host_machine().with_lanes(axes.lanes, itemsize)
-    plan = choose_product(problem, machine, builder.threads, vectors=w.shape[-1] // axes.lanes)
+    machine = host_machine().with_lanes(axes.lanes, anchor.outputs[0].dtype.itemsize)
+    columns = w.shape[-1] if together(w.dtype) == 1 else w.shape[-2]
+    plan = choose_product(problem, machine, builder.threads, vectors=columns // axes.lanes)
     slots = arguments(problem, plan)
     table, nothing = Operand(x.buffer), Operand(x.buffer)
     if plan.variant.mode == "table":
@@ -110,7 +112,8 @@ def _by_definition(
 
 def conv_problem(x: Sequence[int], w: Sequence[int], attrs: Mapping[str, Any], dtype: str) -> ConvProblem:
     """The problem of a `conv_blocked` with operands of these shapes."""
-    groups, _, blocks, kh, kw, size, _ = w
+    groups, _, blocks, kh, kw, size, _, *pair = w
+    size *= prod(pair)
     (top, bottom), (left, right) = attrs["padding"]
     return ConvProblem(
         batch=x[0],
@@ -170,9 +173,11 @@ def _product(builder: ProgramBuilder, anchor: Node, a: Placed, w: Placed) -> tup
     shape = anchor.outputs[0].tensor.static_shape
     *batch, m, k = a.shape
     n = shape[-1]
-    lanes = host_machine().isa.lanes(a.dtype.itemsize)
-    shared = w.layout.shape[:-3] == () or not batch
-    if k > 1 and m > 1 and a.strides[-1] != 1 and n >= WORTH_A_COPY:
+    lanes = host_machine().isa.lanes(dtype_of(summed_in(a.dtype)).itemsize)
+    pair = together(a.dtype)
+    panels = w.layout.shape[: len(w.layout.shape) - (2 if pair == 1 else 3)]
+    shared = panels[:-1] == () or not batch
+    if k > 1 and m > 1 and a.strides[-1] != 1 and (n >= WORTH_A_COPY or pair > 1):
         a = builder.dense(a)
     last = a.strides[-1] if k > 1 else 1
     row_axes: tuple[int, ...] = (len(batch),)

@@ -26,6 +26,7 @@ class Isa:
     fma_per_cycle        fused multiply-adds issued a cycle
     fma_latency          cycles until the result of one can be used
     loads_per_cycle      vector loads (or broadcasts from memory) a cycle
+    bfloat16_dot         whether one instruction adds the products of two pairs of bfloat16 numbers to a float32 lane
     """
 
     name: str
@@ -35,6 +36,7 @@ class Isa:
     fma_per_cycle: int = 2
     fma_latency: int = 4
     loads_per_cycle: float = 2
+    bfloat16_dot: bool = False
 
     def lanes(self, itemsize: int) -> int:
         """How many elements of `itemsize` bytes a vector holds."""
@@ -75,7 +77,9 @@ class Machine:
     def narrower(self) -> Machine | None:
         """The same machine with vectors of half the width, where it computes with them as well."""
         other = NARROWER.get(self.isa.name)
-        return None if other is None else replace(self, isa=ISAS[other])
+        if other is None:
+            return None
+        return replace(self, isa=replace(ISAS[other], bfloat16_dot=self.isa.bfloat16_dot))
 
     def has_lanes(self, lanes: int, itemsize: int) -> bool:
         """Whether this machine, or its narrower form, has vectors of so many elements."""
@@ -110,9 +114,8 @@ def _host_isa() -> Isa:
 
     features = llvm.get_host_cpu_features()
     if features.get("avx512f") and features.get("avx512vl"):
-        if llvm.get_host_cpu_name() in HALF_WIDE:
-            return replace(ISAS["avx512"], fma_per_cycle=1)
-        return ISAS["avx512"]
+        isa = replace(ISAS["avx512"], bfloat16_dot=bool(features.get("avx512bf16")))
+        return replace(isa, fma_per_cycle=1) if llvm.get_host_cpu_name() in HALF_WIDE else isa
     if features.get("avx2") and features.get("fma"):
         return ISAS["avx2"]
     if features.get("neon") or llvm.get_process_triple().startswith(("aarch64", "arm64")):

@@ -6,6 +6,9 @@ Activations of a convolution are stored with a block of channels innermost, so t
 
 and its weights in the order in which the micro-kernel reads them (see graphc.kernels.contraction). Changing the layout
 is an operation like any other, so constant folding packs weights at compile time and pairs of changes cancel.
+
+Contractions of bfloat16 sum in float32 and give float32: nothing is rounded but the operands. Two steps are done at once
+(`together`), so their number is even, and packed weights hold pairs of steps, [..., steps / 2, columns, 2].
 """
 
 from __future__ import annotations
@@ -13,10 +16,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from graphc.ir import scalar as s
 from graphc.ir.dims import DimLike
+from graphc.ir.dtypes import dtype_of
 from graphc.ir.scalar import Scalar
 from graphc.ir.types import TensorType
 from graphc.ops.spec import Kind, Layout, OpSpec, Reader, Sample, expect, register
@@ -29,6 +34,8 @@ __all__ = [
     "pack_conv_weights",
     "pack_depthwise_weights",
     "pack_matrix",
+    "summed_in",
+    "together",
     "unblock",
 ]
 
@@ -38,6 +45,49 @@ LATER = "layouts are chosen after differentiation"
 
 def _ceil(a: DimLike, b: DimLike) -> DimLike:
     return -(-a // b)
+
+
+def together(dtype: object) -> int:
+    """Steps that contractions of this element type do at once: two of bfloat16, which are 32 bits."""
+    return 2 if str(dtype) == "bfloat16" else 1
+
+
+def summed_in(dtype: object) -> str:
+    """The element type of a contraction's sums, and of its results."""
+    return "float32" if str(dtype) == "bfloat16" else str(dtype)
+
+
+def _sums(t: TensorType, shape: Sequence[Any]) -> TensorType:
+    """The type of a contraction's results for operands like `t`."""
+    return TensorType(dtype_of(summed_in(t.dtype)), tuple(shape))
+
+
+def _as_summed(x: np.ndarray) -> np.ndarray:
+    """An operand as the numbers that are multiplied: exact in the element type of the sums."""
+    return x.astype(summed_in(x.dtype.name), copy=False)
+
+
+def _panel(steps: DimLike, columns: int, dtype: object) -> tuple[DimLike, ...]:
+    """How steps and columns lie in a panel, padded to whole groups of steps."""
+    pair = together(dtype)
+    return (steps, columns) if pair == 1 else (_ceil(steps, pair), columns, pair)
+
+
+def _interleaved(panels: np.ndarray) -> np.ndarray:
+    """[..., steps, columns], steps padded, as `_panel` says."""
+    pair = together(panels.dtype.name)
+    if pair == 1:
+        return np.ascontiguousarray(panels)
+    *others, steps, columns = panels.shape
+    return np.ascontiguousarray(panels.reshape(*others, steps // pair, pair, columns).swapaxes(-1, -2))
+
+
+def _unleaved(packed: np.ndarray) -> np.ndarray:
+    """The inverse: [..., steps, columns], as the numbers that are multiplied."""
+    if together(packed.dtype.name) > 1:
+        packed = packed.swapaxes(-1, -2)
+        packed = packed.reshape(*packed.shape[:-3], -1, packed.shape[-1])
+    return _as_summed(packed)
 
 
 # ------------------------------------------------------------------------------------------------ block and unblock
@@ -180,7 +230,11 @@ def _pack_conv_type(w: TensorType, *, block: int, columns: int, groups: int = 1)
     expect(w.rank == 4, f"pack_conv_weights: operand 0 is {w}; [filters, channels, rows, columns] is needed")
     o, c, kh, kw = w.static_shape
     expect(o % groups == 0, f"pack_conv_weights: {o} filters do not divide into {groups} groups")
-    return w.with_shape((groups, _ceil(o // groups, columns), _ceil(c, block), kh, kw, block, columns))
+    expect(
+        block % together(w.dtype) == 0, f"pack_conv_weights: blocks of {block} channels, but {w.dtype} goes in pairs"
+    )
+    panel = _panel(block, columns, w.dtype)
+    return w.with_shape((groups, _ceil(o // groups, columns), _ceil(c, block), kh, kw, *panel))
 
 
 def _pack_conv_reference(w: np.ndarray, *, block: int, columns: int, groups: int = 1) -> np.ndarray:
@@ -188,15 +242,21 @@ def _pack_conv_reference(w: np.ndarray, *, block: int, columns: int, groups: int
     filters, panels, blocks = o // groups, -(-(o // groups) // columns), -(-c // block)
     full = np.zeros((groups, panels * columns, blocks * block, kh, kw), w.dtype)
     full[:, :filters, :c] = w.reshape(groups, filters, c, kh, kw)
-    return np.ascontiguousarray(
-        full.reshape(groups, panels, columns, blocks, block, kh, kw).transpose(0, 1, 3, 5, 6, 4, 2)
-    )
+    return _interleaved(full.reshape(groups, panels, columns, blocks, block, kh, kw).transpose(0, 1, 3, 5, 6, 4, 2))
+
+
+def _plain_step(index: Sequence[Scalar], packed: TensorType) -> Sequence[Scalar]:
+    """An index of packed weights with the number of the step in place of its pair."""
+    if together(packed.dtype) == 1:
+        return index
+    *others, pair, column, half = index
+    return (*others, pair * together(packed.dtype) + half, column)
 
 
 def _pack_conv_compute(
     result: TensorType, readers: Sequence[Reader], index: Sequence[Scalar], *, block: int, columns: int, groups: int = 1
 ) -> Scalar:
-    g, panel, cb, i, j, k, n = index
+    g, panel, cb, i, j, k, n = _plain_step(index, result)
     o, c, *_ = readers[0].type.static_shape
     filters = o // groups
     f, ch = panel * columns + n, cb * block + k
@@ -215,7 +275,8 @@ pack_conv_weights = register(
     OpSpec(
         name="pack_conv_weights",
         kind=Kind.INJECTIVE,
-        summary="Weights [O, C/groups, KH, KW] as [groups, panels, blocks, KH, KW, block, columns], zero padded.",
+        summary="Weights [O, C/groups, KH, KW] as [groups, panels, blocks, KH, KW, block, columns], zero padded; of "
+        "bfloat16 as [..., block/2, columns, 2].",
         infer=_pack_conv_type,
         reference=_pack_conv_reference,
         compute=_pack_conv_compute,
@@ -223,6 +284,7 @@ pack_conv_weights = register(
         samples=lambda: [
             Sample((_W,), {"block": 2, "columns": 4}),
             Sample((_W,), {"block": 3, "columns": 2, "groups": 2}),
+            Sample((_W.astype(ml_dtypes.bfloat16),), {"block": 4, "columns": 4}),
         ],
     )
 )
@@ -231,34 +293,41 @@ pack_conv_weights = register(
 def _pack_matrix_type(b: TensorType, *, columns: int) -> TensorType:
     expect(b.rank >= 2, f"pack_matrix: operand 0 is {b}, a matrix is needed")
     *batch, k, n = b.shape
-    return b.with_shape((*batch, _ceil(n, columns), k, columns))
+    return b.with_shape((*batch, _ceil(n, columns), *_panel(k, columns, b.dtype)))
 
 
 def _pack_matrix_reference(b: np.ndarray, *, columns: int) -> np.ndarray:
     *batch, k, n = b.shape
     panels = -(-n // columns)
-    full = np.zeros((*batch, k, panels * columns), b.dtype)
-    full[..., :n] = b
-    return np.ascontiguousarray(np.moveaxis(full.reshape(*batch, k, panels, columns), -2, -3))
+    steps = k + -k % together(b.dtype.name)
+    full = np.zeros((*batch, steps, panels * columns), b.dtype)
+    full[..., :k, :n] = b
+    return _interleaved(np.moveaxis(full.reshape(*batch, steps, panels, columns), -2, -3))
 
 
 def _pack_matrix_compute(
     result: TensorType, readers: Sequence[Reader], index: Sequence[Scalar], *, columns: int
 ) -> Scalar:
-    *batch, panel, k, lane = index
-    n = readers[0].type.static_shape[-1]
+    *batch, panel, k, lane = _plain_step(index, result)
+    *_, steps, n = readers[0].type.static_shape
     column = panel * columns + lane
-    if n % columns == 0:
-        return readers[0](*batch, k, column)
-    value = readers[0](*batch, k, s.scalar("minimum", column, n - 1))
-    return s.select(column < n, value, s.const(0, result.dtype))
+    odd, partial = steps % together(result.dtype) != 0, n % columns != 0
+    value = readers[0](
+        *batch,
+        s.scalar("minimum", k, steps - 1) if odd else k,
+        s.scalar("minimum", column, n - 1) if partial else column,
+    )
+    for condition in [k < steps] * odd + [column < n] * partial:
+        value = s.select(condition, value, s.const(0, result.dtype))
+    return value
 
 
 pack_matrix = register(
     OpSpec(
         name="pack_matrix",
         kind=Kind.INJECTIVE,
-        summary="Right operands [..., K, N] as panels [..., ceil(N/columns), K, columns], zero padded.",
+        summary="Right operands [..., K, N] as panels [..., ceil(N/columns), K, columns], zero padded; of bfloat16 as "
+        "[..., ceil(K/2), columns, 2].",
         infer=_pack_matrix_type,
         reference=_pack_matrix_reference,
         compute=_pack_matrix_compute,
@@ -266,6 +335,8 @@ pack_matrix = register(
         samples=lambda: [
             Sample((np.arange(30, dtype=np.float32).reshape(3, 10),), {"columns": 4}),
             Sample((np.arange(48, dtype=np.float64).reshape(2, 3, 8),), {"columns": 4}),
+            Sample((np.arange(48).reshape(2, 3, 8).astype(ml_dtypes.bfloat16),), {"columns": 4}),
+            Sample((np.arange(28).reshape(4, 7).astype(ml_dtypes.bfloat16),), {"columns": 4}),
         ],
     )
 )
@@ -325,16 +396,18 @@ def _conv_blocked_type(
     lanes: int,
 ) -> TensorType:
     expect(x.rank == 5, f"conv_blocked: operand 0 is {x}; [N, blocks, H, W, block] is needed")
-    expect(w.rank == 7, f"conv_blocked: operand 1 is {w}; weights packed by pack_conv_weights are needed")
     expect(x.dtype == w.dtype, f"conv_blocked: operand 1 is {w.dtype} but operand 0 is {x.dtype}")
-    groups, panels, blocks, kh, kw, size, columns = w.static_shape
+    rank = 7 if together(w.dtype) == 1 else 8
+    expect(w.rank == rank, f"conv_blocked: operand 1 is {w}; weights packed by pack_conv_weights are needed")
+    groups, panels, blocks, kh, kw, size, columns, *_ = w.static_shape
+    size *= together(w.dtype)
     expect(x.shape[1] == groups * blocks and x.shape[4] == size, f"conv_blocked: {x} does not go with weights {w}")
     expect(
         filters % groups == 0 and panels == -(-(filters // groups) // columns),
         f"conv_blocked: {w} does not hold {filters} filters",
     )
     out = _window_output(x.shape[2:4], (kh, kw), strides, padding, dilation)
-    return x.with_shape((x.shape[0], groups * -(-(filters // groups) // lanes), *out, lanes))
+    return _sums(x, (x.shape[0], groups * -(-(filters // groups) // lanes), *out, lanes))
 
 
 def _conv_blocked_reference(
@@ -347,6 +420,7 @@ def _conv_blocked_reference(
     filters: int,
     lanes: int,
 ) -> np.ndarray:
+    x, w = _as_summed(x), _unleaved(w)
     groups, panels, blocks, kh, kw, size, columns = w.shape
     n, _, h, wd, _ = x.shape
     each = filters // groups
@@ -378,6 +452,7 @@ def _conv_samples() -> Iterable[Sample]:
         )
         w = np.linspace(-1, 1, filters * (6 // groups) * 2 * 2, dtype=np.float32).reshape(filters, 6 // groups, 2, 2)
         packed = _pack_conv_reference(w, block=x.shape[-1], columns=8, groups=groups)
+        half = [v.astype(ml_dtypes.bfloat16) for v in (x, w)]
         attrs = {
             "strides": (stride, 1),
             "padding": ((pad, 0), (0, pad)),
@@ -386,6 +461,9 @@ def _conv_samples() -> Iterable[Sample]:
             "lanes": 4,
         }
         yield Sample((x, packed), attrs)
+        if groups == 1:
+            narrow = _pack_conv_reference(half[1], block=x.shape[-1], columns=8)
+            yield Sample((half[0], narrow), attrs)
 
 
 conv_blocked = register(
@@ -393,7 +471,7 @@ conv_blocked = register(
         name="conv_blocked",
         kind=Kind.ANCHOR,
         summary="Convolution of blocked activations with packed weights: [N, groups * ceil(filters/groups / lanes), "
-        "OH, OW, lanes]; lanes past the last filter of a group are 0.",
+        "OH, OW, lanes]; lanes past the last filter of a group are 0. Of bfloat16 numbers it is summed in, and gives, float32.",
         infer=_conv_blocked_type,
         reference=_conv_blocked_reference,
         template="contraction",
@@ -404,26 +482,32 @@ conv_blocked = register(
 
 
 def _dot_packed_type(a: TensorType, b: TensorType, *, columns_total: int) -> TensorType:
-    expect(a.rank >= 2 and b.rank >= 3, f"dot_packed: operands are {a} and {b}; a matrix and packed panels are needed")
+    rank = 3 if together(b.dtype) == 1 else 4
+    expect(
+        a.rank >= 2 and b.rank >= rank, f"dot_packed: operands are {a} and {b}; a matrix and packed panels are needed"
+    )
     expect(a.dtype == b.dtype, f"dot_packed: operand 1 is {b.dtype} but operand 0 is {a.dtype}")
-    *batch, panels, k, columns = b.shape
+    *batch, panels, k, columns = b.shape[: b.rank - (together(b.dtype) > 1)]
+    k = k * together(b.dtype)
     expect(a.shape[-1] == k, f"dot_packed: operand 0 has {a.shape[-1]} columns but operand 1 holds {k} rows")
     expect(tuple(batch) in ((), a.shape[:-2]), f"dot_packed: batches of {a} and {b} differ")
     expect(panels == _ceil(columns_total, columns), f"dot_packed: {b} does not hold {columns_total} columns")
-    return a.with_shape((*a.shape[:-1], columns_total))
+    return _sums(a, (*a.shape[:-1], columns_total))
 
 
 def _dot_packed_reference(a: np.ndarray, b: np.ndarray, *, columns_total: int) -> np.ndarray:
+    b = _unleaved(b)
     *batch, panels, k, columns = b.shape
     unpacked = np.moveaxis(b, -3, -2).reshape(*batch, k, panels * columns)[..., :columns_total]
-    return np.matmul(a, unpacked)
+    return np.matmul(_as_summed(a), unpacked)
 
 
 dot_packed = register(
     OpSpec(
         name="dot_packed",
         kind=Kind.ANCHOR,
-        summary="Matrix product of a[..., M, K] and an operand packed by pack_matrix (one, or one a batch).",
+        summary="Matrix product of a[..., M, K] and an operand packed by pack_matrix (one, or one a batch). Of bfloat16 "
+        "numbers it is summed in, and gives, float32; K is then even.",
         infer=_dot_packed_type,
         reference=_dot_packed_reference,
         template="contraction",
@@ -431,12 +515,17 @@ dot_packed = register(
         samples=lambda: [
             Sample(
                 (
-                    np.linspace(-1, 1, m * 7, dtype=t).reshape(m, 7),
-                    _pack_matrix_reference(np.linspace(0, 2, 7 * n, dtype=t).reshape(7, n), columns=8),
+                    np.linspace(-1, 1, m * k).reshape(m, k).astype(t),
+                    _pack_matrix_reference(np.linspace(0, 2, k * n).reshape(k, n).astype(t), columns=8),
                 ),
                 {"columns_total": n},
             )
-            for m, n, t in ((1, 5, np.float32), (13, 16, np.float32), (4, 19, np.float64))
+            for m, n, k, t in (
+                (1, 5, 7, np.float32),
+                (13, 16, 7, np.float32),
+                (4, 19, 7, np.float64),
+                (9, 19, 8, ml_dtypes.bfloat16),
+            )
         ],
     )
 )

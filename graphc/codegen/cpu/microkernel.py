@@ -12,6 +12,10 @@ What differs is how the rows of A are found (`mode`):
     table    row p of tap t starts at x + offsets[t, p], or at an area of zeros where the offset is negative:
              a convolution of any stride, dilation and padding, without code for borders
 
+Elements of bfloat16 come in pairs of steps, which are one 32-bit word of A and a vector of such words of B. Where the
+machine adds two products a lane in one instruction, a pair costs what a step of float32 does; elsewhere the two are
+taken apart, which is exact, and multiplied as float32. Sums are float32 either way.
+
 The window micro-kernel at the end is the same idea without a sum over channels: depthwise convolutions and pooling.
 """
 
@@ -26,6 +30,7 @@ from numba.extending import intrinsic
 
 from graphc.codegen.cpu import simd
 from graphc.codegen.cpu.simd import I32, Shape, Values, at, broadcast, constant, counted_loop
+from graphc.codegen.cpu.vector import pointer_type
 from graphc.kernels.contraction import MANY_SHARERS, ContractionVariant, Mode
 from graphc.kernels.windows import Combine, WindowVariant
 
@@ -45,7 +50,7 @@ def emit_contraction(b: ir.IRBuilder, tile: ContractionVariant, args: list[ir.Va
     outer_stride  distance in A from one round to the next
     rest          steps after the last whole round
     """
-    shape = Shape(tile.dtype, tile.lanes)
+    shape = Shape(tile.sums, tile.lanes)
     out, fresh, *args = args
     is_fresh = b.icmp_signed("!=", fresh, constant(0))
     sums = [at(b, out, n * tile.lanes) for n in range(tile.rows * tile.vectors)]
@@ -61,7 +66,9 @@ def emit_contraction(b: ir.IRBuilder, tile: ContractionVariant, args: list[ir.Va
 
 
 def _step(b: ir.IRBuilder, tile: ContractionVariant, acc: Values, sources: Values, w: ir.Value) -> Values:
-    """One step: B's vectors stay in registers while the rows of A pass."""
+    """One step (of bfloat16: a pair): B's vectors stay in registers while the rows of A pass."""
+    if tile.together == 2:
+        return _pair(b, tile, acc, [_word(b, source) for source in sources], w)
     shape = Shape(tile.dtype, tile.lanes)
     vectors = [simd.load(b, shape, at(b, w, j * tile.lanes), shape.bytes) for j in range(tile.vectors)]
     new: Values = []
@@ -69,6 +76,41 @@ def _step(b: ir.IRBuilder, tile: ContractionVariant, acc: Values, sources: Value
         a = broadcast(b, shape, source)
         new += [simd.fma(b, shape, a, v, acc[p * tile.vectors + j]) for j, v in enumerate(vectors)]
     return new
+
+
+def _pair(b: ir.IRBuilder, tile: ContractionVariant, acc: Values, words: Values, w: ir.Value) -> Values:
+    """Two steps of bfloat16, from the rows' words."""
+    shape, pairs = Shape("float32", tile.lanes), Shape("int32", tile.lanes)
+    places = [at(b, w, j * tile.lanes * 2) for j in range(tile.vectors)]
+    if tile.dot:
+        vectors = [simd.load(b, pairs, place, pairs.bytes) for place in places]
+        new: Values = []
+        for p, word in enumerate(words):
+            a = simd.splat(b, pairs, word)
+            new += [simd.bfloat16_dot(b, shape, acc[p * tile.vectors + j], a, v) for j, v in enumerate(vectors)]
+        return new
+    # One half of all pairs after the other: both at once would need twice the registers.
+    for half in (simd.lower_bfloat16, simd.upper_bfloat16):
+        vectors = [half(b, shape, simd.load(b, pairs, place, pairs.bytes)) for place in places]
+        new = []
+        for p, word in enumerate(words):
+            a = half(b, shape, simd.splat(b, pairs, word))
+            new += [simd.fma(b, shape, a, v, acc[p * tile.vectors + j]) for j, v in enumerate(vectors)]
+        acc = new
+    return acc
+
+
+def _word(b: ir.IRBuilder, source: ir.Value) -> ir.Value:
+    """A pair of bfloat16 numbers side by side, the first in the lower half."""
+    word = b.load(b.bitcast(source, I32.as_pointer()))
+    word.align = 2
+    return word
+
+
+def _word_of(b: ir.IRBuilder, first: ir.Value, second: ir.Value) -> ir.Value:
+    """A pair of bfloat16 numbers from two places."""
+    low, high = (b.zext(b.load(place), I32) for place in (first, second))
+    return b.or_(low, b.shl(high, ir.Constant(I32, 16)))
 
 
 def _steps(
@@ -81,7 +123,7 @@ def _steps(
         starts = [at(b, row, first) for row in rows]
         for n in range(tile.fetches):
             simd.prefetch(b, at(b, at(b, w_here, ahead), n * tile.cache_line))
-        for k in range(tile.unroll):
+        for k in range(0, tile.unroll, tile.together):
             acc = _step(b, tile, acc, [at(b, start, k) for start in starts], at(b, w_here, k * tile.columns))
         return acc
 
@@ -103,6 +145,15 @@ def _row_rounds(
         rows.append(at(b, x, b.mul(b.select(exists, constant(p), last), row_stride)))
     size = tile.inner * tile.columns
 
+    def apart(acc: Values, position: ir.Value, w: ir.Value) -> Values:
+        """A step whose elements lie `step_stride` apart."""
+        if tile.together == 1:
+            return _step(b, tile, acc, [at(b, row, position) for row in rows], w)
+        second = b.add(position, step_stride)
+        return _pair(b, tile, acc, [_word_of(b, at(b, row, position), at(b, row, second)) for row in rows], w)
+
+    on = b.mul(step_stride, constant(tile.together)) if tile.together > 1 else step_stride
+
     # All rows share one running position: one addition a round instead of one a row.
     def round_(i: ir.Value, carried: Values) -> Values:
         *acc, position, w = carried
@@ -110,18 +161,22 @@ def _row_rounds(
             acc = _steps(b, tile, acc, [at(b, row, position) for row in rows], w, ahead)
         else:
             here = position
-            for k in range(tile.inner):
-                acc = _step(b, tile, acc, [at(b, row, here) for row in rows], at(b, w, k * tile.columns))
-                here = b.add(here, step_stride)
+            for k in range(0, tile.inner, tile.together):
+                acc = apart(acc, here, at(b, w, k * tile.columns))
+                here = b.add(here, on)
         return [*acc, b.add(position, outer_stride), at(b, w, size)]
 
     def step(i: ir.Value, carried: Values) -> Values:
         *acc, position, w = carried
-        acc = _step(b, tile, acc, [at(b, row, position) for row in rows], w)
-        return [*acc, b.add(position, step_stride), at(b, w, tile.columns)]
+        if tile.mode == "rows":
+            acc = _step(b, tile, acc, [at(b, row, position) for row in rows], w)
+        else:
+            acc = apart(acc, position, w)
+        return [*acc, b.add(position, on), at(b, w, tile.columns * tile.together)]
 
     carried = counted_loop(b, outer, [*acc, constant(0), w], round_)
-    return counted_loop(b, rest, carried, step)[:-2]
+    rounds = b.sdiv(rest, constant(tile.together)) if tile.together > 1 else rest
+    return counted_loop(b, rounds, carried, step)[:-2]
 
 
 def _table_rounds(
@@ -186,9 +241,10 @@ def emit_window(b: ir.IRBuilder, tile: WindowVariant, args: list[ir.Value]) -> N
 
 
 def _as_intrinsic(name: str, emit: Any, tile: ContractionVariant | WindowVariant, roles: str) -> Any:
-    """A Numba intrinsic around `emit`; `roles` spells its arguments: p element pointer, t int32 pointer, n int64."""
-    element = types.CPointer(getattr(types, tile.dtype))
-    kinds = {"p": element, "t": types.CPointer(types.int32), "n": types.int64}
+    """A Numba intrinsic around `emit`; `roles` spells its arguments: p element pointer, s pointer to sums, t int32
+    pointer, n int64."""
+    element, sums = pointer_type(tile.dtype), pointer_type(getattr(tile, "sums", tile.dtype))
+    kinds = {"p": element, "s": sums, "t": types.CPointer(types.int32), "n": types.int64}
     signature = types.void(*(kinds[r] for r in roles))
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> Any:
@@ -204,11 +260,18 @@ def _as_intrinsic(name: str, emit: Any, tile: ContractionVariant | WindowVariant
 
 @cache
 def contract(
-    rows: int, vectors: int, lanes: int, mode: Mode, inner: int, dtype: str = "float32", sharers: int = MANY_SHARERS
+    rows: int,
+    vectors: int,
+    lanes: int,
+    mode: Mode,
+    inner: int,
+    dtype: str = "float32",
+    dot: bool = False,
+    sharers: int = MANY_SHARERS,
 ) -> Any:
     """The contraction micro-kernel as a function to call in Numba code; arguments as `emit_contraction` lists them."""
-    tile = ContractionVariant(rows, vectors, lanes, mode, inner, dtype=dtype, sharers=sharers)
-    return _as_intrinsic("contract", emit_contraction, tile, "pnppntpnnn" if mode == "table" else "pnppnnnnnnn")
+    tile = ContractionVariant(rows, vectors, lanes, mode, inner, dtype=dtype, dot=dot, sharers=sharers)
+    return _as_intrinsic("contract", emit_contraction, tile, "snppntpnnn" if mode == "table" else "snppnnnnnnn")
 
 
 @cache

@@ -20,16 +20,21 @@ __all__ = [
     "I64",
     "Shape",
     "at",
+    "bfloat16_dot",
     "broadcast",
     "call",
     "constant",
     "counted_loop",
     "fma",
     "load",
+    "lower_bfloat16",
     "prefetch",
+    "rounded_bfloat16",
     "splat",
     "store",
     "transposed",
+    "upper_bfloat16",
+    "widened_bfloat16",
 ]
 
 BOOL, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
@@ -88,6 +93,58 @@ def call(b: ir.IRBuilder, name: str, result: ir.Type, args: Sequence[ir.Value]) 
 def fma(b: ir.IRBuilder, shape: Shape, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
     """x * y + z, rounded once."""
     return call(b, f"llvm.fma.{shape.mangled}", shape.type, (x, y, z))
+
+
+class _BFloat16(ir.Type):  # type: ignore[misc]
+    """LLVM's bfloat, which llvmlite has no name for: operands of the processor's own instructions are of this type."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat16)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat16)
+
+
+_BFLOAT16 = _BFloat16()
+
+
+def bfloat16_dot(b: ir.IRBuilder, shape: Shape, z: ir.Value, x: ir.Value, y: ir.Value) -> ir.Value:
+    """z + x[0] * y[0] + x[1] * y[1] in every lane: float32 `z`, pairs of bfloat16 as 32-bit words `x` and `y`.
+
+    One instruction of AVX512-BF16, which takes subnormal numbers for 0.
+    """
+    pairs = ir.VectorType(_BFLOAT16, 2 * shape.lanes)
+    name = f"llvm.x86.avx512bf16.dpbf16ps.{32 * shape.lanes}"
+    return call(b, name, shape.type, (z, b.bitcast(x, pairs), b.bitcast(y, pairs)))
+
+
+def lower_bfloat16(b: ir.IRBuilder, shape: Shape, words: ir.Value) -> ir.Value:
+    """The first number of each pair as float32."""
+    return b.bitcast(b.shl(words, Shape("int32", shape.lanes).all(16)), shape.type)
+
+
+def upper_bfloat16(b: ir.IRBuilder, shape: Shape, words: ir.Value) -> ir.Value:
+    """The second number of each pair as float32."""
+    return b.bitcast(b.and_(words, Shape("int32", shape.lanes).all(-0x10000)), shape.type)
+
+
+def widened_bfloat16(b: ir.IRBuilder, shape: Shape, stored: ir.Value) -> ir.Value:
+    """Stored bfloat16 numbers (16-bit integers) as float32."""
+    return lower_bfloat16(b, shape, b.zext(stored, Shape("int32", shape.lanes).type))
+
+
+def rounded_bfloat16(b: ir.IRBuilder, shape: Shape, value: ir.Value) -> ir.Value:
+    """float32 numbers as stored bfloat16: to nearest, halves to even; NaN stays NaN."""
+    words, stored = Shape("int32", shape.lanes), Shape("uint16", shape.lanes)
+    bits = b.bitcast(value, words.type)
+    even = b.and_(b.lshr(bits, words.all(16)), words.all(1))
+    rounded = b.add(bits, b.add(even, words.all(0x7FFF)))
+    quiet = b.or_(bits, words.all(0x00400000))
+    kept = b.select(b.fcmp_unordered("uno", value, value), quiet, rounded)
+    return b.trunc(b.lshr(kept, words.all(16)), stored.type)
 
 
 def at(b: ir.IRBuilder, pointer: ir.Value, offset: ir.Value | int) -> ir.Value:

@@ -8,7 +8,7 @@ With this type an epilogue is written once, like scalar code, over values that h
 Operators (+ - * / // comparisons & | ^ ~ << >>) take vectors of one type, or a vector and a number, which is repeated
 over the lanes in the vector's element type. Comparisons give a vector of booleans, for `select` and the bit operators.
 The named functions also take plain numbers, so the same text serves scalar code. `loader` and `storer` make the memory
-access functions of a width.
+access functions of a width. Memory of bfloat16 is read and written as vectors of float32, rounded when stored.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from graphc.codegen.cpu.simd import I32, Shape
 
 __all__ = [
     "Vector", "absolute", "argument_pointer", "bits", "cast", "ceil", "filler", "floor", "fma", "from_bits", "isinf",
-    "isnan", "loader", "maximum", "minimum", "offset", "pointer", "prefetch", "reduce_add", "reduce_max", "reduce_min",
-    "rint", "select", "sqrt", "storer", "transposer", "trunc",
+    "isnan", "loader", "maximum", "minimum", "offset", "pointer", "pointer_type", "prefetch", "reduce_add", "reduce_max",
+    "reduce_min", "rint", "select", "sqrt", "storer", "transposer", "trunc",
 ]  # fmt: skip
 
 
@@ -52,6 +52,32 @@ class Vector(types.Type):  # type: ignore[misc]
     @property
     def shape(self) -> Shape:
         return Shape("bool" if self.dtype == types.boolean else str(self.dtype), self.lanes)
+
+
+class _Stored(types.Type):  # type: ignore[misc]
+    """An element type that exists in memory alone: kernels compute with float32 instead."""
+
+
+BFLOAT16 = _Stored("bfloat16")
+
+
+@register_model(_Stored)
+class _StoredModel(datamodel.models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, dmm: Any, fe_type: _Stored) -> None:
+        super().__init__(dmm, fe_type, ir.IntType(16))
+
+
+def pointer_type(dtype: str) -> types.CPointer:
+    """The type of addresses of elements of `dtype`."""
+    return types.CPointer(BFLOAT16 if dtype == "bfloat16" else getattr(types, dtype))
+
+
+def _held(element: types.Type, lanes: int) -> tuple[Vector, Shape]:
+    """What a vector of elements is in registers, and how it lies in memory."""
+    if element == BFLOAT16:
+        return Vector(types.float32, lanes), Shape("uint16", lanes)
+    vector = Vector(element, lanes)
+    return vector, vector.shape
 
 
 @register_model(Vector)
@@ -376,10 +402,9 @@ def loader(lanes: int, partial: bool = False) -> Any:
 
     @intrinsic
     def load(typingctx: Any, pointer: types.Type, index: types.Type, count: types.Type) -> Any:
-        result = Vector(pointer.dtype, lanes)
-        shape = result.shape
+        result, shape = _held(pointer.dtype, lanes)
 
-        def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
+        def read(b: ir.IRBuilder, args: list[ir.Value]) -> ir.Value:
             pointer, index, count = args
             here = simd.at(b, pointer, index)
             if not partial:
@@ -400,6 +425,10 @@ def loader(lanes: int, partial: bool = False) -> Any:
             value.add_incoming(first_lanes, some)
             return value
 
+        def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
+            value = read(b, args)
+            return simd.widened_bfloat16(b, result.shape, value) if pointer.dtype == BFLOAT16 else value
+
         return signature(result, pointer, types.int64, types.int64), codegen
 
     return load
@@ -414,11 +443,12 @@ def storer(lanes: int, partial: bool = False) -> Any:
 
     @intrinsic
     def store(typingctx: Any, pointer: types.Type, index: types.Type, value: types.Type, count: types.Type) -> Any:
-        kind = Vector(pointer.dtype, lanes)
-        shape = kind.shape
+        kind, shape = _held(pointer.dtype, lanes)
+        rounds = pointer.dtype == BFLOAT16
 
         def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> Any:
             pointer, index, value, count = args
+            value = simd.rounded_bfloat16(b, kind.shape, value) if rounds else value
             here = simd.at(b, pointer, index)
             if not partial:
                 simd.store(b, shape, value, here, shape.itemsize)
@@ -450,7 +480,7 @@ def argument_pointer(dtype: str) -> Any:
 
     Read as a pointer, not as an integer turned into one, which would hide from LLVM where it comes from.
     """
-    result = types.CPointer(getattr(types, dtype))
+    result = pointer_type(dtype)
 
     @intrinsic
     def pointer_in(typingctx: Any, block: types.Type, slot: types.Type) -> Any:
@@ -466,7 +496,7 @@ def argument_pointer(dtype: str) -> Any:
 @cache
 def pointer(dtype: str) -> Any:
     """`f(address)`: an integer address as a pointer to elements of `dtype`."""
-    result = types.CPointer(getattr(types, dtype))
+    result = pointer_type(dtype)
 
     @intrinsic
     def as_pointer(typingctx: Any, address: types.Type) -> Any:

@@ -32,9 +32,9 @@ from graphc.codegen.cpu.microkernel import contract
 from graphc.codegen.cpu.vector import offset
 {imports}
 
-contract = contract({rows}, {vectors}, {lanes}, "{mode}", {inner}, "{dtype}"{sharers})
+contract = contract({rows}, {vectors}, {lanes}, "{mode}", {inner}, "{dtype}"{dot}{sharers})
 load, store = vector.loader({lanes}, {partial}), vector.storer({lanes}, {partial})
-as_pointer = vector.pointer("{dtype}")
+as_pointer = vector.pointer("{sums}")
 
 
 def {name}(block, first, last, scratch):
@@ -91,7 +91,7 @@ _TABLE = """contract(
 
 def sharers_argument(variant: ContractionVariant) -> str:
     """The micro-kernel's last argument, where it is not the usual one."""
-    return "" if variant.sharers == MANY_SHARERS else f", {variant.sharers}"
+    return "" if variant.sharers == MANY_SHARERS else f", sharers={variant.sharers}"
 
 
 def contraction_source(variant: ContractionVariant, epilogue: Epilogue, name: str = "contraction") -> str:
@@ -105,7 +105,7 @@ def contraction_source(variant: ContractionVariant, epilogue: Epilogue, name: st
         name=name,
         rows=variant.rows, vectors=variant.vectors, lanes=lanes, columns=variant.columns,
         mode=variant.mode, inner=variant.inner, unroll=variant.unroll, fetches=variant.fetches,
-        dtype=variant.dtype, partial=variant.partial,
+        dtype=variant.dtype, sums=variant.sums, dot=", True" if variant.dot else "", partial=variant.partial,
         sharers=sharers_argument(variant),
         imports="\n".join(imports(arguments, epilogue)),
         declarations=indent(list(declarations(arguments)), 1),

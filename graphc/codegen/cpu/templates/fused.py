@@ -16,7 +16,7 @@ from graphc.codegen.cpu.templates.windows import window_source
 from graphc.codegen.cpu.templates.winograd import winograd_source
 from graphc.codegen.scalar import Text, expression, literal, register_type
 from graphc.ir.scalar import Scalar, walk
-from graphc.kernels.epilogue import Access, Epilogue
+from graphc.kernels.epilogue import Access, Epilogue, EpilogueStore
 from graphc.kernels.lower_contraction import ContractionKernel
 from graphc.kernels.lower_strassen import StrassenKernel
 from graphc.kernels.lower_window import WindowKernel
@@ -64,11 +64,19 @@ def epilogue_lines(epilogue: Epilogue) -> Lines:
         buffer, at = f"e{access.buffer}", place(k, access)
         lines.append(f"x{k} = load({buffer}, {at}, lanes)" if access.vector else f"x{k} = {buffer}[{at}]")
     targets = [place(len(epilogue.loads) + k, store.access) for k, store in enumerate(epilogue.stores)]
-    values = value_lines([store.value for store in epilogue.stores], lines, used)
+    values = value_lines([_stored(store, epilogue) for store in epilogue.stores], lines, used)
     for store, at, value in zip(epilogue.stores, targets, values, strict=True):
         lines.append(f"store(e{store.access.buffer}, {at}, {value}, lanes)")
     imports = (f"from graphc.codegen.cpu.intrinsics import {', '.join(sorted(used))}",) if used else ()
     return Lines((*pointers, *integers), tuple(lines), imports)
+
+
+def _stored(store: EpilogueStore, epilogue: Epilogue) -> Scalar:
+    """What is given to a store, which rounds to the element type of its memory by itself."""
+    value = store.value
+    if value.op == "cast" and value.dtype.name == "bfloat16" == epilogue.buffers[store.access.buffer].name:
+        return value.args[0]
+    return value
 
 
 def value_lines(roots: list[Scalar], lines: list[str], used: set[str]) -> list[str]:
