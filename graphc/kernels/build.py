@@ -359,8 +359,11 @@ class ProgramBuilder:
         self._place(node.outputs[0], result)
 
     def _take_over(self, node: Node, operands: list[Placed]) -> list[Placed] | None:
-        """The result in the memory of an operand that dies here and is read only at the element that is written."""
-        if len(node.outputs) != 1 or node.outputs[0] in self._scope.reserved:
+        """The result in the memory of an operand that dies here and is read only at the element that is written.
+
+        Of several results only an anchor's first one: its epilogue reads everything before it stores.
+        """
+        if node.outputs[0] in self._scope.reserved or (len(node.outputs) != 1 and template_of(node) is None):
             return None
         value = node.outputs[0]
         for k in elementwise_operands(node):
@@ -368,7 +371,7 @@ class ProgramBuilder:
             whole = p.layout == Layout.dense(value.tensor.static_shape) and p.dtype.itemsize == value.dtype.itemsize
             alone = all(q.buffer != p.buffer for i, q in enumerate(operands) if i != k)
             if whole and alone and p.buffer in self._scope.owned and self._scope.reads[p.buffer] == 0:
-                return [Placed(p.buffer, value.dtype, p.layout)]
+                return [Placed(p.buffer, value.dtype, p.layout), *(self._result(v) for v in node.outputs[1:])]
         return None
 
     def _compute(self, node: Node, operands: list[Placed], results: list[Placed]) -> None:

@@ -180,7 +180,8 @@ def test_an_epilogue_reads_and_stores_bfloat16() -> None:
 def test_numbers_half_way_are_rounded_to_even() -> None:
     lanes = HOST.isa.lanes(4)
     p = convolutions(lanes)["1x1"]
-    halves = np.array([1 + 2.0**-8, 1 + 3 * 2.0**-8, 1 + 2.0**-8 + 2.0**-20, -1 - 2.0**-8], np.float32)
+    halves = np.array([1 + 2.0**-8, 1 + 3 * 2.0**-8, 1 + 2.0**-8 + 2.0**-20, -1 - 2.0**-8, np.nan], np.float32)
+    halves[4:].view(np.int32)[:] = 0x7FFFFFFF  # rounded like a number it would become -0
     bias = np.resize(halves, (1, 40, 1, 1)).astype(np.float32)
     e = epilogue(
         f"acc = acc + load(bias, c * {lanes}, lanes)", dtype="bfloat16", arguments=(Argument("bias", "float32"),)
@@ -189,7 +190,7 @@ def test_numbers_half_way_are_rounded_to_even() -> None:
     x, w = np.zeros((1, 32, 5, 7), BFLOAT16), np.zeros((40, 32, 1, 1), BFLOAT16)
     run_conv(p, c.schedule(p, HOST), x, w, e, y, bias=surrounded(c.to_blocked(bias, lanes)))
     got = c.from_blocked(y, 40)[0, :, 2, 3].astype("f")
-    np.testing.assert_array_equal(got, np.resize([1, 1 + 2.0**-6, 1 + 2.0**-7, -1], 40).astype("f"))
+    np.testing.assert_array_equal(got, np.resize([1, 1 + 2.0**-6, 1 + 2.0**-7, -1, np.nan], 40).astype("f"))
 
 
 def test_steps_that_do_not_come_in_pairs_are_refused() -> None:

@@ -16,8 +16,10 @@ from graphc.ir.graph import Graph, Value, constant, input_value
 from graphc.ir.interpret import run
 from graphc.ir.manager import PassManager
 from graphc.ir.types import tensor
+from graphc.kernels.build import build
 from graphc.kernels.choice import ALGORITHMS
 from graphc.kernels.machine import ISAS, Machine, host_machine
+from graphc.kernels.program import Place
 from graphc.options import Options
 from graphc.passes.decompose import decompose
 from graphc.passes.fold import fold
@@ -49,7 +51,8 @@ def image(channels: int = 16, size: int = 6, dtype: str = "float32") -> Value:
 def residual_network() -> Graph:
     x = image(3, 10)
     y = ops.relu(conv(x, 32, stride=2))
-    y = ops.relu(ops.add(conv(y, 32, 1), y))
+    for _ in range(2):
+        y = ops.relu(ops.add(conv(y, 32, 1), y))
     return Graph([x], [ops.relu(conv(y, 48, 1))])
 
 
@@ -182,8 +185,12 @@ def test_a_residual_is_stored_in_both_forms_by_one_kernel() -> None:
     options = Options.of(precision="bfloat16", threads=1, disable="winograd")
     after = optimise(prepare(residual_network(), options), options)
     groups = [n for n in after.nodes if n.op.name == "fusion" and "conv_blocked" in named(Graph((), n.outputs))]
-    assert [[v.dtype.name for v in n.outputs] for n in groups] == [["float32", "bfloat16"], ["bfloat16"], ["float32"]]
+    assert [[v.dtype.name for v in n.outputs] for n in groups] == [
+        ["float32", "bfloat16"], ["float32", "bfloat16"], ["bfloat16"], ["float32"],
+    ]  # fmt: skip
     assert not [n for n in after.nodes if n.op.name == "cast" and n.inputs[0].node.op.name != "input"]
+    buffers = [b for b in build(after).buffers if b.place is Place.ARENA and b.nbytes == 4 * 2 * 32 * 25]
+    assert len(buffers) == 1, "the second residual takes over the memory of the first"
 
 
 # --- compiled --------------------------------------------------------------------------------------------------------
