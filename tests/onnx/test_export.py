@@ -30,7 +30,7 @@ from graphc.ops.spec import OpSpec, Sample
 #: made by passes: a graph before passes has none of them
 BY_PASSES = {
     "fusion", "block", "unblock", "pack_conv_weights", "pack_matrix", "pack_depthwise_weights", "conv_blocked",
-    "dot_packed", "depthwise_blocked",
+    "dot_packed", "depthwise_blocked", "recurrence",
 }  # fmt: skip
 SAMPLED = [s for s in REGISTRY.values() if s.name not in BY_PASSES and list(s.samples())]
 #: what onnxruntime says of an operator or element type that it has no kernel for
