@@ -19,7 +19,7 @@ from graphc.ir.graph import Graph, Node, Value, location, remake
 from graphc.ir.rules import located
 from graphc.ir.trace import record, refuse
 from graphc.kernels.machine import Machine
-from graphc.ops.recurrence import STATES, pack_gates, products
+from graphc.ops.recurrence import STATES, pack_gates, products, recurrence
 from graphc.passes.match import uniform
 
 __all__ = ["pack_recurrences"]
@@ -126,7 +126,7 @@ def _recurrence(graph: Graph, team: Sequence[Node], new: dict[Value, Value], mac
         ]
     if attrs.get("lengths", False):
         operands.append(ops.cast(new[team[0].inputs[-1]], dtype=dtype_of("int64")))
-    result: Sequence[Value] = ops.recurrence(
+    result: Sequence[Value] = recurrence(
         *operands,
         cell=cell,
         reverse=tuple(node.attrs.get("reverse", False) for node in team),

@@ -22,7 +22,6 @@ import numpy as np
 from graphc import ops
 from graphc.ir.graph import Value
 from graphc.ir.types import TensorType
-from graphc.ops import recurrent
 from graphc.ops.injective import tensor_operand
 from graphc.ops.layout import LATER
 from graphc.ops.spec import REGISTRY, Kind, OpSpec, Sample, expect, register
@@ -122,16 +121,16 @@ def _reference(
     results: list[np.ndarray] = []
     for k, back in enumerate(reverse):
         x, hidden = given.x[k], given.initial[k][0].shape[1]
-        w, r = (
-            np.concatenate([_unpacked(p, n, hidden) for p, n in zip(packed, given.products, strict=True)])
-            if packed
-            else None
-            for packed in (given.input_weights[k], given.weights[k])
-        )
         if inputs:
-            x = x @ w.T + given.bias[k][0]
+            x = x @ _joined(given.input_weights[k], given.products, hidden).T + given.bias[k][0]
+        r = _joined(given.weights[k], given.products, hidden)
         results += layer(x, r, *given.initial[k], *given.vector[k], *given.lengths, reverse=back, **attrs)
     return tuple(results)
+
+
+def _joined(packed: Sequence[np.ndarray], gates: Sequence[int], hidden: int) -> np.ndarray:
+    """The weights of all products, as they were before `pack_gates`."""
+    return np.concatenate([_unpacked(p, n, hidden) for p, n in zip(packed, gates, strict=True)])
 
 
 def _unpacked(packed: np.ndarray, gates: int, hidden: int) -> np.ndarray:
@@ -189,5 +188,3 @@ recurrence = register(
         samples=_samples,
     )
 )
-
-assert set(STATES) == {op.name for op in (recurrent.lstm, recurrent.gru, recurrent.rnn)}

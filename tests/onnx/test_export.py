@@ -31,7 +31,7 @@ from graphc.ops.spec import OpSpec, Sample
 BY_PASSES = {
     "fusion", "block", "unblock", "pack_conv_weights", "pack_matrix", "pack_depthwise_weights", "conv_blocked",
     "dot_packed", "depthwise_blocked", "pack_winograd_weights", "conv_winograd",
-    "pack_strassen_weights", "conv_strassen", "dot_strassen", "attention",
+    "pack_strassen_weights", "conv_strassen", "dot_strassen", "attention", "recurrence",
 }  # fmt: skip
 SAMPLED = [s for s in REGISTRY.values() if s.name not in BY_PASSES and list(s.samples())]
 #: what onnxruntime says of an operator or element type that it has no kernel for

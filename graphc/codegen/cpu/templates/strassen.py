@@ -51,32 +51,22 @@ def {name}(block, first, last, scratch):
 {left_sums}
         for pair in range(column_task * panels_per_task, min(panel_pairs, (column_task + 1) * panels_per_task)):
             w_pair = offset(w, pair * {matrices} * size)
-{by_definition}
-            for i in range(7):
-                w_here = offset(w_pair, i * size)
+            for i in range({matrices}):
                 for r in range(pairs):
-{skipped}                    start = first_row + r * {twice}
-                    # The first row tiles fetch the next matrix, each other lines of it.
-                    ahead = size + r * {fetched} if r < {turns} else 0
-                    out = offset(products, i * product_stride + r * {tile_size})
+                    start = first_row + r * {twice}
+                    # A11, A12, S4, A22, S1, S2, S3
+                    source, valid = offset(left, (3 if i == 2 else i - 4) * sum_stride + r * {rows} * {inner}), {rows}
+                    steps, outer, across = rounds, sums_row, {inner}
                     if i < 2 or i == 3:
                         row = start + {rows} if i == 3 else start
-                        valid = min({rows}, rows_total - row)
-                        if valid > 0:
-                            contract(
-                                out, 1, offset(x_here, row * row_stride + (half if i > 0 else 0)), w_here, ahead, valid,
-                                second_rounds if i > 0 else rounds, step_stride, 0, row_stride, 1,
-                            )
-                        else:  # no lower rows: nothing reads their product
-                            contract(
-                                out, 1, offset(left, r * {rows} * {inner}), w_here, ahead, {rows},
-                                rounds, sums_row, 0, {inner}, 1,
-                            )
-                    else:
-                        s = 3 if i == 2 else i - 4
+                        source, valid = offset(x_here, row * row_stride + (half if i > 0 else 0)), min({rows}, rows_total - row)
+                        steps, outer, across = second_rounds if i > 0 else rounds, step_stride, row_stride
+{by_definition}                    # The first row tiles fetch the next matrix, each other lines of it.
+                    ahead = size + r * {fetched} if r < {turns} else 0
+                    if valid > 0:
                         contract(
-                            out, 1, offset(left, s * sum_stride + r * {rows} * {inner}), w_here, ahead, {rows},
-                            rounds, sums_row, 0, {inner}, 1,
+                            offset(products, {where} * product_stride + r * {tile_size}), {fresh}, source,
+                            offset(w_pair, {matrix} * size), ahead, valid, steps, outer, 0, across, 1,
                         )
             for r in range(pairs):
                 for quarter in range(4):
@@ -151,24 +141,16 @@ for i in range(0, {inner}, {lanes}):
     keep(left, 3 * sum_stride + at, a12 - s2, 0)"""
 
 _BY_DEFINITION = """\
-# Rows that would spoil each other: all eight products, of which two and two make a quarter.
-for quarter in range(4):
-    w_first = offset(w_pair, (7 if quarter % 2 else 0) * size)
-    w_second = offset(w_pair, (2 if quarter % 2 else 1) * size)
-    for r in range(pairs):
-        if plain[r] != 0:
-            row = first_row + r * {twice} + quarter // 2 * {rows}
-            valid = min({rows}, rows_total - row)
-            if valid > 0:
-                out = offset(products, quarter * product_stride + r * {tile_size})
-                contract(
-                    out, 1, offset(x_here, row * row_stride), w_first, 0, valid,
-                    rounds, step_stride, 0, row_stride, 1,
-                )
-                contract(
-                    out, 0, offset(x_here, row * row_stride + half), w_second, 0, valid,
-                    second_rounds, step_stride, 0, row_stride, 1,
-                )"""
+where, matrix, fresh = i, i, 1
+if plain[r] != 0:  # rows that would spoil each other: all eight products, two for each quarter
+    where, second = i // 2, i % 2
+    matrix, fresh = (2 if second else 7) if where % 2 else second, 1 - second
+    row = start + where // 2 * {rows}
+    source, valid = offset(x_here, row * row_stride + second * half), min({rows}, rows_total - row)
+    steps, outer, across = second_rounds if second else rounds, step_stride, row_stride
+elif i == 7:
+    valid = 0
+"""
 
 
 def _left_sums(variant: StrassenVariant, names: dict[str, object]) -> str:
@@ -193,8 +175,8 @@ def strassen_source(variant: StrassenVariant, epilogue: Epilogue, name: str = "s
     return _SOURCE.format(
         name=name,
         left_sums=_left_sums(variant, names),
-        by_definition=indent(_BY_DEFINITION.format(**names).splitlines(), 3) if guarded else "",
-        skipped=indent(["if plain[r] != 0:", "    continue", ""], 5).rstrip(" ") if guarded else "",
+        by_definition=indent([*_BY_DEFINITION.format(**names).splitlines(), ""], 5).rstrip(" ") if guarded else "",
+        where="where" if guarded else "i", matrix="matrix" if guarded else "i", fresh="fresh" if guarded else 1,
         matrices=MATRICES if guarded else PRODUCTS,
         finished=indent(["if plain[r] != 0:", "    acc = whole(products, quarter * product_stride + at, 0)", "el"], 7)
         if guarded
