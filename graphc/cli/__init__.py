@@ -205,7 +205,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_common(profile)
     _add_inputs(profile)
-    _add_precision(profile)
     _add_seconds(profile, "measuring time (default 2)")
     profile.add_argument(
         "--top", type=_positive, default=25, metavar="N", help="launches to list, the longest first (default 25)"
@@ -231,12 +230,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a file, or onnx:NAME")
     _add_shape(parser)
     _add_threads(parser)
-    parser.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default="float32",
-        help="strict: no change of roundings; bfloat16: convolutions and products multiply rounded numbers (default: float32)",
-    )
+    _add_precision(parser)
     parser.add_argument(
         "--level",
         type=int,
@@ -271,7 +265,12 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_precision(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--precision", default="float32", help="what graphc computes in (see Options; default float32)")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="strict: no change of roundings; bfloat16: convolutions and products multiply rounded numbers (default: float32)",
+    )
 
 
 def _add_seconds(parser: argparse.ArgumentParser, what: str) -> None:

@@ -27,7 +27,9 @@ def tune(arguments: argparse.Namespace) -> int:
     """The command; returns its exit code."""
     from graphc.api import source_of
 
-    options = Options.of(threads=arguments.threads, level=arguments.level, disable=arguments.disable)
+    options = Options.of(
+        threads=arguments.threads, precision=arguments.precision, level=arguments.level, disable=arguments.disable
+    )
     source = source_of(arguments.model)
 
     def compiled() -> Executable:
