@@ -52,7 +52,7 @@ class Options:
     disable: frozenset[str] = frozenset()
     memory: str = "planned"
     memory_budget: int | None = None
-    tune: float | None = None
+    tune: float | bool | None = None
     progress: bool = False
 
     @staticmethod
