@@ -68,7 +68,6 @@ def measure(case: str, make: Make, threads: int, seconds: float) -> Result:
             subjects[name] = maker(threads)
         except Unavailable as e:
             result.missing[name] = str(e)
-    result.facts.update(subjects["graphc"].facts)
     outputs = {name: s.arrays(s.run()) for name, s in subjects.items()}
     result.reference = next((name for name in subjects if name != "graphc"), "graphc")
     for name in subjects:
@@ -76,6 +75,7 @@ def measure(case: str, make: Make, threads: int, seconds: float) -> Result:
             result.disagreement[name] = agreement.reason
     times = take_turns({name: s.run for name, s in subjects.items()}, seconds)
     result.figures = {name: figures(t) for name, t in times.items()}
+    result.facts.update(subjects["graphc"].facts())
     return result
 
 

@@ -14,7 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -84,6 +84,13 @@ class GraphSource:
         return specialise(self._graph, sizes)
 
 
+class _Call(NamedTuple):
+    """The inputs of a call, by name, element type and shape, and what ran it."""
+
+    inputs: tuple[tuple[str, np.dtype, tuple[int, ...]], ...]
+    specialisation: Specialisation | StoredSpecialisation
+
+
 class Executable:
     """A compiled model. Call it with arrays, or use `run` as one uses onnxruntime's session.
 
@@ -104,6 +111,7 @@ class Executable:
         self._specialisations: OrderedDict[object, Specialisation | StoredSpecialisation] = OrderedDict()
         self._static = static  # inputs whose values are part of the signature
         self._lock = threading.RLock()
+        self._last: _Call | None = None
 
     # -- what it takes and gives --------------------------------------------------------------------------------------
 
@@ -155,14 +163,41 @@ class Executable:
         output names to arrays of the right shape and type that receive the results.
         Raises InputError for a name that does not exist or is missing, and for a wrong element type, rank or shape.
         """
+        if output_names is None and out is None:
+            found = self._as_last_time(feeds)
+            if found is not None:
+                return found
         positions = self._output_positions(output_names)
         arrays = self._check(feeds)
         specialisation = self._specialisation(arrays)
-        results = specialisation.run([arrays[p.name] for p in self.inputs])
+        given = [arrays[p.name] for p in self.inputs]
+        results = specialisation.run(given)
+        self._remember(given, specialisation)
         for name, target in (out or {}).items():
             _store(name, results[self._output_positions([name])[0]], target)
             results[self._output_positions([name])[0]] = target
         return [results[i] for i in positions]
+
+    def _as_last_time(self, feeds: Mapping[str, Any]) -> list[Any] | None:
+        """The outputs, if the inputs are arrays of just the types and shapes of the last call: nothing is left to check.
+        None otherwise."""
+        last = self._last
+        if last is None or type(feeds) is not dict or len(feeds) != len(last.inputs):
+            return None
+        arrays = []
+        for name, dtype, shape in last.inputs:
+            array = feeds.get(name)
+            if type(array) is not np.ndarray or array.dtype is not dtype or array.shape != shape:
+                return None
+            arrays.append(array)
+        return last.specialisation.run(arrays)
+
+    def _remember(self, given: Sequence[Any], specialisation: Specialisation | StoredSpecialisation) -> None:
+        if self._static or not all(type(a) is np.ndarray and a.dtype.kind in "fiub" for a in given):
+            self._last = None  # its values count too, or it is no plain array
+            return
+        inputs = tuple([(p.name, a.dtype, a.shape) for p, a in zip(self.inputs, given, strict=True)])
+        self._last = _Call(inputs, specialisation)
 
     def prepare(self, **shapes: Sequence[int]) -> Specialisation | StoredSpecialisation:
         """Compile for the given input shapes now, without running; inputs of fixed shape may be left out.

@@ -82,7 +82,8 @@ class PlacedPlan:
         self, plan: RelocatablePlan, kernels: Sequence[int], constants: Sequence[int], keep: object, threads: int
     ) -> None:
         self._inputs, self._outputs = plan.inputs, plan.outputs
-        self._input_sites, self._output_sites = plan.input_sites, plan.output_sites
+        # as Python numbers and through a memoryview: a call writes few words, and arrays would take ten times as long
+        self._input_sites, self._output_sites = map(_pairs, (plan.input_sites, plan.output_sites))
         self._keep = keep
         self._arena = aligned_empty(plan.arena)
         self._words = aligned_empty(8 * max(1, len(plan.blocks))).view(np.int64)
@@ -93,6 +94,7 @@ class PlacedPlan:
         self.plan = Plan(_placed_rows(plan.rows, self._kernels, bases), plan.scratch)
         self._threads = threads if plan.is_parallel else 1
         self._lock = threading.Lock()
+        self._slots = memoryview(self._words)
 
     def walk(self, plan: Plan) -> None:
         """Walk these rows from now on, which name the same kernels, blocks and constants."""
@@ -113,20 +115,30 @@ class PlacedPlan:
             if array.flags.carray and array.dtype == self._inputs[number][0]:
                 results[output] = array
         with self._lock:
-            words = self._words
-            for (at, offsets), array, (dtype, shape) in zip(self._input_sites, arguments, self._inputs, strict=True):
+            slots = self._slots
+            for sites, array, (dtype, shape) in zip(self._input_sites, arguments, self._inputs, strict=True):
                 if array.shape != shape:
                     raise GraphcError(f"native code for an input of shape {shape} was given {array.shape}")
-                if len(at):
-                    if not (array.flags.c_contiguous and array.flags.aligned) or array.dtype != dtype:
+                if sites:
+                    if not array.flags.carray and not (array.flags.c_contiguous and array.flags.aligned):
+                        array = np.ascontiguousarray(array)
+                        keep.append(array)
+                    if array.dtype is not dtype and array.dtype != dtype:
                         array = np.ascontiguousarray(array, dtype)
                         keep.append(array)
-                    words[at] = offsets + array.ctypes.data
-            for (at, offsets), array in zip(self._output_sites, results, strict=True):
-                if len(at):
-                    words[at] = offsets + array.ctypes.data
+                    address = array.__array_interface__["data"][0]
+                    for at, offset in sites:
+                        slots[at] = address + offset
+            for sites, array in zip(self._output_sites, results, strict=True):
+                address = array.__array_interface__["data"][0]
+                for at, offset in sites:
+                    slots[at] = address + offset
             run(self.plan, self._threads)
         return results
+
+
+def _pairs(sites: Sites) -> list[list[tuple[int, int]]]:
+    return [list(zip(at.tolist(), offsets.tolist(), strict=True)) for at, offsets in sites]
 
 
 def _placed_rows(rows: NDArray[np.int64], kernels: NDArray[np.int64], bases: NDArray[np.int64]) -> NDArray[np.int64]:

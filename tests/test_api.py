@@ -13,6 +13,7 @@ from small_models import chooser, classifier, convolutions, save
 import graphc
 from graphc import ops
 from graphc.errors import InputError, ModelError, OptionError, UnsupportedError
+from graphc.ir.dims import Dim
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Graph, constant, input_value
 from graphc.ir.types import tensor
@@ -211,3 +212,27 @@ def test_a_constant_index_out_of_range_is_an_error_of_graphc() -> None:
     table = constant(np.arange(6, dtype=np.float32).reshape(3, 2))
     with pytest.raises(ModelError, match="extent 3"):
         graphc.compile(Graph([], [ops.gather(table, constant(np.array([5])), axis=0)]))
+
+
+def test_a_call_like_the_last_one_checks_no_less() -> None:
+    x = input_value("x", tensor("float32", Dim("n"), 3))
+    exe = graphc.compile(Graph([x], [ops.add(x, 1.0)]), threads=1)
+    a = np.arange(6, dtype=np.float32).reshape(2, 3)
+    for given in (a, a, a[::-1], np.asfortranarray(a), a.tolist(), np.concatenate([a, a])):
+        expected = np.asarray(given, np.float32) + 1 if isinstance(given, list) else given + 1
+        if isinstance(given, list):
+            with pytest.raises(InputError):
+                exe.run(None, {"x": np.asarray(given)})  # float64
+            continue
+        for _ in range(2):
+            np.testing.assert_array_equal(exe.run(None, {"x": given})[0], expected)
+    read_only = a.copy()
+    read_only.flags.writeable = False
+    np.testing.assert_array_equal(exe.run(None, {"x": read_only})[0], a + 1)
+    for wrong in ({"y": a}, {}, {"x": a, "y": a}, {"x": a[0]}, {"x": a[:, :2]}, {"x": a.astype(np.float64)}):
+        with pytest.raises(InputError):
+            exe.run(None, wrong)
+    first = exe.run(None, {"x": a})[0]
+    second = exe.run(None, {"x": a})[0]
+    assert first is not second
+    assert not np.shares_memory(first, second)

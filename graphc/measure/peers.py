@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +45,13 @@ class Unavailable(Exception):  # noqa: N818  (a fact about the peer, not an erro
 class Subject:
     """What is measured: `run` once, and `arrays` of what a run returned, to compare with other subjects' (not timed).
 
-    `facts` are for the record; of graphc: `launches`, and bytes of the planned `arena` and of its `lower bound`.
+    `facts` gives what is for the record; of graphc: `launches`, and bytes of the planned `arena` and of its `lower bound`.
+    It is asked after the measurement: graphc has to compile for it what it has taken from a former process.
     """
 
     run: Callable[[], Any]
     arrays: Callable[[Any], list[Any]] = list
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Callable[[], dict[str, Any]] = dict
 
 
 def onnxruntime_session(file: File, threads: int) -> Any:
@@ -122,18 +123,22 @@ def _torch() -> Any:
 
 
 def _graphc(file: File, feeds: Feeds, threads: int, precision: str) -> Subject:
-    from graphc.api import source_of
+    from graphc.api import executable_of
     from graphc.options import Options
-    from graphc.runtime.executable import Executable
 
-    exe = Executable(source_of(file), Options.of(threads=threads, precision=precision))
+    model = file if isinstance(file, bytes) else str(file)
+    exe = executable_of(model, Options.of(threads=threads, precision=precision))
     given = dict(feeds)
-    plans = exe.specialisation(given).plans
-    facts = {
-        "launches": sum(len(p.program.launches) for p in plans),
-        "arena": sum(p.memory.arena for p in plans),
-        "lower bound": sum(p.memory.lower_bound for p in plans),
-    }
+    exe.specialisation(given)
+
+    def facts() -> dict[str, Any]:
+        plans = exe.specialisation(given).plans
+        return {
+            "launches": sum(len(p.program.launches) for p in plans),
+            "arena": sum(p.memory.arena for p in plans),
+            "lower bound": sum(p.memory.lower_bound for p in plans),
+        }
+
     return Subject(lambda: exe.run(None, given), facts=facts)
 
 
