@@ -21,6 +21,13 @@ from graphc.measure.peers import Unavailable
 from graphc.measure.roofs import measure_roofs
 from graphc.measure.worker import Worker
 
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are not folded, whatever terminal the tests run in."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+
 # --- where the time goes ---------------------------------------------------------------------------------------------
 
 
@@ -231,11 +238,13 @@ def test_bench_refuses_before_it_works(
         (["--against", "torch,torch"], "twice"),
         (["--json", str(tmp_path / "no" / "b.json")], "no folder"),
         (["--save", "b.txt"], ".svg"),
-        (["--precision", "float8"], "precision"),
         (["--shape", "q=1"], "no input 'q'"),
     ):
         assert main(["bench", path, *options]) == 2
         assert why in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["bench", path, "--precision", "float8"])
+    assert "invalid choice: 'float8'" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main(["bench", path, "--save", str(tmp_path / "b.svg")]) == 2
     assert "graphc[bench]" in capsys.readouterr().err

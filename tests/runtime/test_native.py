@@ -319,10 +319,12 @@ def test_helpers_that_are_ready_are_used_or_ended(monkeypatch: pytest.MonkeyPatc
 def test_helpers_wait_only_where_nothing_was_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAPHC_COMPILE_JOBS", "1")
     monkeypatch.setattr(native, "library", Library)  # nothing is loaded yet
-    driver()
+    warm = Cache(tmp_path / "warm")
+    warm.put(native.kernel_key(*native.DRIVER), b"whatever")
+    monkeypatch.setattr(native, "default_cache", lambda: warm)
     with native.helpers_at_hand():
         assert not workers._ready
-    monkeypatch.setattr(native, "default_cache", lambda: Cache(tmp_path))
+    monkeypatch.setattr(native, "default_cache", lambda: Cache(tmp_path / "cold"))
     with native.helpers_at_hand():
         assert len(workers._ready) == 1
     assert not workers._ready
