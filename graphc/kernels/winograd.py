@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -201,10 +201,8 @@ def _plan(
                 best = cycles, each, wide
     assert best is not None
     cycles, each, wide = best
-    streams = panels * v.points * deep * product.columns * itemsize > machine.l2_bytes
-    used = replace(v, product=product.shared_by(each // rows)) if streams else v
     return WinogradPlan(
-        used, each, _ceil(tiles, each), wide, _ceil(panels, wide), problem.groups * _ceil(tiles, each) * _ceil(panels, wide),
+        v, each, _ceil(tiles, each), wide, _ceil(panels, wide), problem.groups * _ceil(tiles, each) * _ceil(panels, wide),
         # one more line a point, so that the points of one tile do not meet in one set of L1
         patch_row, each * patch_row + lanes, each * product.columns + lanes, cycles,
     )  # fmt: skip
