@@ -1,8 +1,8 @@
 """How a convolution or a matrix product is computed: as estimated, or as measured on this machine.
 
-The estimates are those of `graphc.kernels.contraction` and `graphc.kernels.winograd`. A `Choice` replaces them for one
-problem; `graphc.runtime.tuning` measures choices and keeps them. Layout and lowering both ask here, so that the weights
-are packed for the kernel that reads them.
+The estimates are those of `graphc.kernels.contraction`, `graphc.kernels.winograd` and `graphc.kernels.strassen`. A
+`Choice` replaces them for one problem; `graphc.runtime.tuning` measures choices and keeps them. Layout and lowering both
+ask here, so that the weights are packed for the kernel that reads them.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from graphc.kernels.winograd import plan as plan_winograd
 from graphc.kernels.winograd import worthwhile as worthwhile_winograd
 
 __all__ = [
-    "ALGORITHMS", "Asked", "Choice", "Questions", "as_halves", "asking", "choose", "choose_product", "estimated", "filtering_plan",
-    "install", "key_of", "strassen_plan", "using",
+    "ALGORITHMS", "Asked", "Choice", "Questions", "as_halves", "asking", "choose", "choose_product", "estimated",
+    "filtering_plan", "install", "key_of", "strassen_plan", "using",
 ]  # fmt: skip
 
 

@@ -65,7 +65,7 @@ MUST_SAVE = 0.97
 LEFT_CYCLES, GUARD_CYCLES, RESULT_CYCLES = 3.5, 1.0, 4.0
 #: what weights cost beyond those of the plain product, which come from memory at each run of a model: they are not
 #: hidden behind the arithmetic as well as in a loop over one layer
-MORE_BYTES_PER_CYCLE = 4.0
+MORE_BYTES_PER_CYCLE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
