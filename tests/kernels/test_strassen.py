@@ -70,6 +70,7 @@ def _agree(got: np.ndarray, exact: np.ndarray, scale: float) -> None:
     assert np.abs(got - expected).max() <= BOUND * scale
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.integers(1, 3), st.integers(1, 70), st.integers(2, 7), st.integers(1, 150), st.integers(1, 3))
 def test_products_of_any_size(batch: int, m: int, rounds: int, n: int, threads: int) -> None:
@@ -80,6 +81,7 @@ def test_products_of_any_size(batch: int, m: int, rounds: int, n: int, threads: 
     _agree(_product(x, w, threads), exact + x[..., :1], np.abs(x).max() * np.abs(w).max() * 16 * rounds)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     st.integers(1, 2), st.integers(1, 70), st.integers(1, 9), st.integers(1, 9), st.integers(1, 130), st.integers(1, 3)

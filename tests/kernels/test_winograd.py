@@ -103,6 +103,7 @@ def test_the_kernel_agrees_with_float64_within_the_promised_error(
     assert np.abs(got - expected).max() <= BOUNDS[points] * np.abs(expected).max()
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     st.integers(1, 3), st.integers(1, 40), st.integers(1, 50), st.integers(1, 20), st.integers(1, 20),
