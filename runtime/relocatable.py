@@ -94,7 +94,7 @@ class PlacedPlan:
         self.plan = Plan(_placed_rows(plan.rows, self._kernels, bases), plan.scratch)
         self._threads = threads if plan.is_parallel else 1
         self._lock = threading.Lock()
-        self._slots = memoryview(self._words)
+        self._slots = self._words.data
 
     def walk(self, plan: Plan) -> None:
         """Walk these rows from now on, which name the same kernels, blocks and constants."""
