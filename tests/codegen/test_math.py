@@ -12,11 +12,15 @@ import numpy as np
 import pytest
 from nests import execute, node_of, placed, run_node
 
+import graphc
+from graphc import ops
 from graphc.codegen.math import exp_nonpositive
 from graphc.ir import scalar as s
 from graphc.ir.dtypes import dtype_of
+from graphc.ir.graph import Graph, input_value
 from graphc.ir.interpret import evaluate
 from graphc.ir.scalar import temp
+from graphc.ir.types import tensor
 from graphc.kernels.ir import LoopNest, Map, Store
 from graphc.kernels.lower import launches
 from graphc.ops import REGISTRY
@@ -152,3 +156,15 @@ def test_gates(name: str) -> None:
             tiny[:] = False
         assert ulps(y[~tiny], exact[~tiny]).max() <= 3
     assert (np.abs(y[tiny]) <= 1e-37).all()
+
+
+@pytest.mark.parametrize("precision", ["strict", "float32"])
+def test_division_is_rounded_once(precision: str) -> None:
+    """Also by a number that a loop does not change, which is not taken for a multiplication with its reciprocal."""
+    x, y = (input_value(name, tensor("float32", *shape)) for name, shape in (("x", (1000,)), ("y", ())))
+    quotient = ops.div(x, ops.broadcast_to(y, shape=(1000,)))
+    exe = graphc.compile(Graph([x, y], [quotient]), threads=1, precision=precision)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        a, b = rng.standard_normal(1000, np.float32), rng.standard_normal((), np.float32)
+        np.testing.assert_array_equal(exe(a, b), a / b)

@@ -34,8 +34,9 @@ __all__ = ["FASTMATH", "KEY_IN_SYMBOL", "KernelObject", "Target", "compile_assem
 KEY_IN_SYMBOL = 20
 """Digits of a kernel's key that its symbol ends with."""
 
-# NaN and infinity keep their meaning, so neither nnan nor ninf is here.
-FASTMATH = frozenset({"nsz", "arcp", "contract", "afn", "reassoc"})
+# NaN and infinity keep their meaning, so neither nnan nor ninf is here; nor arcp, or a division by what a loop does not
+# change is a multiplication with its reciprocal, and rounds a quotient like 127.49999 to another integer.
+FASTMATH = frozenset({"nsz", "contract", "afn", "reassoc"})
 _ERROR_MODEL = "numpy"  # the python model tests every division for zero, which keeps LLVM from vectorising
 _BAKED_ADDRESS = "numba.dynamic.globals"  # how Numba names a global that holds an address of this process
 _PUBLIC_NAME = re.compile(r"[^0-9A-Za-z_]")
