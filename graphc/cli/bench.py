@@ -20,7 +20,7 @@ import numpy as np
 
 from graphc.cli import show
 from graphc.cli.agree import Agreement, compare
-from graphc.cli.feeds import choose_shapes, parse_shapes, random_feeds, read_arrays
+from graphc.cli.feeds import feeds_for
 from graphc.errors import GraphcError
 from graphc.measure.machine import describe_machine
 from graphc.measure.peers import Unavailable, check_names, load_subject
@@ -70,7 +70,7 @@ def bench(arguments: argparse.Namespace) -> int:
     options = Options.of(threads=arguments.threads, precision=arguments.precision, progress=sys.stderr.isatty())
     file = resolve(arguments.model)
     exe = Executable(source_of(arguments.model), options)
-    feeds = _feeds(arguments, exe)
+    feeds = feeds_for(exe.inputs, shapes=arguments.shape, inputs=arguments.input, seed=arguments.seed)
     exe.specialisation(feeds)  # so that kernels are in the cache, and what is wrong with the model is said now
     outcome = _measure(["graphc", *peers], file, feeds, options, arguments.processes, arguments.seconds)
     _compare(outcome)
@@ -82,14 +82,6 @@ def bench(arguments: argparse.Namespace) -> int:
     if arguments.save:
         _draw(outcome, arguments, options)
     return 1 if "graphc" in outcome.agreement and not outcome.agreement["graphc"] else 0
-
-
-def _feeds(arguments: argparse.Namespace, exe: Executable) -> dict[str, np.ndarray]:
-    arrays = read_arrays(arguments.input, exe.inputs)
-    shapes, assumed = choose_shapes(exe.inputs, parse_shapes(arguments.shape, exe.inputs), arrays)
-    for sentence in assumed:
-        show.note(sentence)
-    return {**random_feeds(exe.inputs, shapes, arguments.seed), **arrays}
 
 
 # --- measuring -------------------------------------------------------------------------------------------------------

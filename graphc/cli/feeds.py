@@ -8,12 +8,27 @@ from typing import Any
 
 import numpy as np
 
+from graphc.cli import show
 from graphc.errors import InputError, OptionError
 from graphc.ir.dtypes import DType
 from graphc.ir.types import OptionalType, TensorType
 from graphc.runtime.executable import Port
 
-__all__ = ["choose_shapes", "parse_shapes", "random_array", "random_feeds", "read_arrays"]
+__all__ = ["choose_shapes", "feeds_for", "parse_shapes", "random_array", "random_feeds", "read_arrays"]
+
+
+def feeds_for(
+    ports: Sequence[Port], *, shapes: Iterable[str] = (), inputs: Iterable[str] = (), seed: int = 0
+) -> dict[str, np.ndarray]:
+    """An array for every input that must be fed, from the texts of `--shape` and `--input`; the rest is random.
+
+    Sizes that were assumed are noted on standard error. Raises what the functions below raise.
+    """
+    arrays = read_arrays(inputs, ports)
+    chosen, assumed = choose_shapes(ports, parse_shapes(shapes, ports), arrays)
+    for sentence in assumed:
+        show.note(sentence)
+    return {**random_feeds(ports, chosen, seed), **arrays}
 
 
 def parse_shapes(texts: Iterable[str], ports: Sequence[Port]) -> dict[str, tuple[int, ...]]:

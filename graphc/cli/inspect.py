@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from graphc.cli import show
 from graphc.cli.draw import draw_memory
 from graphc.cli.dryrun import DryRun, dry_run
-from graphc.cli.feeds import choose_shapes, parse_shapes, random_feeds
+from graphc.cli.feeds import feeds_for
 from graphc.errors import OptionError
 from graphc.ir.graph import Graph, location_of
 from graphc.kernels.ir import Launch
@@ -35,7 +33,7 @@ def inspect(arguments: argparse.Namespace) -> int:
         threads=arguments.threads, precision=arguments.precision, level=arguments.level, disable=arguments.disable
     )
     source = source_of(arguments.model)
-    seen = dry_run(source, _feeds(arguments, source), options, explain=arguments.why is not None)
+    seen = dry_run(source, feeds_for(source.inputs, shapes=arguments.shape), options, explain=arguments.why is not None)
     sections: list[Callable[[], None]] = []
     if arguments.after is not None:
         sections.append(partial(_after, seen, arguments.after))
@@ -54,13 +52,6 @@ def inspect(arguments: argparse.Namespace) -> int:
     for section in sections or [partial(_summary, source, seen)]:
         section()
     return 0
-
-
-def _feeds(arguments: argparse.Namespace, source: Source) -> Mapping[str, np.ndarray]:
-    shapes, assumed = choose_shapes(source.inputs, parse_shapes(arguments.shape, source.inputs), {})
-    for sentence in assumed:
-        show.note(sentence)
-    return random_feeds(source.inputs, shapes, seed=0)
 
 
 # --- the graph -------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from graphc.cli import show
-from graphc.cli.feeds import choose_shapes, parse_shapes, random_feeds, read_arrays
+from graphc.cli.feeds import feeds_for
 from graphc.errors import InputError
 from graphc.kernels.ir import Launch, LoopNest
 from graphc.kernels.machine import host_machine
@@ -98,11 +98,7 @@ def profile(arguments: argparse.Namespace) -> int:
         progress=sys.stderr.isatty(),
     )  # fmt: skip
     exe = Executable(source_of(arguments.model), options)
-    arrays = read_arrays(arguments.input, exe.inputs)
-    shapes, assumed = choose_shapes(exe.inputs, parse_shapes(arguments.shape, exe.inputs), arrays)
-    for sentence in assumed:
-        show.note(sentence)
-    feeds = {**random_feeds(exe.inputs, shapes, seed=0), **arrays}
+    feeds = feeds_for(exe.inputs, shapes=arguments.shape, inputs=arguments.input)
     measured = _measure(exe, feeds, arguments.seconds, options.thread_count)
     _show(measured, arguments.top)
     if arguments.json:

@@ -14,7 +14,7 @@ import numpy as np
 
 from graphc.cli import show
 from graphc.cli.agree import compare
-from graphc.cli.feeds import choose_shapes, parse_shapes, random_feeds, read_arrays
+from graphc.cli.feeds import feeds_for
 from graphc.errors import InputError, OptionError
 from graphc.options import Options
 from graphc.runtime.executable import Executable
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     exe = Executable(source_of(arguments.model), options)
     times["load"] = time.perf_counter() - started
 
-    feeds = _feeds(arguments, exe)
+    feeds = feeds_for(exe.inputs, shapes=arguments.shape, inputs=arguments.input, seed=arguments.seed)
     started = time.perf_counter()
     specialisation = exe.specialisation(feeds)
     times["compile"] = time.perf_counter() - started
@@ -73,14 +73,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output:
         _save(Path(arguments.output), dict(zip(names, results, strict=True)))
     return _check(path, names, feeds, results) if arguments.check else 0
-
-
-def _feeds(arguments: argparse.Namespace, exe: Executable) -> dict[str, np.ndarray]:
-    arrays = read_arrays(arguments.input, exe.inputs)
-    shapes, assumed = choose_shapes(exe.inputs, parse_shapes(arguments.shape, exe.inputs), arrays)
-    for sentence in assumed:
-        show.note(sentence)
-    return {**random_feeds(exe.inputs, shapes, arguments.seed), **arrays}
 
 
 def _show_values(title: str, names: Sequence[str], values: Sequence[Any]) -> None:

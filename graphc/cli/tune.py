@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from graphc.cli import show
-from graphc.cli.feeds import choose_shapes, parse_shapes, random_feeds
+from graphc.cli.feeds import feeds_for
 from graphc.kernels.choice import using
 from graphc.options import Options
 from graphc.runtime.executable import Executable
@@ -37,11 +37,7 @@ def tune(arguments: argparse.Namespace) -> int:
         exe.specialisation(feeds)
         return exe
 
-    ports = Executable(source, options).inputs
-    shapes, assumed = choose_shapes(ports, parse_shapes(arguments.shape, ports), {})
-    for sentence in assumed:
-        show.note(sentence)
-    feeds = random_feeds(ports, shapes, 0)
+    feeds = feeds_for(Executable(source, options).inputs, shapes=arguments.shape)
     tuner = Tuner(options, again=arguments.forget)
     try:
         with _progress() as report:
