@@ -75,6 +75,11 @@ class Axes:
     column_vectors: str | None  # the variable that counts vectors along the column axis, if they are that axis
     lanes: int
 
+    @classmethod
+    def of_blocked_image(cls, shape: tuple[int, ...], lanes: int) -> Axes:
+        """Of a result `[images, blocks of channels, height, width, lanes]`: rows are pixels."""
+        return cls(shape, {"b": (0,), "c": (1,), "m": (2, 3)}, column=4, column_vectors=None, lanes=lanes)
+
     def strides(self, coefficients: Mapping[int, int]) -> tuple[dict[str, int], bool] | None:
         """An affine access as (stride of each variable, lanes are consecutive); None when they cannot express it."""
         along = coefficients.get(self.column, 0)

@@ -143,13 +143,7 @@ def blocked_image(builder: ProgramBuilder, x: Placed) -> Placed:
 def _convolution(builder: ProgramBuilder, anchor: Node, x: Placed, w: Placed) -> tuple[Problem, Axes, Placed, Placed]:
     x, w = blocked_image(builder, x), builder.dense(w)
     problem = conv_problem(x.shape, w.shape, anchor.attrs, x.dtype.name)
-    axes = Axes(
-        anchor.outputs[0].tensor.static_shape,
-        {"b": (0,), "c": (1,), "m": (2, 3)},
-        column=4,
-        column_vectors=None,
-        lanes=anchor.attrs["lanes"],
-    )
+    axes = Axes.of_blocked_image(anchor.outputs[0].tensor.static_shape, anchor.attrs["lanes"])
     return problem, axes, x, w
 
 

@@ -75,7 +75,7 @@ def _pointwise(builder: ProgramBuilder, anchor: Node, x: Placed) -> Prepared:
     problem = ConvProblem(
         batch, blocks * lanes, anchor.attrs["filters"], height, width, (1, 1), block=lanes, dtype=x.dtype.name
     )
-    axes = Axes(shape, {"b": (0,), "c": (1,), "m": (2, 3)}, column=4, column_vectors=None, lanes=lanes)
+    axes = Axes.of_blocked_image(shape, lanes)
     return (
         problem,
         halved,

@@ -89,13 +89,7 @@ def _blocked(
         combine=combine,
         dtype=x.dtype.name,
     )
-    axes = Axes(
-        anchor.outputs[0].tensor.static_shape,
-        {"b": (0,), "c": (1,), "m": (2, 3)},
-        column=4,
-        column_vectors=None,
-        lanes=lanes,
-    )
+    axes = Axes.of_blocked_image(anchor.outputs[0].tensor.static_shape, lanes)
     fused = fused_epilogue(node, operands, results, axes)
     if fused is None:
         builder.apart(node, operands, results)

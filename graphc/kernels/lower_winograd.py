@@ -42,13 +42,7 @@ def lower_winograd(builder: ProgramBuilder, node: Node, operands: list[Placed], 
         batch, deep, attrs["filters"] // groups, height, width, kernel=attrs["kernel"],
         pads=(top, left, bottom, right), groups=groups, block=lanes, dtype=x.dtype.name,
     )  # fmt: skip
-    axes = Axes(
-        anchor.outputs[0].tensor.static_shape,
-        {"b": (0,), "c": (1,), "m": (2, 3)},
-        column=4,
-        column_vectors=None,
-        lanes=lanes,
-    )
+    axes = Axes.of_blocked_image(anchor.outputs[0].tensor.static_shape, lanes)
     fused = fused_epilogue(node, operands, results, axes)
     if fused is None:
         builder.apart(node, operands, results)
