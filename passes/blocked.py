@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -80,20 +80,34 @@ def _reshaped(v: Value, shape: tuple[Any, ...]) -> Value:
     return v if v.shape == shape else ops.reshape(v, shape=shape)
 
 
-class Forms(Protocol):
-    """The forms of the graph's values, as a transfer asks for them."""
+class Forms:
+    """The forms of a graph's values: plain, in blocks, or both. One that is missing is made when asked for, once."""
+
+    def __init__(self) -> None:
+        self.plain_forms: dict[Value, Value] = {}
+        self.blocked_forms: dict[Value, Blocked] = {}
 
     def plain(self, v: Value) -> Value:
-        """The value's plain form."""
-        ...
+        """The value as it was, converted from blocks at the first call."""
+        if v not in self.plain_forms:
+            self.plain_forms[v] = to_plain(self.blocked_forms[v], v.shape)
+        return self.plain_forms[v]
 
     def form_of(self, v: Value) -> Blocked | None:
         """The value's blocked form, if it has one."""
-        ...
+        return self.blocked_forms.get(v)
 
     def blocks(self, v: Value, lanes: int, groups: int = 1, axis: int = 1) -> Blocked | None:
-        """The value in blocks, converted if need be; None when it cannot."""
-        ...
+        """The value in blocks, converted at the first call; None when it has no such axis, or not so many groups."""
+        form = self.blocked_forms.get(v)
+        if form is not None and (form.lanes, form.groups, form.axis) == (lanes, groups, axis):
+            return form
+        if axis >= v.rank or v.shape[axis] % groups:
+            return None
+        converted = to_blocks(self.plain(v), lanes, axis, groups)
+        if form is None:
+            self.blocked_forms[v] = converted
+        return converted
 
 
 #: from the node and the blocked form of its first operand: its result, blocked or (without channels) plain, or why not
