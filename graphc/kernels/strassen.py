@@ -65,7 +65,7 @@ MUST_SAVE = 0.97
 LEFT_CYCLES, GUARD_CYCLES, RESULT_CYCLES = 3.5, 1.0, 4.0
 #: what weights cost beyond those of the plain product, which come from memory at each run of a model: they are not
 #: hidden behind the arithmetic as well as in a loop over one layer
-MORE_BYTES_PER_CYCLE = {"matrix": 10.0, "image": 4.0}  # measured on MiniLM and on resnet50
+MORE_BYTES_PER_CYCLE_MATRIX, MORE_BYTES_PER_CYCLE_IMAGE = 10.0, 4.0  # measured on MiniLM, and on resnet50
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ def _plan(problem: StrassenProblem, machine: Machine, threads: int, rows: int, v
         * half
         * v.columns
         * itemsize
-        / MORE_BYTES_PER_CYCLE["matrix" if problem.guarded else "image"]
+        / (MORE_BYTES_PER_CYCLE_MATRIX if problem.guarded else MORE_BYTES_PER_CYCLE_IMAGE)
     )
     best: tuple[float, int, int] | None = None
     for row_cuts in {_ceil(pairs, most) * k for k in (1, 2, 3, 4)} | {2 * threads, 4 * threads}:

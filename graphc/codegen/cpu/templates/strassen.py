@@ -80,19 +80,7 @@ def {name}(block, first, last, scratch):
                             m = m0 + p
                             at = r * {tile_size} + (p * {vectors} + q - first_vector) * {lanes}
                             acc = whole(products, at, 0)
-{finished}if quarter == 0:
-                                acc = acc + whole(products, product_stride + at, 0)
-                            else:
-                                acc = acc + whole(products, 5 * product_stride + at, 0)
-                                if quarter == 1:
-                                    acc = acc + whole(products, 4 * product_stride + at, 0)
-                                    acc = acc + whole(products, 2 * product_stride + at, 0)
-                                else:
-                                    acc = acc + whole(products, 6 * product_stride + at, 0)
-                                    if quarter == 2:
-                                        acc = acc - whole(products, 3 * product_stride + at, 0)
-                                    else:
-                                        acc = acc + whole(products, 4 * product_stride + at, 0)
+{quarter}
 {epilogue}
 '''
 
@@ -140,6 +128,28 @@ for i in range(0, {inner}, {lanes}):
     keep(left, 2 * sum_stride + at, a11 - a21, 0)
     keep(left, 3 * sum_stride + at, a12 - s2, 0)"""
 
+#: what the products add up to in each quarter of the results
+_QUARTER = """\
+if quarter == 0:
+    acc = acc + whole(products, product_stride + at, 0)
+else:
+    acc = acc + whole(products, 5 * product_stride + at, 0)
+    if quarter == 1:
+        acc = acc + whole(products, 4 * product_stride + at, 0)
+        acc = acc + whole(products, 2 * product_stride + at, 0)
+    else:
+        acc = acc + whole(products, 6 * product_stride + at, 0)
+        if quarter == 2:
+            acc = acc - whole(products, 3 * product_stride + at, 0)
+        else:
+            acc = acc + whole(products, 4 * product_stride + at, 0)"""
+
+#: where rows were computed by definition, each quarter's product is its sum
+_QUARTER_GUARDED = f"""\
+if plain[r] != 0:
+    acc = whole(products, quarter * product_stride + at, 0)
+el{_QUARTER}"""
+
 _BY_DEFINITION = """\
 where, matrix, fresh = i, i, 1
 if plain[r] != 0:  # rows that would spoil each other: all eight products, two for each quarter
@@ -178,9 +188,7 @@ def strassen_source(variant: StrassenVariant, epilogue: Epilogue, name: str = "s
         by_definition=indent([*_BY_DEFINITION.format(**names).splitlines(), ""], 5).rstrip(" ") if guarded else "",
         where="where" if guarded else "i", matrix="matrix" if guarded else "i", fresh="fresh" if guarded else 1,
         matrices=MATRICES if guarded else PRODUCTS,
-        finished=indent(["if plain[r] != 0:", "    acc = whole(products, quarter * product_stride + at, 0)", "el"], 7)
-        if guarded
-        else indent([""], 7),
+        quarter=indent((_QUARTER_GUARDED if guarded else _QUARTER).splitlines(), 7),
         flags="    plain = offset(products, 7 * product_stride)  # of each pair of row tiles\n" if guarded else "",
         rows=product.rows, twice=2 * product.rows, vectors=product.vectors, columns=product.columns,
         lanes=product.lanes, inner=product.inner, dtype=product.dtype, partial=product.partial,
