@@ -106,14 +106,14 @@ class Options:
 
 
 def seconds(text: str) -> float:
-    """A time from "90", "90s", "5m" or "1h". Raises OptionError for anything else."""
+    """A time from "90", "90s", "5m" or "1h", at most a day. Raises OptionError for anything else."""
     number, unit = (text[:-1], text[-1]) if text[-1:] in ("s", "m", "h") else (text, "s")
     try:
         value = float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
     except ValueError:
         value = -1.0
-    if not 0 < value < float("inf"):
-        raise OptionError(f"expected a time such as 90s or 5m, got {text!r}")
+    if not 0 < value <= 86_400:
+        raise OptionError(f"expected a time such as 90s or 5m, at most a day, got {text!r}")
     return value
 
 

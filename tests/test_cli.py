@@ -131,7 +131,17 @@ def test_sizes_and_times_have_units() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["run"], ["fly", "x"], ["run", "m", "--fast"], ["run", "m", "--threads", "0"], ["run", "m", "--level", "9"]],
+    [
+        [],
+        ["run"],
+        ["fly", "x"],
+        ["run", "m", "--fast"],
+        ["run", "m", "--threads", "0"],
+        ["run", "m", "--level", "9"],
+        ["bench", "m", "--seconds", "0"],
+        ["profile", "m", "--seconds", "nan"],
+        ["profile", "m", "--seconds", "25h"],
+    ],
 )
 def test_usage_errors_exit_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:

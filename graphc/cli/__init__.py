@@ -274,7 +274,7 @@ def _add_precision(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_seconds(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument("--seconds", type=_duration, default=2.0, help=what)
+    parser.add_argument("--seconds", type=_seconds, default=2.0, metavar="TIME", help=what)
 
 
 def _add_shape(parser: argparse.ArgumentParser) -> None:
@@ -306,11 +306,4 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a positive number, got {value}")
-    return value
-
-
-def _duration(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 86_400:
-        raise argparse.ArgumentTypeError(f"expected a number of seconds, got {text}")
     return value
