@@ -149,7 +149,7 @@ def helpers_at_hand() -> Iterator[None]:
     """Inside the block a model is planned and its kernels are compiled. Where not even the driver was ever compiled all
     of them will have to be, and the processes that do it start at once."""
     if not library().known and default_cache().get(kernel_key(*DRIVER)) is None:
-        get_ready()
+        get_ready(DRIVER)
     try:
         yield
     finally:

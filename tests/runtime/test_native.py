@@ -304,16 +304,29 @@ def test_ctrl_c_leaves_whole_kernels_and_no_noise(tmp_path: Path, helpers: str) 
 
 def test_helpers_that_are_ready_are_used_or_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAPHC_COMPILE_JOBS", "2")
-    workers.get_ready()
-    workers.get_ready()
+    workers.get_ready(("powers", TEXT))
+    workers.get_ready(("powers", TEXT))
     first, second = workers._ready
+    assert (first.source, second.source) == (None, ("powers", TEXT))
     really, started = workers._start, []
     monkeypatch.setattr(workers, "_start", lambda n: started.append(n) or really(n))
     assert [kernel.name for _, kernel in compile_all([("powers", TEXT)], 1)] == ["powers"]
     assert started == [0]
     workers.dismiss()
     assert not workers._ready
-    assert [p.returncode for p in (first, second)] == [-signal.SIGKILL] * 2
+    assert [helper.process.returncode for helper in (first, second)] == [-signal.SIGKILL] * 2
+
+
+@pytest.mark.parametrize("wanted", [["powers"], ["powers", "other"], ["other"]], ids=" ".join)
+def test_what_a_helper_has_begun_is_not_compiled_again(wanted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHC_COMPILE_JOBS", "1")
+    workers.get_ready(("powers", TEXT))
+    asked: list[str] = []
+    really = workers._Helper.begin
+    monkeypatch.setattr(workers._Helper, "begin", lambda self, source: asked.append(source[0]) or really(self, source))
+    sources = [(name, TEXT.replace("powers", name)) for name in wanted]
+    assert {index: kernel.name for index, kernel in compile_all(sources, 1)} == dict(enumerate(wanted))
+    assert asked == [name for name in wanted if name != "powers"]
 
 
 def test_helpers_wait_only_where_nothing_was_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from numba import types
-from numba.core import codegen, compiler, registry
+from numba.core import codegen, compiler, registry, typed_passes, untyped_passes
+from numba.core.compiler_machinery import PassManager
 
 __all__ = ["lower"]
 
@@ -29,6 +30,34 @@ class _PlainLibrary(codegen.JITCodeLibrary):  # type: ignore[misc]
         self._final_module.link_in(ll_module)
 
 
+class _KernelCompiler(compiler.CompilerBase):  # type: ignore[misc]
+    """The passes of Numba's pipeline that generated kernels need, in Numba's order.
+
+    The others look for what kernels do not have (closures to inline, `with` blocks, array expressions, literals), in an
+    eighth of the time.
+    """
+
+    def define_pipelines(self) -> list[PassManager]:
+        pipeline = PassManager("graphc kernel")
+        for step, what in (
+            (untyped_passes.TranslateByteCode, "bytecode to Numba's IR"),
+            (untyped_passes.FixupArgs, "arguments"),
+            (untyped_passes.IRProcessing, "lifetimes of variables"),
+            (untyped_passes.RewriteDynamicRaises, "raise, so that its refusal says what it is"),
+            (untyped_passes.ReconstructSSA, "static single assignment"),
+            (typed_passes.NopythonTypeInference, "types"),
+            (typed_passes.PreLowerStripPhis, "phi nodes to assignments"),
+            (typed_passes.NoPythonSupportedFeatureValidation, "what has no native form"),
+            (typed_passes.IRLegalization, "deletions of variables"),
+            (typed_passes.AnnotateTypes, "types at variables"),
+            (typed_passes.NativeLowering, "LLVM IR"),
+            (typed_passes.NoPythonBackend, "the result"),
+        ):
+            pipeline.add_pass(step, what)
+        pipeline.finalize()
+        return [pipeline]
+
+
 def lower(function: Callable[..., None], fastmath: frozenset[str], error_model: str) -> tuple[Any, str]:
     """The LLVM module of a kernel and all it calls, not optimised, and the name of its entry for C callers.
 
@@ -41,11 +70,11 @@ def lower(function: Callable[..., None], fastmath: frozenset[str], error_model: 
     flags.no_cfunc_wrapper = False
     flags.no_compile = True  # machine code is graphc's to make
     flags.enable_pyobject = False
-    flags.no_rewrites = True  # array expressions and the like: kernels have none, and looking for them takes an eighth
     library = _PlainLibrary(target.target_context.codegen(), function.__qualname__)
-    with _remembered_calls(target.typing_context):
+    typing, context = target.typing_context, target.target_context
+    with _remembered_calls(typing):
         lowered = compiler.compile_extra(
-            target.typing_context, target.target_context, function, _SIGNATURE, types.void, flags, {}, library
+            typing, context, function, _SIGNATURE, types.void, flags, {}, library, _KernelCompiler
         )
     module = library._final_module
     for used in dict.fromkeys(library._linking_libraries):

@@ -29,10 +29,73 @@ __all__ = ["compile_all", "dismiss", "get_ready"]
 
 _WORTH_HELPERS = 4  # kernels; measured: python -m bench.driver --compile
 _MOST_HELPERS = 8
+_WARM_UP = """
+from graphc.codegen.cpu import intrinsics, microkernel, vector
+
+def warm_up(block, first, last, scratch):
+    for task in range(first, last):
+        block[task] = min(block[task] * task, block[first] // 2)
+"""
 _COLLECT_EVERY = 16  # kernels, which leave 2 to 3 MB each
 
 
-def compile_all(sources: Sequence[tuple[str, str]], helpers: int | None = None) -> Iterator[tuple[int, KernelObject]]:
+Source = tuple[str, str]
+"""The name of a function, and the text of the module that defines it."""
+
+
+class _Helper:
+    """A process that compiles: one request at a time is written to it, and its answer read."""
+
+    def __init__(self) -> None:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        # -P: modules that lie in the current directory, which may be anybody's, are not to be imported.
+        command = [sys.executable, "-P", "-m", "graphc.codegen.cpu.workers"]
+        # Ctrl-C reaches the parent alone, which ends its helpers quietly.
+        group = 0 if os.name == "posix" else None
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=environment,
+            process_group=group,
+        )  # fmt: skip
+        #: what it compiles, until the answer is read
+        self.source: Source | None = None
+
+    def begin(self, source: Source) -> None:
+        """Write a request; it is short enough for the pipe, so this does not wait."""
+        assert self.process.stdin
+        self.source = source
+        with contextlib.suppress(OSError):  # `answer` says that the process has ended
+            self.process.stdin.write(json.dumps(source) + "\n")
+            self.process.stdin.flush()
+
+    def answer(self) -> KernelObject | CompileError:
+        """Wait for the answer to what was begun."""
+        assert self.process.stdout
+        assert self.source
+        name, self.source = self.source[0], None
+        try:
+            answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+        except (OSError, ValueError):
+            return CompileError(
+                f"the helper process that compiled kernel {name!r} ended; GRAPHC_COMPILE_JOBS=0 compiles in this process"
+            )
+        if "error" in answer:
+            return CompileError(answer["error"])
+        return KernelObject.from_bytes(base64.b64decode(answer["object"]))
+
+    def kill(self) -> None:
+        """End it, whatever it is doing."""
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        """Close the pipes, once no thread reads them."""
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe
+            with contextlib.suppress(OSError):  # what was written last has nobody to read it
+                pipe.close()
+
+
+def compile_all(sources: Sequence[Source], helpers: int | None = None) -> Iterator[tuple[int, KernelObject]]:
     """Compile (function name, module text) pairs for this processor; yields (index, object) as they finish.
 
     Args:
@@ -55,20 +118,23 @@ def compile_all(sources: Sequence[tuple[str, str]], helpers: int | None = None) 
     yield from _compile_in_helpers(sources, ready + _start(wanted - len(ready)))
 
 
-#: helpers that were started before there was anything to compile
-_ready: list[subprocess.Popen[str]] = []
+#: helpers that were started before the sources were known
+_ready: list[_Helper] = []
 
 
-def get_ready() -> None:
-    """Start helpers now, to compile soon: importing Numba takes them as long as a model takes to be planned."""
+def get_ready(first: Source) -> None:
+    """Start helpers now, to compile soon: importing Numba takes them as long as a model takes to be planned. One of them
+    begins with `first`, which will be needed in any case."""
     if not _ready:
         with contextlib.suppress(CompileError):  # the one who compiles will say it
             _ready.extend(_start(_default_helpers(2 * _MOST_HELPERS)))
+        for helper in _ready[-1:]:  # the one that is taken first
+            helper.begin(first)
 
 
-def _take(most: int) -> list[subprocess.Popen[str]]:
+def _take(most: int) -> list[_Helper]:
     """Some of the helpers that are ready; no other thread gets the same ones."""
-    taken: list[subprocess.Popen[str]] = []
+    taken: list[_Helper] = []
     with contextlib.suppress(IndexError):
         while len(taken) < most:
             taken.append(_ready.pop())
@@ -77,12 +143,9 @@ def _take(most: int) -> list[subprocess.Popen[str]]:
 
 def dismiss() -> None:
     """End the helpers of `get_ready` that nobody needed."""
-    for process in _take(len(_ready)):
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            assert pipe
-            pipe.close()
+    for helper in _take(len(_ready)):
+        helper.kill()
+        helper.close()
 
 
 if hasattr(os, "register_at_fork"):
@@ -103,27 +166,29 @@ def _default_helpers(kernels: int) -> int:
     return min(available, _MOST_HELPERS, kernels // 2) if available > 1 and kernels >= _WORTH_HELPERS else 0
 
 
-def _compile_in_helpers(
-    sources: Sequence[tuple[str, str]], processes: Sequence[subprocess.Popen[str]]
-) -> Iterator[tuple[int, KernelObject]]:
+def _compile_in_helpers(sources: Sequence[Source], helpers: Sequence[_Helper]) -> Iterator[tuple[int, KernelObject]]:
+    begun = {source: index for index, source in enumerate(sources) if source in {h.source for h in helpers}}
     # Long texts first: the last one to finish should be a short one.
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for index in sorted(range(len(sources)), key=lambda i: -len(sources[i][1])):
+    for index in sorted(set(range(len(sources))) - set(begun.values()), key=lambda i: -len(sources[i][1])):
         waiting.put(index)
     finished: queue.SimpleQueue[tuple[int, KernelObject | CompileError]] = queue.SimpleQueue()
 
-    def feed(process: subprocess.Popen[str]) -> None:
-        while True:
-            try:
+    def feed(helper: _Helper) -> None:
+        if helper.source in begun:
+            finished.put((begun[helper.source], helper.answer()))
+        elif helper.source is not None:
+            helper.answer()
+        with contextlib.suppress(queue.Empty):
+            while True:
                 index = waiting.get_nowait()
-            except queue.Empty:
-                return
-            outcome = _ask(process, *sources[index])
-            finished.put((index, outcome))
-            if isinstance(outcome, CompileError):
-                return
+                helper.begin(sources[index])
+                outcome = helper.answer()
+                finished.put((index, outcome))
+                if isinstance(outcome, CompileError):
+                    return
 
-    threads = [threading.Thread(target=feed, args=(process,), daemon=True) for process in processes]
+    threads = [threading.Thread(target=feed, args=(helper,), daemon=True) for helper in helpers]
     try:
         for thread in threads:
             thread.start()
@@ -133,60 +198,33 @@ def _compile_in_helpers(
                 raise outcome
             yield index, outcome
     finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+        for helper in helpers:
+            helper.kill()
         for thread in threads:
             thread.join()
-        for pipe in [pipe for process in processes for pipe in (process.stdin, process.stdout) if pipe]:
-            with contextlib.suppress(OSError):  # what was written last has nobody to read it
-                pipe.close()
+        for helper in helpers:
+            helper.close()
 
 
-def _start(helpers: int) -> list[subprocess.Popen[str]]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    # -P: modules that lie in the current directory, which may be anybody's, are not to be imported.
-    command = [sys.executable, "-P", "-m", "graphc.codegen.cpu.workers"]
-    pipe = subprocess.PIPE
-    own_group = 0 if os.name == "posix" else None  # Ctrl-C reaches the parent alone, which ends its helpers quietly
-    started: list[subprocess.Popen[str]] = []
+def _start(helpers: int) -> list[_Helper]:
+    started: list[_Helper] = []
     try:
-        for _ in range(helpers):
-            process = subprocess.Popen(
-                command, stdin=pipe, stdout=pipe, text=True, encoding="utf-8", env=environment, process_group=own_group
-            )
-            started.append(process)
+        started.extend(_Helper() for _ in range(helpers))
     except OSError as error:
-        for process in started:
-            process.kill()
+        for helper in started:
+            helper.kill()
+            helper.close()
         raise CompileError(
             f"cannot start helper processes to compile kernels: {error}; GRAPHC_COMPILE_JOBS=0 compiles in this process"
         ) from error
     return started
 
 
-def _ask(process: subprocess.Popen[str], name: str, text: str) -> KernelObject | CompileError:
-    assert process.stdin
-    assert process.stdout
-    try:
-        process.stdin.write(json.dumps((name, text)) + "\n")
-        process.stdin.flush()
-        answer: dict[str, Any] = json.loads(process.stdout.readline())
-    except (OSError, ValueError):
-        return CompileError(
-            f"the helper process that compiled kernel {name!r} ended; GRAPHC_COMPILE_JOBS=0 compiles in this process"
-        )
-    if "error" in answer:
-        return CompileError(answer["error"])
-    return KernelObject.from_bytes(base64.b64decode(answer["object"]))
-
-
 def _serve() -> None:
     """A helper's life: answer requests until the input ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # nothing that a kernel's text prints may get between the answers
-    import numba  # noqa: F401  # while the parent is still preparing its first request
-
+    compile_source("warm_up", _WARM_UP)  # imports what every kernel needs, while the parent prepares its first request
     # Numba's many objects make the collector look again and again, for an eighth of the time: it looks now and then.
     gc.disable()
     for count, line in enumerate(sys.stdin, 1):
