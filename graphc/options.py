@@ -32,9 +32,8 @@ class Options:
                 do convolutions for which Winograd's algorithm is estimated to be faster than multiplying bfloat16
     level       0: only what is needed to run; 1: folding, simplification and batch normalisation; 2: also blocked
                 layouts and fusion (default)
-    disable     names of passes to leave out; a wrong name lists those there are. "simplify", "fold" and "sink" also
-                leave the cleaning passes, "blocking" keeps channels where they are, "winograd" and "strassen" compute
-                convolutions and products as the sums that they are
+    disable     names of passes to leave out, or of parts of passes (`PARTS` in `graphc.passes.pipeline` says what they
+                are); a wrong name lists those there are. "simplify" and "fold" also leave the cleaning passes
     memory      "planned": buffers share one arena by their lifetimes; "separate": each has a place of its own
     memory_budget
                 bytes that the arena may take (a number, or text such as "64MB"); what does not fit is computed again

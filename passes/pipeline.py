@@ -1,7 +1,9 @@
 """The passes in their order: the story of a compilation.
 
 `prepare` works on the whole graph, where sizes may still be symbolic; `optimise` on a stretch of it that becomes one
-native program, where every size is a number.
+native program, where every size is a number. Between the two, under a memory budget, a stretch is rematerialised: that
+is no pass of this list, because it measures the programs that `optimise` makes of its attempts (`_NativeStage._plan`
+in `runtime/specialisation.py`).
 """
 
 from __future__ import annotations
@@ -28,7 +30,16 @@ from graphc.passes.recurrence import pack_recurrences
 from graphc.passes.simplify import simplify
 from graphc.passes.views import sink_views
 
-__all__ = ["optimise", "pipeline", "prepare"]
+__all__ = ["PARTS", "optimise", "pipeline", "prepare"]
+
+#: what passes do that can be left out by itself, in one namespace with the names of passes ("fold" and "simplify" leave
+#: the cleaning passes too)
+PARTS = {
+    "sink": "constants go into the bodies of control flow, in the cleaning passes",
+    "blocking": "layout blocks activations; without it, it packs weights only",
+    "winograd": "layout takes minimal filtering for convolutions",
+    "strassen": "layout takes halved sums for products and 1x1 convolutions",
+}
 
 
 def pipeline(options: Options, machine: Machine | None = None) -> list[Pass]:
@@ -36,67 +47,66 @@ def pipeline(options: Options, machine: Machine | None = None) -> list[Pass]:
 
     Raises OptionError when `options.disable` names a pass that does not exist or that nothing runs without.
     """
-    return [*_preparation(options), *_optimisation(options, machine or host_machine())]
+    machine = machine or host_machine()
+    return [
+        *_chosen(options, _preparation(options), machine),
+        *_chosen(options, _optimisation(options, machine), machine),
+    ]
 
 
 def prepare(graph: Graph, options: Options, hooks: Iterable[Hook] = ()) -> Graph:
     """The graph after the passes that do not need to know sizes."""
-    return PassManager(_preparation(options), hooks).run(graph)
+    return PassManager(_chosen(options, _preparation(options), host_machine()), hooks).run(graph)
 
 
 def optimise(graph: Graph, options: Options, hooks: Iterable[Hook] = ()) -> Graph:
     """A graph of known sizes, ready to be lowered to kernels."""
-    return PassManager(_optimisation(options, host_machine()), hooks).run(graph)
+    machine = host_machine()
+    return PassManager(_chosen(options, _optimisation(options, machine), machine), hooks).run(graph)
 
 
 def _preparation(options: Options) -> list[Pass]:
-    passes = [
+    return [
         # Functions that were kept whole for differentiation, and the loops that it left twice.
-        (0, Pass("calls", expand_calls)),
-        (1, Pass("clean", lambda g: _clean(g, options))),
+        Pass("calls", expand_calls, needed=True),
+        Pass("clean", lambda g: _clean(g, options), level=1),
     ]
-    return _chosen(options, passes)
 
 
 def _optimisation(options: Options, machine: Machine) -> list[Pass]:
     threads = options.thread_count
     strict, mixed = options.precision == "strict", options.precision == "bfloat16"
-    passes = [
+    return [
         # What the sizes made constant goes first: every later pass gets less to look at.
-        (1, Pass("fold", fold)),
-        (1, Pass("simplify", lambda g: _simplify(g, options))),
+        Pass("fold", fold, level=1),
+        Pass("simplify", lambda g: _simplify(g, options), level=1),
         # Arithmetic behind a reshaped or transposed product moves before the view, next to the product.
-        (1, Pass("views", lambda g: _views(g, options))),
+        Pass("views", lambda g: _views(g, options), level=1),
         # Scales meet weights while both are still as the model has them, nothing between convolution and scale.
-        (1, Pass("batch-norm", lambda g: g if strict else _batch_norm(g, options))),
+        Pass("batch-norm", lambda g: g if strict else _batch_norm(g, options), level=1),
         # Attention while its products are still products and its softmax is in one piece.
-        (1, Pass("attention", lambda g: g if strict else fuse_attention(g))),
+        Pass("attention", lambda g: g if strict else fuse_attention(g), level=1),
         # Recurrent layers that a kernel computes whole, before decomposition makes loops of them.
-        (1, Pass("recurrence", lambda g: pack_recurrences(g, machine, threads))),
+        Pass("recurrence", lambda g: pack_recurrences(g, machine, threads), level=1),
         # Operations without kernels become smaller ones before layouts are chosen: convolutions over lines and volumes
         # become convolutions over images, and those take part.
-        (0, Pass("decompose", decompose, requires=("batch-norm",))),
+        Pass("decompose", decompose, requires=("batch-norm",), needed=True),
         # What is a contraction by now multiplies bfloat16 numbers, where that was asked for.
-        *([(0, Pass("mixed-precision", multiply_bfloat16, requires=("decompose",)))] if mixed else []),
+        Pass("mixed-precision", multiply_bfloat16, requires=("decompose",), asked=mixed),
         # Then activations are blocked and weights packed. At level 0 every contraction converts for itself.
-        (0, Pass("layout", _layout(options, machine, threads), requires=("decompose",))),
+        Pass("layout", _layout(options, machine, threads), requires=("decompose",), needed=True),
         # Packing constant weights is constant folding. What conversions are left are merged and cancelled.
-        (0, Pass("pack", fold, requires=("layout",))),
-        (1, Pass("clean-layout", lambda g: _clean(g, options), requires=("layout",))),
+        Pass("pack", fold, requires=("layout",), needed=True),
+        Pass("clean-layout", lambda g: _clean(g, options), requires=("layout",), level=1),
         # Which rounded values are left is known; they are rounded by the kernels that compute them.
-        *([(2, Pass("rounded-parts", round_parts, requires=("layout",)))] if mixed else []),
+        Pass("rounded-parts", round_parts, requires=("layout",), level=2, asked=mixed),
         # Decomposition and layout made new views; fusion wants arithmetic and product side by side.
-        (2, Pass("late-views", lambda g: _views(g, options), requires=("clean-layout",))),
+        Pass("late-views", lambda g: _views(g, options), requires=("clean-layout",), level=2),
         # What every turn of a loop would do again, packing weights that are no constants above all.
-        (1, Pass("hoist", hoist, requires=("layout",))),
+        Pass("hoist", hoist, requires=("layout",), level=1),
         # Fusion is last: a fused group is a kernel, and no other pass looks inside.
-        (2, Pass("fuse", fuse, requires=("layout", "clean-layout"))),
+        Pass("fuse", fuse, requires=("layout", "clean-layout"), level=2),
     ]
-    return _chosen(options, passes)
-
-
-#: passes without which a graph cannot be lowered
-NEEDED = ("calls", "decompose", "layout", "pack")
 
 
 def _layout(options: Options, machine: Machine, threads: int) -> Callable[[Graph], Graph]:
@@ -140,28 +150,13 @@ def _batch_norm(graph: Graph, options: Options) -> Graph:
     return graph if after is graph else _clean(after, options)
 
 
-def _chosen(options: Options, passes: list[tuple[int, Pass]]) -> list[Pass]:
+def _chosen(options: Options, passes: list[Pass], machine: Machine) -> list[Pass]:
     """The passes of the chosen level that were not disabled."""
-    known = {
-        "sink",
-        "attention",
-        "blocking",
-        "fold",
-        "simplify",
-        "batch-norm",
-        "views",
-        "late-views",
-        "fuse",
-        "clean",
-        "clean-layout",
-        "hoist",
-        "winograd",
-        "strassen",
-        "recurrence",
-    }
-    for name in options.disable:
-        if name in NEEDED:
-            raise OptionError(f"the pass {name!r} cannot be left out: kernels need what it makes")
-        if name not in known:
+    if options.disable:
+        every = [*_preparation(options), *_optimisation(options, machine)]
+        known = {*PARTS, *(p.name for p in every if not p.needed)}
+        for name in sorted(options.disable - known):
+            if any(p.name == name for p in every):
+                raise OptionError(f"the pass {name!r} cannot be left out: kernels need what it makes")
             raise OptionError(f"no pass {name!r}; those that can be left out are {', '.join(sorted(known))}")
-    return [p for level, p in passes if level <= options.level and p.name not in options.disable]
+    return [p for p in passes if p.asked and p.level <= options.level and p.name not in options.disable]

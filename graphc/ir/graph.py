@@ -1,8 +1,9 @@
 """The graph: immutable, interned nodes. What a program computes, never how.
 
-`make` is the only way to a node. It infers the result types, so an ill-typed node cannot exist, and it interns:
-the same operation on the same operands *is* the same node, which makes common-subexpression elimination free and
-lets a pass say "nothing changed" by returning the same object.
+`make` is the only way to a node, with `remake` and `remake_bodies` for a node like another one. It infers the result
+types (`remake` takes them over, for operands of the same types), so an ill-typed node cannot exist, and it interns: the
+same operation on the same operands *is* the same node, which makes common-subexpression elimination free and lets a
+pass say "nothing changed" by returning the same object.
 
 A node's source location is no part of what it is: two equal nodes from two places are one node.
 """
@@ -21,7 +22,7 @@ import numpy as np
 
 from graphc.errors import GraphcError, GraphTypeError
 from graphc.ir.dtypes import DType, dtype_of
-from graphc.ir.types import TensorType, Type
+from graphc.ir.types import TensorType, Type, fresh_renames
 
 if TYPE_CHECKING:
     from graphc.ops.spec import OpSpec
@@ -292,16 +293,7 @@ def _intern(
     key = (op.name, inputs, identity)
     node = _interned.get(key)
     if node is None:
-        if types is None:
-            try:
-                found = op.infer(*[v.type for v in inputs], **attrs)
-            except GraphcError as e:
-                if where and not getattr(e, "located", False):
-                    e.located = True  # type: ignore[attr-defined]
-                    e.args = (f"{e.args[0]} (at {', '.join(where)})", *e.args[1:])
-                raise
-            types = found if type(found) is tuple else (found,)
-        node = Node(op, inputs, attrs, types, identity, where)
+        node = Node(op, inputs, attrs, _inferred(op, inputs, attrs, where) if types is None else types, identity, where)
         with _intern_lock:
             known = _interned.get(key)
             if known is None:
@@ -309,6 +301,20 @@ def _intern(
             else:
                 node = known
     return (_new_tuple(Value, (node, 0)),) if len(node.types) == 1 else node.outputs
+
+
+def _inferred(
+    op: OpSpec, inputs: tuple[Value, ...], attrs: Mapping[str, Any], where: tuple[str, ...]
+) -> tuple[Type, ...]:
+    """The types of the results; errors say where the node comes from."""
+    try:
+        found = op.infer(*[v.type for v in inputs], **attrs)
+    except GraphcError as e:
+        if where and not getattr(e, "located", False):
+            e.located = True  # type: ignore[attr-defined]
+            e.args = (f"{e.args[0]} (at {', '.join(where)})", *e.args[1:])
+        raise
+    return found if type(found) is tuple else (found,)
 
 
 def input_value(name: str, type: Type, level: int = 0) -> Value:  # noqa: A002
@@ -455,15 +461,20 @@ def remake(node: Node, inputs: tuple[Value, ...], where: tuple[str, ...] | None 
 def remake_bodies(
     node: Node, inputs: tuple[Value, ...], bodies: Mapping[str, Any], types: tuple[Type, ...] | None = None
 ) -> tuple[Value, ...]:
-    """The same control flow with other bodies (by attribute), perhaps on fewer captures; result types as in `remake`
-    when the bodies give results of the types that the old ones gave. `types` gives them where the caller knows them;
-    then other attributes may change as well."""
+    """The same control flow with other bodies (by attribute), perhaps on fewer captures and with other attributes.
+
+    Sizes that only the run can tell keep their names: those in `types`, or without it those of the node when the bodies
+    give results of the types that the old ones gave. In all else the types are what inference gives.
+    """
     attrs = dict(sorted({**node.attrs, **bodies}.items()))
     if types is None and all(
         [v.type for v in node.attrs[name].outputs] == [v.type for v in body.outputs] for name, body in bodies.items()
     ):
         types = node.types
-    return _intern(node.op, inputs, attrs, types) if types is not None else make(node.op, *inputs, **attrs)
+    inferred = _inferred(node.op, inputs, attrs, _here.get())
+    if types is None or fresh_renames(types, inferred, [v.type for v in inputs]) is None:
+        types = inferred
+    return _intern(node.op, inputs, attrs, types)
 
 
 def inline(graph: Graph, arguments: Sequence[Value]) -> tuple[Value, ...]:

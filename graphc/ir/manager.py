@@ -28,12 +28,17 @@ __all__ = ["Dump", "Hook", "Pass", "PassManager", "Timer", "once_settled", "veri
 class Pass:
     """A step of a compilation: Graph in, Graph out; the same object back means that nothing changed.
 
-    `requires` names passes that must have run before when they are part of the pipeline.
+    `requires` names passes that must have run before when they are part of the pipeline. `level` is the lowest level of
+    optimisation that has it, and `asked` whether the other options ask for it; without one that is `needed` a graph
+    cannot be lowered.
     """
 
     name: str
     run: Callable[[Graph], Graph]
     requires: tuple[str, ...] = ()
+    level: int = 0
+    asked: bool = True
+    needed: bool = False
 
 
 #: called after each pass with the pass, the graph before it, the graph after it, and the seconds it took

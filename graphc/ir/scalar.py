@@ -3,7 +3,7 @@
 One small language serves every target: operations describe themselves in it, fusion substitutes expressions into
 each other, and the code generators print it. Expressions are immutable and interned, so sharing is visible as
 identity. Integer arithmetic on indices is simplified while it is built, so that addresses come out affine wherever
-they are (`affine` then reads the coefficients).
+they are (`linear_form` then reads the coefficients).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 from graphc.errors import GraphTypeError
@@ -19,13 +19,18 @@ from graphc.ir.dtypes import DType, dtype_of
 
 __all__ = [
     "COMPARISONS",
+    "Linear",
     "Scalar",
     "affine",
     "bitcast",
     "cast",
     "choose",
     "const",
+    "evaluated",
     "index",
+    "is_sum",
+    "linear",
+    "linear_form",
     "load",
     "param",
     "scalar",
@@ -33,6 +38,11 @@ __all__ = [
     "temp",
     "walk",
 ]
+
+T = TypeVar("T")
+_ABSENT: Any = object()
+#: what is remembered about expressions, in each memo
+_MEMO_SIZE = 1 << 16
 
 INT64 = dtype_of("int64")
 BOOL = dtype_of("bool")
@@ -69,6 +79,19 @@ class Scalar:
     args: tuple[Scalar, ...]
     dtype: DType
     attr: Any
+
+    def with_args(self, args: tuple[Scalar, ...]) -> Scalar:
+        """The same operation on other arguments, simplified as when it is built; the same object on its own."""
+        if args == self.args:
+            return self
+        match self.op:
+            case "load":
+                return load(self.attr, args[0], self.dtype)
+            case "cast":
+                return cast(args[0], self.dtype)
+            case "bitcast":
+                return bitcast(args[0], self.dtype)
+        return scalar(self.op, *args)
 
     def __add__(self, other: Scalar | float) -> Scalar:
         return scalar("add", self, other)
@@ -294,44 +317,96 @@ def rewrite(root: Scalar, replace: Callable[[Scalar], Scalar | None]) -> Scalar:
     """`root` with every expression `e` for which `replace(e)` is not None replaced, bottom up, and simplified again."""
     new: dict[Scalar, Scalar] = {}
     for e in walk((root,)):
-        args = tuple(new[a] for a in e.args)
-        if args != e.args:
-            e2 = (
-                load(e.attr, args[0], e.dtype) if e.op == "load"
-                else cast(args[0], e.dtype) if e.op == "cast"
-                else bitcast(args[0], e.dtype) if e.op == "bitcast"
-                else scalar(e.op, *args)
-            )  # fmt: skip
-        else:
-            e2 = e
+        e2 = e.with_args(tuple(new[a] for a in e.args))
         hit = replace(e2)
         new[e] = e2 if hit is None else hit
     return new[root]
 
 
+def evaluated(
+    root: Scalar,
+    operands: Callable[[Scalar], Sequence[Scalar]],
+    value: Callable[[Scalar, Sequence[T]], T],
+    memo: dict[Scalar, T],
+) -> T:
+    """`value(e, the values of operands(e))` of the root, operands first. Iterative.
+
+    `memo` keeps what was found, here and from call to call; it forgets rather than grow without bound.
+    """
+    if root in memo:
+        return memo[root]
+    if len(memo) > _MEMO_SIZE:
+        memo.clear()
+    done: dict[Scalar, T] = {}  # another thread may clear the memo
+    stack = [root]
+    while stack:
+        e = stack[-1]
+        if e not in done:
+            found = memo.get(e, _ABSENT)
+            if found is _ABSENT:
+                below = operands(e)
+                missing = [a for a in below if a not in done]
+                if missing:
+                    stack += missing
+                    continue
+                found = memo[e] = value(e, [done[a] for a in below])
+            done[e] = found
+        stack.pop()
+    return done[root]
+
+
+class Linear(NamedTuple):
+    """`base + sum(coefficient * atom)`; an atom is anything that is not itself a sum or a multiple."""
+
+    base: int
+    terms: Mapping[Scalar, int]
+
+    def plus(self, other: Linear, sign: int = 1) -> Linear:
+        terms = dict(self.terms)
+        for atom, c in other.terms.items():
+            terms[atom] = terms.get(atom, 0) + sign * c
+        return Linear(self.base + sign * other.base, {atom: c for atom, c in terms.items() if c})
+
+    def times(self, factor: int) -> Linear:
+        return Linear(self.base * factor, {atom: c * factor for atom, c in self.terms.items() if c * factor})
+
+
+def is_sum(x: Scalar) -> bool:
+    """Whether a linear form looks through this expression: sums, differences and multiples of int64."""
+    if x.dtype is not INT64:
+        return False
+    return x.op in ("add", "sub", "neg") or (x.op == "mul" and "const" in (x.args[0].op, x.args[1].op))
+
+
+def linear_form(e: Scalar) -> Linear:
+    """An int64 expression as a linear form. Products of two non-constants are atoms."""
+    return evaluated(e, lambda x: x.args if is_sum(x) else (), _linear, _linear_forms)
+
+
+_linear_forms: dict[Scalar, Linear] = {}
+
+
+def _linear(e: Scalar, forms: Sequence[Linear]) -> Linear:
+    """The form of one expression from those that it looks through."""
+    match e.op:
+        case "const":
+            return Linear(e.attr, {})
+        case "add" if forms:
+            return forms[0].plus(forms[1])
+        case "sub" if forms:
+            return forms[0].plus(forms[1], -1)
+        case "neg" if forms:
+            return forms[0].times(-1)
+        case "mul" if forms:
+            a, b = forms
+            return b.times(a.base) if not a.terms else a.times(b.base)
+    return Linear(0, {e: 1})
+
+
 def affine(offset: Scalar) -> tuple[int, dict[int, int]] | None:
     """(base, {loop: coefficient}) when the expression is affine in the loop counters with known numbers, else None."""
-    done: dict[Scalar, tuple[int, dict[int, int]] | None] = {}
-    for e in walk((offset,)):
-        parts = [done[a] for a in e.args]
-        result: tuple[int, dict[int, int]] | None = None
-        if e.op == "const":
-            result = (e.attr, {})
-        elif e.op == "index":
-            result = (0, {e.attr: 1})
-        elif e.op in ("add", "sub") and parts[0] is not None and parts[1] is not None:
-            sign = 1 if e.op == "add" else -1
-            (base_a, a), (base_b, b) = parts[0], parts[1]
-            total = {k: a.get(k, 0) + sign * b.get(k, 0) for k in (*a, *b)}
-            result = (base_a + sign * base_b, {k: c for k, c in total.items() if c})
-        elif e.op == "mul" and parts[0] is not None and parts[1] is not None:
-            (base_a, a), (base_b, b) = parts[0], parts[1]
-            if not a:
-                result = (base_a * base_b, {k: base_a * c for k, c in b.items() if base_a})
-            elif not b:
-                result = (base_a * base_b, {k: base_b * c for k, c in a.items() if base_b})
-        done[e] = result
-    return done[offset]
+    base, terms = linear_form(offset)
+    return (base, {i.attr: c for i, c in terms.items()}) if all(i.op == "index" for i in terms) else None
 
 
 def linear(indices: Sequence[Scalar], strides: Sequence[int], base: int = 0) -> Scalar:

@@ -28,8 +28,7 @@ from graphc.errors import GraphcError, ParseError
 from graphc.ir.dims import Dim, DimLike, parse_dim, substitute
 from graphc.ir.dtypes import DType, dtype_of
 from graphc.ir.graph import Graph, Literal, Node, Value, constant, input_value, location, location_of, make
-from graphc.ir.types import OptionalType, SequenceType, TensorType, Type, substitute_type
-from graphc.ir.verify import fresh_renames
+from graphc.ir.types import OptionalType, SequenceType, TensorType, Type, fresh_renames, substitute_type
 
 __all__ = ["constants_of", "parse_graph", "parse_type", "print_graph", "print_node", "value_names"]
 

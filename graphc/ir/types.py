@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from graphc.ir.dims import DimLike, product, substitute, symbols_of
+from graphc.ir.dims import Dim, DimLike, product, substitute, symbols_of
 from graphc.ir.dtypes import DType, dtype_of
 
-__all__ = ["OptionalType", "SequenceType", "TensorType", "Type", "substitute_type", "tensor"]
+__all__ = ["OptionalType", "SequenceType", "TensorType", "Type", "fresh_renames", "substitute_type", "tensor"]
 
 _INT = frozenset((int,))
 
@@ -97,3 +97,43 @@ def type_symbols(t: Type) -> frozenset[str]:
     if isinstance(t, TensorType):
         return frozenset().union(*map(symbols_of, t.shape))
     return type_symbols(t.element)
+
+
+def fresh_renames(
+    recorded: Sequence[Type], inferred: Sequence[Type], operands: Iterable[Type]
+) -> dict[str, DimLike] | None:
+    """None when the types differ, else the renaming of symbols under which `recorded` is `inferred`; {} when equal.
+
+    An operation whose result size only the run can tell gives a new symbol each time it is inferred. Only such
+    symbols may differ: names that `fresh_symbol` made (they end in an underscore) and that no operand mentions.
+    """
+    if len(recorded) != len(inferred):
+        return None
+    if all(a == b for a, b in zip(recorded, inferred, strict=True)):
+        return {}
+    known = frozenset[str]().union(*map(type_symbols, operands))
+    renames: dict[str, DimLike] = {}
+    for a, b in zip(recorded, inferred, strict=True):
+        _match(a, b, known, renames)
+    same = all(substitute_type(a, renames) == b for a, b in zip(recorded, inferred, strict=True))
+    return renames if same else None
+
+
+def _match(recorded: Type, inferred: Type, known: frozenset[str], renames: dict[str, DimLike]) -> None:
+    while not isinstance(recorded, TensorType) and type(recorded) is type(inferred):
+        recorded, inferred = recorded.element, inferred.element
+    if not isinstance(recorded, TensorType) or not isinstance(inferred, TensorType):
+        return
+    for a, b in zip(recorded.shape, inferred.shape, strict=False):
+        for old, new in _symbol_pairs(a, b):
+            if new not in known and old.endswith("_") and new.endswith("_"):
+                renames[old] = _symbol(new, b)
+
+
+def _symbol_pairs(a: DimLike, b: DimLike) -> Iterable[tuple[str, str]]:
+    left, right = sorted(symbols_of(a) - symbols_of(b)), sorted(symbols_of(b) - symbols_of(a))
+    return zip(left, right, strict=True) if len(left) == len(right) else ()
+
+
+def _symbol(name: str, inside: DimLike) -> DimLike:
+    return inside if isinstance(inside, Dim) and inside.name == name else Dim(name)

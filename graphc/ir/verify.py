@@ -1,22 +1,20 @@
 """The verifier: a graph keeps every invariant of the IR, or `verify` says which node breaks which.
 
-Construction already infers types, so a well-behaved pass cannot break most of them. The verifier infers everything
-again and compares, which catches an operation whose inference is not a function of its operands, a body that is not
-closed, and a graph put together by hand.
+Construction infers types already, so that a pass cannot break most of them. The verifier infers everything again and
+compares, which catches an operation whose inference is not a function of its operands, a body that is not closed, and a
+graph put together by hand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import NoReturn
 from weakref import WeakSet
 
 from graphc.errors import GraphcError, VerifyError
-from graphc.ir.dims import Dim, DimLike, symbols_of
 from graphc.ir.graph import Graph, Node, describe_location
-from graphc.ir.types import TensorType, Type, substitute_type, type_symbols
+from graphc.ir.types import fresh_renames
 
-__all__ = ["fresh_renames", "verify"]
+__all__ = ["verify"]
 
 # Nodes are immutable: what was found right once stays right, and the next pass pays only for its own new nodes.
 _verified: WeakSet[Node] = WeakSet()
@@ -92,43 +90,3 @@ def _verify_node(node: Node, what: str) -> None:
                     f"but is passed ({', '.join(map(str, types))})",
                     what,
                 )
-
-
-def fresh_renames(
-    recorded: Sequence[Type], inferred: Sequence[Type], operands: Iterable[Type]
-) -> dict[str, DimLike] | None:
-    """None when the types differ, else the renaming of symbols under which `recorded` is `inferred`; {} when equal.
-
-    An operation whose result size only the run can tell gives a new symbol each time it is inferred. Only such
-    symbols may differ: names that `fresh_symbol` made (they end in an underscore) and that no operand mentions.
-    """
-    if len(recorded) != len(inferred):
-        return None
-    if all(a == b for a, b in zip(recorded, inferred, strict=True)):
-        return {}
-    known = frozenset[str]().union(*map(type_symbols, operands))
-    renames: dict[str, DimLike] = {}
-    for a, b in zip(recorded, inferred, strict=True):
-        _match(a, b, known, renames)
-    same = all(substitute_type(a, renames) == b for a, b in zip(recorded, inferred, strict=True))
-    return renames if same else None
-
-
-def _match(recorded: Type, inferred: Type, known: frozenset[str], renames: dict[str, DimLike]) -> None:
-    while not isinstance(recorded, TensorType) and type(recorded) is type(inferred):
-        recorded, inferred = recorded.element, inferred.element
-    if not isinstance(recorded, TensorType) or not isinstance(inferred, TensorType):
-        return
-    for a, b in zip(recorded.shape, inferred.shape, strict=False):
-        for old, new in _symbol_pairs(a, b):
-            if new not in known and old.endswith("_") and new.endswith("_"):
-                renames[old] = _symbol(new, b)
-
-
-def _symbol_pairs(a: DimLike, b: DimLike) -> Iterable[tuple[str, str]]:
-    left, right = sorted(symbols_of(a) - symbols_of(b)), sorted(symbols_of(b) - symbols_of(a))
-    return zip(left, right, strict=True) if len(left) == len(right) else ()
-
-
-def _symbol(name: str, inside: DimLike) -> DimLike:
-    return inside if isinstance(inside, Dim) and inside.name == name else Dim(name)

@@ -12,14 +12,11 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from graphc.ir.dtypes import dtype_of
-from graphc.ir.scalar import COMPARISONS, Scalar, cast, const, load, scalar, walk
+from graphc.ir.scalar import COMPARISONS, Linear, Scalar, const, evaluated, is_sum, linear_form, scalar, walk
 
 __all__ = [
-    "Linear",
     "Range",
     "counters_in",
-    "is_sum",
-    "linear_form",
     "linear_roots",
     "ranges",
     "simplify",
@@ -31,11 +28,8 @@ INT64 = dtype_of("int64")
 BOOL = dtype_of("bool")
 
 
-class Linear(NamedTuple):
-    """`base + sum(coefficient * atom)`; an atom is anything that is not itself a sum or a multiple."""
-
-    base: int
-    terms: Mapping[Scalar, int]
+#: int64 operations whose range follows from those of their arguments
+_BOUNDED = frozenset({"add", "sub", "mul", "neg", "floordiv", "mod", "maximum", "minimum", "select", "choose"})
 
 
 class Range(NamedTuple):
@@ -43,35 +37,6 @@ class Range(NamedTuple):
 
     low: int
     high: int
-
-
-@lru_cache(maxsize=1 << 16)
-def linear_form(e: Scalar) -> Linear:
-    """An int64 expression as a linear form. Products of two non-constants are atoms."""
-    if e.op == "const":
-        return Linear(e.attr, {})
-    if e.op in ("add", "sub"):
-        return _sum(linear_form(e.args[0]), linear_form(e.args[1]), 1 if e.op == "add" else -1)
-    if e.op == "neg":
-        return _scaled(linear_form(e.args[0]), -1)
-    if e.op == "mul":
-        a, b = e.args
-        if a.op == "const":
-            return _scaled(linear_form(b), a.attr)
-        if b.op == "const":
-            return _scaled(linear_form(a), b.attr)
-    return Linear(0, {e: 1})
-
-
-def _sum(a: Linear, b: Linear, sign: int) -> Linear:
-    terms = dict(a.terms)
-    for atom, c in b.terms.items():
-        terms[atom] = terms.get(atom, 0) + sign * c
-    return Linear(a.base + sign * b.base, {atom: c for atom, c in terms.items() if c})
-
-
-def _scaled(a: Linear, factor: int) -> Linear:
-    return Linear(a.base * factor, {atom: c * factor for atom, c in a.terms.items() if c * factor})
 
 
 def unlinear(form: Linear) -> Scalar:
@@ -83,13 +48,19 @@ def unlinear(form: Linear) -> Scalar:
     return total + form.base
 
 
-@lru_cache(maxsize=1 << 16)
 def ranges(e: Scalar, extents: tuple[int, ...]) -> Range | None:
     """The range of an int64 expression when loop k runs over `range(extents[k])`; None when nothing is known."""
-    # a condition, or a value from data, has no range; their arguments are not looked into
-    looked_into = e.op in ("add", "sub", "mul", "neg", "floordiv", "mod", "maximum", "minimum", "select", "choose")
-    args = [ranges(a, extents) if a.dtype is INT64 else None for a in e.args] if looked_into else []
-    return _range(e, args, extents)
+    return evaluated(e, _bounding, lambda x, args: _range(x, args, extents), _known_ranges(extents))
+
+
+@lru_cache(maxsize=1024)
+def _known_ranges(extents: tuple[int, ...]) -> dict[Scalar, Range | None]:
+    return {}
+
+
+def _bounding(e: Scalar) -> tuple[Scalar, ...]:
+    """The arguments whose ranges bound that of an expression: not a condition, and none of a value from data."""
+    return e.args[-2:] if e.op in _BOUNDED else ()
 
 
 def _range(x: Scalar, args: Sequence[Range | None], extents: tuple[int, ...]) -> Range | None:
@@ -132,7 +103,7 @@ def simplify(e: Scalar, extents: Sequence[int], known: dict[Scalar, Scalar] | No
     extents = tuple(extents)
     for x in walk((e,)):
         if x not in new:
-            new[x] = _simple(_rebuilt(x, tuple(new[a] for a in x.args)), extents)
+            new[x] = _simple(x.with_args(tuple(new[a] for a in x.args)), extents)
     return new[e]
 
 
@@ -141,18 +112,8 @@ def substitute(e: Scalar, counters: Mapping[int, Scalar], known: dict[Scalar, Sc
     new = known if known is not None else {}
     for x in walk((e,)):
         if x not in new:
-            new[x] = counters.get(x.attr, x) if x.op == "index" else _rebuilt(x, tuple(new[a] for a in x.args))
+            new[x] = counters.get(x.attr, x) if x.op == "index" else x.with_args(tuple(new[a] for a in x.args))
     return new[e]
-
-
-def _rebuilt(x: Scalar, args: tuple[Scalar, ...]) -> Scalar:
-    if args == x.args:
-        return x
-    if x.op == "load":
-        return load(x.attr, args[0], x.dtype)
-    if x.op == "cast":
-        return cast(args[0], x.dtype)
-    return scalar(x.op, *args)
 
 
 def _simple(x: Scalar, extents: tuple[int, ...]) -> Scalar:
@@ -188,7 +149,7 @@ def _joined(form: Linear) -> Linear:
             quotient = scalar("floordiv", *atom.args)
             if form.terms.get(quotient) == c * atom.args[1].attr:
                 rest = Linear(form.base, {a: v for a, v in form.terms.items() if a is not atom and a is not quotient})
-                form = _sum(rest, _scaled(linear_form(atom.args[0]), c), 1)
+                form = rest.plus(linear_form(atom.args[0]).times(c))
                 break
         else:
             return form
@@ -203,7 +164,7 @@ def _divided(x: Scalar, extents: tuple[int, ...]) -> Scalar:
     whole = Linear(form.base // divisor, {a: c // divisor for a, c in form.terms.items() if c % divisor == 0})
     rest = Linear(form.base % divisor, {a: c for a, c in form.terms.items() if c % divisor})
     if x.op == "floordiv":
-        return unlinear(_sum(whole, linear_form(_small_quotient(rest, divisor, extents)), 1))
+        return unlinear(whole.plus(linear_form(_small_quotient(rest, divisor, extents))))
     return _small_remainder(rest, divisor, extents)
 
 
@@ -236,18 +197,18 @@ def _small_remainder(form: Linear, divisor: int, extents: tuple[int, ...]) -> Sc
     e = unlinear(form)
     within = ranges(e, extents)
     if within is not None and within.low // divisor == within.high // divisor:
-        return unlinear(_sum(form, Linear(within.low // divisor * divisor, {}), -1))
+        return unlinear(form._replace(base=form.base - within.low // divisor * divisor))
     common = _common_factor(form, divisor, extents)
     if common is not None:
         g, a, b = common
         high = _simple(scalar("mod", unlinear(a), divisor // g), extents)
-        return unlinear(_sum(_scaled(linear_form(high), g), b, 1))
+        return unlinear(linear_form(high).times(g).plus(b))
     return scalar("mod", e, divisor)
 
 
 def _chosen(x: Scalar, extents: tuple[int, ...]) -> Scalar:
     a, b = x.args
-    difference = ranges(unlinear(_sum(linear_form(a), linear_form(b), -1)), extents)
+    difference = ranges(unlinear(linear_form(a).plus(linear_form(b), -1)), extents)
     if difference is not None and difference.low >= 0:
         return a if x.op == "maximum" else b
     if difference is not None and difference.high <= 0:
@@ -257,7 +218,7 @@ def _chosen(x: Scalar, extents: tuple[int, ...]) -> Scalar:
 
 def _compared(x: Scalar, extents: tuple[int, ...]) -> Scalar:
     a, b = x.args
-    difference = ranges(unlinear(_sum(linear_form(a), linear_form(b), -1)), extents)
+    difference = ranges(unlinear(linear_form(a).plus(linear_form(b), -1)), extents)
     if difference is None:
         return x
     low, high = difference
@@ -266,13 +227,6 @@ def _compared(x: Scalar, extents: tuple[int, ...]) -> Scalar:
         "eq": (low == high == 0, low > 0 or high < 0), "ne": (low > 0 or high < 0, low == high == 0),
     }[x.op]  # fmt: skip
     return const(True, BOOL) if always else const(False, BOOL) if never else x
-
-
-def is_sum(x: Scalar) -> bool:
-    """Whether a linear form looks through this expression: sums, differences and multiples of int64."""
-    if x.dtype is not INT64:
-        return False
-    return x.op in ("add", "sub", "neg") or (x.op == "mul" and "const" in (x.args[0].op, x.args[1].op))
 
 
 def linear_roots(roots: Sequence[Scalar]) -> list[Scalar]:

@@ -17,17 +17,20 @@ from functools import partial
 from itertools import product
 
 from graphc.ir.dtypes import dtype_of
-from graphc.ir.scalar import COMPARISONS, Scalar, cast, const, index, load, param, rewrite, scalar, walk
-from graphc.kernels.index import (
+from graphc.ir.scalar import (
+    COMPARISONS,
     Linear,
-    counters_in,
-    guarded_selects,
+    Scalar,
+    const,
+    index,
     is_sum,
     linear_form,
-    linear_roots,
-    simplify,
-    substitute,
+    load,
+    param,
+    rewrite,
+    walk,
 )
+from graphc.kernels.index import counters_in, guarded_selects, linear_roots, simplify, substitute
 from graphc.kernels.ir import LoopNest, Map, Reduce, Stage, Store
 
 __all__ = [
@@ -505,9 +508,4 @@ def _with_params(
 
 def _rebuilt(x: Scalar, known: Callable[[Scalar], Scalar]) -> Scalar:
     divides = x.op in ("floordiv", "mod") and x.args[1].op == "const"
-    args = [a if divides and k == 1 else known(a) for k, a in enumerate(x.args)]
-    if tuple(args) == x.args:
-        return x
-    if x.op == "load":
-        return load(x.attr, args[0], x.dtype)
-    return cast(args[0], x.dtype) if x.op == "cast" else scalar(x.op, *args)
+    return x.with_args(tuple(a if divides and k == 1 else known(a) for k, a in enumerate(x.args)))

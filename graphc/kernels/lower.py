@@ -20,7 +20,7 @@ from typing import NamedTuple
 from graphc.errors import CompileError
 from graphc.ir.dtypes import DType, dtype_of
 from graphc.ir.graph import Graph, Node, Value, describe_location, input_value, make
-from graphc.ir.scalar import Scalar, const, index, load, rewrite, scalar, temp, walk
+from graphc.ir.scalar import Scalar, const, index, linear, load, rewrite, scalar, temp, walk
 from graphc.ir.types import TensorType
 from graphc.kernels import loops
 from graphc.kernels.index import ranges, simplify
@@ -102,10 +102,7 @@ class _Body:
         node, spec = value.node, value.node.op
         if value in self.inputs:
             number, strides = self.inputs[value]
-            offset = const(0)
-            for i, s in zip(indices, strides, strict=True):
-                offset = offset + i * s
-            element = load(number, simplify(offset, self.extents, self.simplified), value.dtype)
+            element = load(number, simplify(linear(indices, strides), self.extents, self.simplified), value.dtype)
             within = [ranges(i, tuple(self.extents)) for i in indices]
             if all(r is not None and r.low >= 0 and r.high < d for r, d in zip(within, value.shape, strict=True)):
                 self.safe.add(element)
@@ -208,10 +205,7 @@ def _nest(body: Graph, operands: tuple[tuple[int, ...], ...], results: tuple[tup
             where, stores = _indices(v.tensor.static_shape, full), inside
         if where is None:
             raise _CannotLowerError(f"the result {v.type} is neither what is reduced nor what remains of it")
-        offset = const(0)
-        for i, s in zip(where, strides, strict=True):
-            offset = offset + i * s
-        stores.append(Store(len(operands) + k, simplify(offset, extents), values.element(v, where)))
+        stores.append(Store(len(operands) + k, simplify(linear(where, strides), extents), values.element(v, where)))
     stages += [Map(loops_, tuple(stores)) for loops_, stores in ((inner, inside), ((), outside)) if stores]
     buffers = tuple(v.dtype for v in (*body.inputs, *body.outputs))
     return LoopNest(buffers, len(results), tuple(const(d) for d, _ in outer), tuple(stages))
@@ -282,11 +276,8 @@ def lower_copy(source: Placed, target: Placed, threads: int = 1) -> list[Launch]
     extents = (*target.shape, parts)
     offsets = []
     for strides in (source.strides, target.strides):
-        steps = [s * parts for s in strides]
-        offset = const(0)
-        for k, s in enumerate([*steps, 1]):
-            offset = offset + index(k) * s
-        offsets.append(simplify(offset, extents))
+        steps = (*(s * parts for s in strides), 1)
+        offsets.append(simplify(linear([index(k) for k in range(len(steps))], steps), extents))
     store = Store(1, offsets[1], load(0, offsets[0], bits))
     nest = LoopNest((bits, bits), 1, tuple(map(const, extents)), (Map((), (store,)),))
     return launches(nest, [source, target], threads, ("copy",))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphc.ir.graph import Node
-from graphc.ir.scalar import Scalar, cast, const, index, load, select, temp
+from graphc.ir.scalar import Scalar, cast, const, index, linear, load, select, temp
 from graphc.kernels.build import ProgramBuilder, lowering
 from graphc.kernels.epilogue import Axes, Epilogue, fused_epilogue
 from graphc.kernels.ir import Launch, LoopNest, Map, Reduce, Store
@@ -125,17 +125,12 @@ def _nest(x: Placed, y: Placed, attrs: Mapping[str, Any]) -> LoopNest:
             bounds = (at >= 0) & (at < x.shape[axis])
             inside = bounds if inside is None else inside & bounds
         position[axis] = at
-    offset: Scalar = const(0)
-    for i, s in zip(position, x.strides, strict=True):
-        offset = offset + i * s
-    element = load(0, offset, x.dtype)
+    element = load(0, linear(position, x.strides), x.dtype)
     value = element if wide else cast(element, "float32")
     if inside is not None:
         value = select(inside, value, const(combine_identity(attrs["combine"], value.dtype), value.dtype))
     window = tuple(const(n) for n in attrs["window"])
-    target: Scalar = const(0)
-    for k, s in enumerate(y.strides):
-        target = target + index(k) * s
+    target = linear([index(k) for k in range(len(y.strides))], y.strides)
     store = Store(1, target, cast(temp(0, value.dtype), y.dtype))
     return LoopNest(
         (x.dtype, y.dtype),

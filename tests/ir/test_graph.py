@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from graphc import ops
-from graphc.ir.graph import Value, constant, input_value, make
+from graphc.ir.dims import fresh_symbol
+from graphc.ir.graph import Graph, Value, constant, input_value, make, remake_bodies
 from graphc.ir.types import tensor
 from graphc.ops.spec import Kind, OpSpec
 
@@ -55,3 +56,19 @@ def test_small_constants_are_equal_by_content_and_keep_it() -> None:
 def test_a_value_has_no_operators_of_a_tuple(operator: Callable[[Value], object], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         operator(input_value("x", tensor("float32", 3)))
+
+
+def test_claimed_types_hold_where_inference_agrees() -> None:
+    body = Graph([X], [ops.neg(X)])
+    (fused,) = make(ops.fusion, X, body=Graph([X], [ops.exp(X)]))
+    for claim in (tensor("int64", 7),), (tensor("float32", 2, fresh_symbol()),), ():
+        (made,) = remake_bodies(fused.node, (X,), {"body": body}, claim)
+        assert made.type == X.type, f"claimed as {claim}"
+
+    go, stop = (input_value(name, tensor("bool")) for name in ("go", "stop"))
+    i = input_value("i", tensor("int64"))
+    shown = make(ops.loop, constant(4), go, X, body=Graph([i, stop, X], [stop, ops.neg(X), X]), carries=1)
+    turns = tensor("float32", fresh_symbol(), 2, 3)
+    body = Graph([i, stop, X], [stop, ops.exp(X), X])
+    again = remake_bodies(shown[0].node, shown[0].node.inputs, {"body": body}, (X.type, turns))
+    assert again[1].type == turns, "a size that only the run can tell keeps the name that it is given"

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphc.ir.scalar import Scalar, affine, const, index, load, param, scalar, select
-from graphc.kernels.index import guarded_selects, linear_form, ranges, simplify, substitute, unlinear
+from graphc.ir.dtypes import dtype_of
+from graphc.ir.scalar import Scalar, affine, bitcast, const, index, linear_form, load, param, rewrite, scalar, select
+from graphc.kernels.index import guarded_selects, ranges, simplify, substitute, unlinear
 
 EXTENTS = (3, 4, 6)
+FLOAT32 = dtype_of("float32")
 _OPERATORS = {
     "add": operator.add, "sub": operator.sub, "mul": operator.mul, "floordiv": operator.floordiv, "mod": operator.mod,
     "maximum": max, "minimum": min, "lt": operator.lt, "ge": operator.ge, "eq": operator.eq, "neg": operator.neg,
@@ -112,3 +114,22 @@ def test_a_choice_is_guarded_only_when_a_load_depends_on_it() -> None:
     assert guarded_selects([guarded, x, y]) == set()
     assert guarded_selects([guarded, x]) == {guarded}
     assert guarded_selects([select(x > param(0), x, x + 1)]) == set()
+
+
+def test_every_rebuilding_knows_every_operation() -> None:
+    x = bitcast(load(0, I0 + I1, FLOAT32), "int32")
+    moved = bitcast(load(0, I2 + I1, FLOAT32), "int32")
+    assert substitute(x, {0: I2}) is moved
+    assert rewrite(x, lambda e: I2 if e is I0 else None) is moved
+    assert simplify(bitcast(load(0, I0 * 4 // 4, FLOAT32), "int32"), EXTENTS) is bitcast(load(0, I0, FLOAT32), "int32")
+
+
+def test_long_sums_do_not_overflow_the_stack() -> None:
+    total = bounded = I0
+    for _ in range(5000):
+        total = I1 + (total - 1)
+        bounded = scalar("maximum", scalar("minimum", bounded, 2), 0)
+    assert linear_form(total) == (-5000, {I0: 1, I1: 5000})
+    assert affine(total) == (-5000, {0: 1, 1: 5000})
+    assert ranges(total, EXTENTS) == (-5000, 2 + 5000 * 2)
+    assert ranges(bounded, EXTENTS) == (0, 2)

@@ -13,10 +13,11 @@ from graphc.errors import OptionError
 from graphc.ir.graph import Graph, Value, constant, input_value, location
 from graphc.ir.manager import PassManager, verify_between
 from graphc.ir.types import tensor
+from graphc.kernels.choice import ALGORITHMS
 from graphc.kernels.machine import ISAS, Machine
 from graphc.ops.functions import softmax
 from graphc.options import Options
-from graphc.passes.pipeline import pipeline
+from graphc.passes.pipeline import PARTS, pipeline
 
 MACHINE = Machine(ISAS["avx2"])
 rng = np.random.default_rng(3)
@@ -57,28 +58,26 @@ def compiled(graph: Graph, **options: object) -> Graph:
     return PassManager(pipeline(Options.of(threads=2, **options), MACHINE), [verify_between]).run(graph)
 
 
-LEAVABLE = [
-    "sink",
-    "blocking",
-    "fold",
-    "simplify",
-    "batch-norm",
-    "views",
-    "late-views",
-    "fuse",
-    "clean",
-    "clean-layout",
-    "hoist",
-    "recurrence",
-]
+EVERY = pipeline(Options.of(precision="bfloat16"), MACHINE)
+LEAVABLE = [*(p.name for p in EVERY if not p.needed), *PARTS]
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", LEAVABLE)
-def test_any_pass_can_be_left_out(name: str, agree: Callable[..., None]) -> None:
+def test_any_pass_can_be_left_out(name: str, precision: str, agree: Callable[..., None]) -> None:
     graph = network()
-    after = compiled(graph, disable=name)
-    assert name not in {p.name for p in pipeline(Options.of(disable=name), MACHINE)}
-    agree(graph, after, rtol=1e-4)
+    after = compiled(graph, disable=name, precision=precision)
+    assert name not in {p.name for p in pipeline(Options.of(disable=name, precision=precision), MACHINE)}
+    rounded = precision == "bfloat16" and name != "mixed-precision"
+    agree(graph, after, rtol=1e-4, atol=0.05 if rounded else 1e-5)
+
+
+def test_the_message_names_all_that_can_be_left_out() -> None:
+    with pytest.raises(OptionError) as e:
+        pipeline(Options.of(disable="fusion"), MACHINE)
+    assert str(e.value).split("left out are ")[1] == ", ".join(sorted(LEAVABLE))
+    assert set(PARTS) >= ALGORITHMS, "each algorithm can be left out"
+    assert {p.name for p in EVERY} - set(LEAVABLE) == {"calls", "decompose", "layout", "pack"}
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
@@ -123,9 +122,9 @@ def test_text_after_every_pass(golden: Callable[[str, str], None]) -> None:
     golden("network.txt", "\n".join(text))
 
 
-@pytest.mark.parametrize(("name", "message"), [("layout", "cannot be left out"), ("fusion", "no pass 'fusion'")])
-def test_passes_that_cannot_be_left_out(name: str, message: str) -> None:
-    with pytest.raises(OptionError, match=message):
+@pytest.mark.parametrize("name", [p.name for p in EVERY if p.needed])
+def test_passes_that_cannot_be_left_out(name: str) -> None:
+    with pytest.raises(OptionError, match="cannot be left out"):
         pipeline(Options.of(disable=name), MACHINE)
 
 

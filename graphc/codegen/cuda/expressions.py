@@ -13,7 +13,7 @@ from graphc.codegen.math import expansion
 from graphc.codegen.scalar import Dialect
 from graphc.errors import CompileError
 from graphc.ir.dtypes import DType
-from graphc.ir.scalar import Scalar, bitcast, cast, const, load, scalar, select, walk
+from graphc.ir.scalar import Scalar, const, scalar, select, walk
 
 __all__ = ["CUDA", "expanded"]
 
@@ -30,22 +30,12 @@ def expanded(roots: list[Scalar]) -> list[Scalar]:
     for e in walk(roots):
         if (e.dtype.is_float or e.dtype.is_integer) and not _computed(e.dtype):
             raise CompileError(f"CUDA kernels do not compute {e.dtype} yet")
-        new[e] = _settled(_rebuilt(e, tuple(new[a] for a in e.args)))
+        new[e] = _settled(e.with_args(tuple(new[a] for a in e.args)))
     return [new[r] for r in roots]
 
 
 def _computed(dtype: DType) -> bool:
     return dtype.bits >= 32 if dtype.is_float else dtype.bits >= 8
-
-
-def _rebuilt(e: Scalar, args: tuple[Scalar, ...]) -> Scalar:
-    if args == e.args:
-        return e
-    if e.op == "load":
-        return load(e.attr, args[0], e.dtype)
-    if e.op in ("cast", "bitcast"):
-        return (cast if e.op == "cast" else bitcast)(args[0], e.dtype)
-    return scalar(e.op, *args)
 
 
 def _settled(e: Scalar) -> Scalar:
