@@ -46,7 +46,7 @@ def folded(node: Node) -> Sequence[Value] | None:
 
     For `rewrite(evaluate=...)`: what rules make of constants is folded while they still work.
     """
-    if node.op.kind in (Kind.LEAF, Kind.CONTROL):
+    if node.op.kind in (Kind.LEAF, Kind.CONTROL, Kind.FUSION):
         return None
     if node.op.name == "broadcast_to":
         data = node.inputs[0].literal
@@ -120,8 +120,10 @@ class _Folder:
         """Why a node with known operands is not computed now."""
         if node.op.reference is None:
             return "it has no reference"
-        if node.op.kind is Kind.CONTROL:
+        if node.op.is_control_flow:
             return "it is control flow"
+        if node.op.kind is Kind.FUSION:
+            return "it is a kernel already"
         if not all(isinstance(t, TensorType) and t.is_static for t in node.types):
             return "its result is not a tensor of known shape"
         if node.op.name in PACKS or node.op.name == "broadcast_to":

@@ -31,7 +31,7 @@ from graphc.ir.trace import is_explaining, record, refuse
 from graphc.ir.types import TensorType, Type
 from graphc.kernels.lower import why_not
 from graphc.ops.fusion import body_of, fusion
-from graphc.ops.spec import Kind, Layout, has_kernel
+from graphc.ops.spec import NEST_KINDS, Kind, Layout, has_kernel
 
 __all__ = ["FUSING_ANCHORS", "fuse", "plan"]
 
@@ -43,7 +43,6 @@ OPERATIONS = 64
 FUSING_ANCHORS = ("contraction", "depthwise", "strassen", "window", "winograd")
 #: anchors whose first operand is images of blocked channels
 IMAGE_KERNELS = ("conv_blocked", "conv_strassen", "conv_winograd", "depthwise_blocked", "reduce_window")
-_NEST_KINDS = (Kind.ELEMENTWISE, Kind.INJECTIVE, Kind.REDUCE)
 #: injective operations that the plan of memory makes free, or that only say when
 _APART = ("after", "concat")
 #: their first operand is read anywhere, so it must lie in memory
@@ -305,7 +304,7 @@ class _Planner:
 
     def nest(self, root: Node) -> Group | None:
         """The largest group that makes one loop nest; None when that is the operation alone."""
-        if root.op.kind not in _NEST_KINDS or root.op.name in _APART:
+        if root.op.kind not in NEST_KINDS or root.op.name in _APART:
             return None
         group = Group(root, self.numbers)
         self.grow(group, self.joins_nest)
@@ -323,7 +322,7 @@ class _Planner:
 
     def joins_nest(self, group: Group, node: Node) -> str | None:
         """Why a producer, all of whose readers are in the group, should not be computed inside its loop nest."""
-        if node.op.kind not in _NEST_KINDS or node not in self.fusible:
+        if node.op.kind not in NEST_KINDS or node not in self.fusible:
             return f"{node.op.name} has a kernel of its own"
         if node.op.name in _APART:
             return f"{node.op.name} stays apart: its operands are computed in their places"
@@ -365,7 +364,7 @@ class _Planner:
 def _is_fusible(node: Node) -> bool:
     kind = node.op.kind
     return (
-        (kind in _NEST_KINDS or kind is Kind.ANCHOR)
+        (kind in NEST_KINDS or kind is Kind.ANCHOR)
         and len(node.types) == 1
         and _has_elements(node.types[0])
         and all(_has_elements(v.type) for v in node.inputs)

@@ -11,11 +11,11 @@ __all__ = ["deep", "in_bodies"]
 
 def in_bodies(graph: Graph, function: Callable[[Graph], Graph]) -> Graph:
     """The graph with `function` applied to the bodies of control flow; a fusion's body is a kernel and left alone."""
-    if not any(node.op.body_types is not None for node in graph.nodes):
+    if not any(node.op.is_control_flow for node in graph.nodes):
         return graph
 
     def transform(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value]:
-        if not node.bodies or node.op.name == "fusion":
+        if not node.op.is_control_flow:
             return remake(node, inputs)
         bodies = {k: function(v) for k, v in node.attrs.items() if isinstance(v, Graph)}
         same = all(body is node.attrs[k] for k, body in bodies.items())

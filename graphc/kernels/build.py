@@ -23,7 +23,7 @@ import numpy as np
 
 from graphc.errors import CompileError
 from graphc.ir.dtypes import DType, dtype_of
-from graphc.ir.graph import Graph, Node, Value, describe_location, input_value, make, remake
+from graphc.ir.graph import Graph, Node, Value, describe_location, make
 from graphc.ir.types import TensorType
 from graphc.kernels.ir import Launch, Operand
 from graphc.kernels.program import (
@@ -41,9 +41,10 @@ from graphc.kernels.program import (
     operands_of,
 )
 from graphc.kernels.schedule import schedule
-from graphc.ops.spec import Kind, Layout
+from graphc.ops.fusion import anchor_of, fusion, split_fusion, template_of
+from graphc.ops.spec import NEST_KINDS, Kind, Layout
 
-__all__ = ["ProgramBuilder", "anchor_of", "build", "lowering", "template_of"]
+__all__ = ["ProgramBuilder", "build", "lowering"]
 
 #: lowers an anchor, alone or in a fusion with an epilogue: (builder, node, operands, results) -> None
 Lowering: TypeAlias = Callable[["ProgramBuilder", Node, list[Placed], list[Placed]], None]
@@ -67,30 +68,6 @@ def lowering(template: str, *, writes_strided: bool = False) -> Callable[[Loweri
         return function
 
     return enter
-
-
-def anchor_of(body: Graph) -> Node | None:
-    """The anchor in a fusion's body (there is at most one)."""
-    return next((n for n in body.nodes if n.op.kind is Kind.ANCHOR), None)
-
-
-def split_fusion(body: Graph) -> tuple[Node, Graph]:
-    """The anchor of a fusion's body, and the rest of the body with the anchor's results as its first inputs."""
-    anchor = anchor_of(body)
-    assert anchor is not None
-    results = [input_value(f"anchor{k}", t) for k, t in enumerate(anchor.types)]
-    new: dict[Value, Value] = dict(zip(anchor.outputs, results, strict=True)) | {v: v for v in body.inputs}
-    for n in body.nodes:
-        if n is not anchor and n.op.name != "input":
-            new.update(zip(n.outputs, remake(n, tuple(new[v] for v in n.inputs)), strict=True))
-    return anchor, Graph((*results, *body.inputs), [new[v] for v in body.outputs], body.output_names)
-
-
-def template_of(node: Node) -> str | None:
-    """The kernel template of an anchor, or of the anchor inside a fusion; None for what becomes a loop nest."""
-    if node.op.name == "fusion":
-        node = anchor_of(node.attrs["body"]) or node
-    return node.op.template if node.op.kind is Kind.ANCHOR else None
 
 
 def build(graph: Graph, threads: int = 1) -> Program:
@@ -197,12 +174,11 @@ class ProgramBuilder:
         """The anchor of a node (an anchor, or a fusion with one) and where its operands lie.
 
         A fusion holds numbers that repeat as constants of its body; an anchor that reads one gets it as an array."""
-        if node.op.name != "fusion":
-            return node, operands
-        body: Graph = node.attrs["body"]
-        anchor = anchor_of(body)
+        anchor = anchor_of(node)
         assert anchor is not None
-        where = dict(zip(body.inputs, operands, strict=True))
+        if anchor is node:
+            return node, operands
+        where = dict(zip(node.attrs["body"].inputs, operands, strict=True))
         return anchor, [where[v] if v in where else self._repeated(v) for v in anchor.inputs]
 
     def _repeated(self, value: Value) -> Placed:
@@ -216,12 +192,10 @@ class ProgramBuilder:
         """Compute a fusion in two kernels: its anchor into a workspace, then the rest of it. For lowerings whose
         template cannot take this epilogue."""
         from graphc.kernels.lower import lower
-        from graphc.ops.fusion import fusion
 
-        if node.op.name != "fusion":
+        if node.op.kind is not Kind.FUSION:
             raise CompileError(f"{node.op.name}: its template cannot write this result{describe_location(node)}")
-        body: Graph = node.attrs["body"]
-        _, rest = split_fusion(body)
+        _, rest = split_fusion(node)
         anchor, read = self.anchor_operands(node, operands)
         made = [self.temporary(v.tensor.static_shape, v.dtype) for v in anchor.outputs]
         LOWERINGS[anchor.op.template or ""](self, anchor, read, made)
@@ -390,7 +364,7 @@ class ProgramBuilder:
             self._loop(node, operands, results)
         elif node.op.name == "scan":
             self._scan(node, operands, results)
-        elif node.op.name == "fusion" or node.op.kind in (Kind.ELEMENTWISE, Kind.INJECTIVE, Kind.REDUCE):
+        elif node.op.kind in (Kind.FUSION, *NEST_KINDS):
             for launch in lower(node, operands, results, self.threads):
                 self.emit(launch)
         else:
@@ -521,8 +495,7 @@ class ProgramBuilder:
             producer = new.node
             reads = [j for j, v in enumerate(producer.inputs) if v in seen]
             safe = (
-                producer.op.kind is not Kind.LEAF
-                and (producer.op.kind is not Kind.CONTROL or producer.op.name == "fusion")
+                producer.op.kind not in (Kind.LEAF, Kind.CONTROL)
                 and producer.op.view is None
                 and not any(v in body.outputs for v in seen)
                 and all(order[reader] < order[producer] for reader in readers if reader is not producer)
@@ -594,7 +567,7 @@ def elementwise_operands(node: Node) -> list[int]:
     operands from which every path to the results is elementwise."""
     if node.op.kind is Kind.ELEMENTWISE:
         return list(range(len(node.inputs)))
-    if node.op.name != "fusion":
+    if node.op.kind is not Kind.FUSION:
         return []
     body: Graph = node.attrs["body"]
     tainted = {v for n in body.nodes if n.op.kind not in (Kind.ELEMENTWISE, Kind.LEAF) for v in n.inputs}

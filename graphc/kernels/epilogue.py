@@ -19,8 +19,8 @@ from graphc.ir.dtypes import DType
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.scalar import Scalar
 from graphc.ir.types import TensorType
-from graphc.kernels.build import anchor_of
 from graphc.kernels.program import Placed
+from graphc.ops.fusion import anchor_of
 from graphc.ops.spec import Kind
 
 __all__ = ["Access", "Axes", "Epilogue", "EpilogueStore", "fused_epilogue"]
@@ -108,13 +108,12 @@ def fused_epilogue(
 
     None when some access cannot be expressed by the kernel's variables.
     """
-    if node.op.name == "fusion":
+    anchor = anchor_of(node)
+    assert anchor is not None
+    inputs, outputs = (), node.outputs
+    if anchor is not node:
         body: Graph = node.attrs["body"]
-        anchor = anchor_of(body)
-        assert anchor is not None
         inputs, outputs = body.inputs, body.outputs
-    else:
-        anchor, inputs, outputs = node, (), node.outputs
     result_value = anchor.outputs[0]
     index = tuple(s.index(a) for a in range(len(axes.shape)))
     placed = dict(zip(inputs, operands, strict=True)) if inputs else {}

@@ -249,7 +249,7 @@ def lower(node: Node, operands: Sequence[Placed], results: Sequence[Placed], thr
 
     Raises CompileError naming the operation that has no kernel.
     """
-    body = node.attrs["body"] if node.op.name == "fusion" else _single(node)
+    body = node.attrs["body"] if node.op.kind is Kind.FUSION else _single(node)
     if all(0 in r.shape for r in results):
         return []
     nest = nest_of(body, [p.layout for p in operands], [p.layout for p in results])

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from graphc.errors import GraphTypeError
-from graphc.ir.graph import Graph, Value, input_value, location, location_of, remake
+from graphc.ir.graph import Graph, Node, Value, input_value, location, location_of, remake
 from graphc.ir.types import Type, tensor
 from graphc.ops.spec import Kind, OpSpec, Sample, expect, register
 
-__all__ = ["body_of", "fusion"]
+__all__ = ["anchor_of", "body_of", "fusion", "split_fusion", "template_of"]
 
 
 def _fusion_type(*operands: Type, body: Graph) -> tuple[Type, ...]:
@@ -46,7 +46,7 @@ def _samples() -> Iterable[Sample]:
 fusion = register(
     OpSpec(
         name="fusion",
-        kind=Kind.CONTROL,
+        kind=Kind.FUSION,
         summary="The operations of `body` as one kernel; the operands are the body's inputs, the results its outputs.",
         infer=_fusion_type,
         reference=_fusion_reference,
@@ -76,3 +76,28 @@ def body_of(operands: Sequence[Value], results: Sequence[Value]) -> Graph:
             stack.append((node, True))
             stack += [(v.node, False) for v in reversed(node.inputs) if v not in new]
     return Graph(inputs, [new[v] for v in results])
+
+
+def anchor_of(node: Node) -> Node | None:
+    """The anchor that a node computes: itself, or the one in a fusion's body (there is at most one); None when there is none."""
+    candidates: Iterable[Node] = node.attrs["body"].nodes if node.op.kind is Kind.FUSION else (node,)
+    return next((n for n in candidates if n.op.kind is Kind.ANCHOR), None)
+
+
+def template_of(node: Node) -> str | None:
+    """The kernel template of an anchor, or of the anchor in a fusion; None for what becomes a loop nest."""
+    anchor = anchor_of(node)
+    return anchor.op.template if anchor is not None else None
+
+
+def split_fusion(node: Node) -> tuple[Node, Graph]:
+    """The anchor in a fusion, and the rest of its body with the anchor's results as its first inputs."""
+    body: Graph = node.attrs["body"]
+    anchor = anchor_of(node)
+    assert anchor is not None
+    results = [input_value(f"anchor{k}", t) for k, t in enumerate(anchor.types)]
+    new: dict[Value, Value] = dict(zip(anchor.outputs, results, strict=True)) | {v: v for v in body.inputs}
+    for n in body.nodes:
+        if n is not anchor and n.op.name != "input":
+            new.update(zip(n.outputs, remake(n, tuple(new[v] for v in n.inputs)), strict=True))
+    return anchor, Graph((*results, *body.inputs), [new[v] for v in body.outputs], body.output_names)

@@ -21,6 +21,7 @@ from graphc.ir.scalar import Scalar
 from graphc.ir.types import TensorType
 
 __all__ = [
+    "NEST_KINDS",
     "REGISTRY",
     "Batch",
     "Gradient",
@@ -43,7 +44,8 @@ class Kind(Enum):
     INJECTIVE = "injective"  # result[i] from operand[f(i)]: views, gathers, pads, concatenations
     REDUCE = "reduce"  # result[i] from many elements of one operand, combined
     ANCHOR = "anchor"  # a tuned kernel template (contraction, pooling, recurrence, sort); others fuse into it
-    CONTROL = "control"  # holds body graphs
+    CONTROL = "control"  # holds body graphs: branches, loops, calls
+    FUSION = "fusion"  # operations that became one kernel: a body graph that no pass looks into
     HOST = "host"  # runs on the host through its reference: strings, sequences, data-dependent shapes
 
 
@@ -110,7 +112,7 @@ class OpSpec:
                                              the attribute `axes`
     template                                 ANCHOR: the name of the kernel template in graphc.kernels
     decompose(node)                          values of smaller operations that compute the same
-    body_types(operand types, **attrs)       CONTROL: the input types of each body, in the order of `Node.bodies`
+    body_types(operand types, **attrs)       CONTROL, FUSION: the input types of each body, in the order of `Node.bodies`
     gradient(node, cotangents, wanted)       the cotangents of the operands, as graph, from those of the results (None:
                                              zero); None for an operand that is not `wanted` or that has none. See
                                              `graphc.ops.gradient`. Without it, `no_gradient` says why there is none
@@ -170,9 +172,17 @@ class OpSpec:
             for o in operands
         ]
 
+    @property
+    def is_control_flow(self) -> bool:
+        """Whether the bodies are graphs in their own right, for passes to work on."""
+        return self.kind is Kind.CONTROL
+
     def __repr__(self) -> str:
         return f"<op {self.name}>"
 
+
+#: the kinds of what can become part of a loop nest
+NEST_KINDS = (Kind.ELEMENTWISE, Kind.INJECTIVE, Kind.REDUCE)
 
 #: every operation by name
 REGISTRY: dict[str, OpSpec] = {}
