@@ -110,13 +110,13 @@ def fused_epilogue(
     """
     anchor = anchor_of(node)
     assert anchor is not None
-    inputs, outputs = (), node.outputs
+    placed: dict[Value, Placed] = {}
+    outputs: Sequence[Value] = node.outputs
     if anchor is not node:
         body: Graph = node.attrs["body"]
-        inputs, outputs = body.inputs, body.outputs
+        placed, outputs = dict(zip(body.inputs, operands, strict=True)), body.outputs
     result_value = anchor.outputs[0]
     index = tuple(s.index(a) for a in range(len(axes.shape)))
-    placed = dict(zip(inputs, operands, strict=True)) if inputs else {}
     used: list[Value] = []
     try:
         known: dict[tuple[Value, tuple[Scalar, ...]], Scalar] = {}
