@@ -24,9 +24,14 @@ IDEMPOTENT = ("abs", "relu", "floor", "ceil", "round", "trunc", "sign")
 
 def _mapped(v: Value, data: np.ndarray) -> Value:
     """A constant seen through broadcasts, reshapes and transposes, with other data under them."""
-    if v.node.op.name == "constant":
-        return constant(data, v.dtype, v.node.attrs["data"].name)
-    return v.node.op(_mapped(v.node.inputs[0], data), **v.node.attrs)
+    views: list[Node] = []
+    while v.node.op.name != "constant":
+        views.append(v.node)
+        v = v.node.inputs[0]
+    result = constant(data, v.dtype, v.node.attrs["data"].name)
+    for node in reversed(views):
+        result = node.op(result, **node.attrs)
+    return result
 
 
 @rule(

@@ -409,11 +409,16 @@ def _unrounded(v: Value) -> Value | None:
     """The numbers from which a bfloat16 value was rounded; None when it is not made of others. Any else is itself."""
     if together(v.dtype) == 1:
         return v
-    if v.node.op.name == "broadcast_to":
-        inner = _unrounded(v.node.inputs[0])
-        return inner if inner is None else ops.broadcast_to(inner, **v.node.attrs)
-    source = v.node.inputs[0] if v.node.op.name == "cast" else None
-    return source if source is not None and source.dtype.name == summed_in(v.dtype) else None
+    repeated: list[Node] = []
+    while v.node.op.name == "broadcast_to":
+        repeated.append(v.node)
+        v = v.node.inputs[0]
+    source: Value | None = v.node.inputs[0] if v.node.op.name == "cast" else None
+    if source is None or source.dtype.name != summed_in(v.dtype):
+        return None
+    for node in reversed(repeated):
+        source = ops.broadcast_to(source, **node.attrs)
+    return source
 
 
 def is_known(w: Value) -> bool:

@@ -9,7 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.ir.bodies import deep
-from graphc.ir.graph import Graph, Node, Value, inline, input_value, rebuild, remake, remake_bodies
+from graphc.ir.graph import (
+    Graph,
+    Node,
+    UnusedNames,
+    Value,
+    inline,
+    input_value,
+    rebuild,
+    remake,
+    remake_bodies,
+    substitute,
+)
 from graphc.ir.trace import record
 from graphc.ops.spec import Kind
 from graphc.passes.captures import captures_of
@@ -40,20 +51,9 @@ def _hoisted(old: Node, inputs: tuple[Value, ...]) -> Sequence[Value]:
         return node.outputs
     record("hoist", node)
     outside = inline(Graph(held, worth), inputs[first:])
-    stand_ins: dict[Value, Value] = {}
-    for k, v in enumerate(worth):
-        name = f"once{k}"
-        while name in body.input_names:
-            name += "_"
-        stand_ins[v] = input_value(name, v.type)
-    new: dict[Value, Value] = dict(stand_ins)
-    for inner in body.nodes:
-        if inner.outputs and all(v in stand_ins for v in inner.outputs):
-            continue
-        made = remake(inner, tuple(new[v] for v in inner.inputs))
-        for a, b in zip(inner.outputs, made, strict=True):
-            new.setdefault(a, b)
-    again = Graph((*body.inputs, *stand_ins.values()), [new[v] for v in body.outputs], body.output_names)
+    unused = UnusedNames(body.input_names)
+    stand_ins = {v: input_value(unused(f"once{k}"), v.type) for k, v in enumerate(worth)}
+    again = Graph((*body.inputs, *stand_ins.values()), substitute(body.outputs, stand_ins), body.output_names)
     return remake_bodies(node, (*inputs, *outside), {"body": again})
 
 

@@ -114,16 +114,30 @@ def varying_axes(v: Value) -> frozenset[int] | None:
     """
     if not is_constant(v):
         return None
-    if v.node.op.name == "broadcast_to":
-        inner = v.node.inputs[0]
-        below = varying_axes(inner)
-        added = v.rank - inner.rank
-        return None if below is None else frozenset(a + added for a in below if inner.shape[a] != 1)
-    if v.node.op.kind is Kind.ELEMENTWISE:
-        if v.node not in _varying:
-            _varying[v.node] = frozenset().union(*(varying_axes(u) or () for u in v.node.inputs))
-        return _varying[v.node]
-    return frozenset(a for a, d in enumerate(v.shape) if d != 1)
+    pending = [v.node]
+    while pending:
+        node = pending[-1]
+        if node not in _varying:
+            looked_through = node.op.kind is Kind.ELEMENTWISE or node.op.name == "broadcast_to"
+            unknown = [u.node for u in node.inputs if u.node not in _varying] if looked_through else []
+            if unknown:
+                pending += unknown
+                continue
+            _varying[node] = _axes(node)
+        pending.pop()
+    return _varying[v.node]
+
+
+def _axes(node: Node) -> frozenset[int]:
+    """The axes along which a constant's node varies, from those of its operands."""
+    if node.op.kind is Kind.ELEMENTWISE:
+        return frozenset().union(*(_varying[u.node] for u in node.inputs))
+    shape = node.outputs[0].shape
+    if node.op.name == "broadcast_to":
+        inner = node.inputs[0]
+        added = len(shape) - inner.rank
+        return frozenset(a + added for a in _varying[inner.node] if inner.shape[a] != 1)
+    return frozenset(a for a, d in enumerate(shape) if d != 1)
 
 
 def constant_array(v: Value) -> np.ndarray | None:

@@ -61,14 +61,14 @@ def rounded_operands(node: Node) -> Value:
 
 def _narrowed(v: Value) -> Value:
     """A value as bfloat16; what repeats is rounded once."""
-    found = rounded_from(v)
-    if found is not None:
-        return found
-    if v.node.op.name == "broadcast_to":
-        repeated: Value = ops.broadcast_to(_narrowed(v.node.inputs[0]), **v.node.attrs)
-        return repeated
-    narrow: Value = ops.cast(v, dtype=BFLOAT16)
-    return narrow
+    repeated: list[Node] = []
+    while (narrow := rounded_from(v)) is None and v.node.op.name == "broadcast_to":
+        repeated.append(v.node)
+        v = v.node.inputs[0]
+    result: Value = ops.cast(v, dtype=BFLOAT16) if narrow is None else narrow
+    for node in reversed(repeated):
+        result = ops.broadcast_to(result, **node.attrs)
+    return result
 
 
 def _rounds_a_concatenation(node: Node, uses: Uses) -> str | None:

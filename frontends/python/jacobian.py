@@ -15,13 +15,12 @@ from graphc.autodiff.reverse import carries_gradient, pullback
 from graphc.autodiff.transforms import pushforward, zeros_like
 from graphc.errors import NotDifferentiableError
 from graphc.frontends.python.functions import value_of
-from graphc.frontends.python.trace import substituted
 from graphc.frontends.python.transforms import Call, deliver, dressed, matching, result_and_aux
 from graphc.frontends.python.tree import Structure, unflatten
 from graphc.frontends.python.where import here
 from graphc.ir.dims import DimLike, product
 from graphc.ir.dtypes import dtype_of
-from graphc.ir.graph import Node, Value, toposort
+from graphc.ir.graph import Node, Value, substitute, toposort
 from graphc.ops.batching import lead, move_axis
 
 __all__ = ["hessian", "jacfwd", "jacrev", "linearize"]
@@ -156,7 +155,7 @@ def linearize(function: Function, *primals: Any) -> tuple[Any, Function]:
         with here():
             given = matching(directions, call.structure.children[0], wrt, f"the tangent of {call.name}")
             known = {v: value_of(x) for v, x in (*kept.items(), *zip(tangents, given, strict=True))}
-            return unflatten(call.body.results, deliver(substituted(moved, known)))
+            return unflatten(call.body.results, deliver(substitute(moved, known)))
 
     return unflatten(call.body.results, results[: len(outputs)]), push
 

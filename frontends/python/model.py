@@ -18,10 +18,9 @@ import numpy as np
 from graphc.errors import InputError, NeedsValue
 from graphc.frontends.python.functions import evaluate, value_of
 from graphc.frontends.python.tensor import Tensor
-from graphc.frontends.python.trace import substituted
 from graphc.frontends.python.tracing import current
 from graphc.frontends.python.where import here
-from graphc.ir.graph import Graph, Value
+from graphc.ir.graph import Graph, Value, substitute
 from graphc.ir.interpret import run
 from graphc.ir.types import TensorType
 
@@ -81,13 +80,13 @@ class ModelFunction:
             else:
                 new = {v: value_of(given[n]) for v, n in zip(graph.inputs, graph.input_names, strict=True)}
                 new |= {v: value_of(w) for v, w in weights.items()}
-                results = [Tensor(v) for v in substituted(graph.outputs, new)]
+                results = [Tensor(v) for v in substitute(graph.outputs, new)]
         return results[0] if len(results) == 1 else tuple(results)
 
     def _run(self, graph: Graph, given: dict[str, Any], weights: dict[Value, Any]) -> Sequence[Any]:
         if weights:
             changed = {v: value_of(w) for v, w in weights.items()}
-            graph = Graph(graph.inputs, substituted(graph.outputs, {v: v for v in graph.inputs} | changed))
+            graph = Graph(graph.inputs, substitute(graph.outputs, {v: v for v in graph.inputs} | changed))
         if not graph.inputs:
             return evaluate(graph.outputs)
         return run(graph, *(given[n] for n in graph.input_names))

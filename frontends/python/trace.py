@@ -19,7 +19,7 @@ from graphc.frontends.python.tracing import Trace, current, tracing
 from graphc.frontends.python.tree import Structure, flatten, leaves_with_paths, unflatten
 from graphc.ir.dims import Dim, DimLike, Symbol
 from graphc.ir.dtypes import DType, dtype_of
-from graphc.ir.graph import Graph, Node, Value, input_value, location, location_of, remake
+from graphc.ir.graph import Graph, Node, Value, input_value, substitute
 from graphc.ir.types import TensorType
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "close",
     "describe",
     "spec",
-    "substituted",
     "subtrace",
     "trace",
     "trace_function",
@@ -244,7 +243,7 @@ def close(bodies: Sequence[Body], names: Sequence[str], *, hoist: bool) -> tuple
     for body in bodies:
         own = [input_value(name, v.type) for name, v in zip(names, body.inputs, strict=True)]
         new = dict(zip(captures, held, strict=True)) | dict(zip(body.inputs, own, strict=True))
-        graphs.append(Graph((*own, *held), substituted(body.outputs, new)))
+        graphs.append(Graph((*own, *held), substitute(body.outputs, new)))
     read = {v for g in graphs for n in g.nodes for v in (*n.inputs, *g.outputs)}
     keep = [k for k, v in enumerate(held) if v in read]
     inputs = [(*g.inputs[: len(names)], *(held[k] for k in keep)) for g in graphs]
@@ -285,20 +284,3 @@ def _inner_nodes(body: Body) -> list[Node]:
             stack.append((v, True))
             stack += [(u, False) for u in reversed(v.node.inputs)]
     return list(order)
-
-
-def substituted(outputs: Sequence[Value], replaced: dict[Value, Value]) -> list[Value]:
-    """The outputs with some values replaced; what does not depend on them stays the same node."""
-    new = dict(replaced)
-    stack = [(v, False) for v in reversed(outputs)]
-    while stack:
-        v, inputs_done = stack.pop()
-        if v in new:
-            continue
-        if inputs_done:
-            with location(*location_of(v.node)):
-                new.update(zip(v.node.outputs, remake(v.node, tuple(new[u] for u in v.node.inputs)), strict=True))
-        else:
-            stack.append((v, True))
-            stack += [(u, False) for u in reversed(v.node.inputs)]
-    return [new[v] for v in outputs]

@@ -19,11 +19,11 @@ from graphc.errors import NotDifferentiableError, TraceError
 from graphc.frontends.python.functions import evaluate, value_of
 from graphc.frontends.python.promotion import is_number
 from graphc.frontends.python.tensor import Tensor
-from graphc.frontends.python.trace import Body, argument_names, describe, substituted, subtrace
+from graphc.frontends.python.trace import Body, argument_names, describe, subtrace
 from graphc.frontends.python.tracing import current
 from graphc.frontends.python.tree import Structure, flatten, leaves_with_paths, unflatten
 from graphc.frontends.python.where import here
-from graphc.ir.graph import Graph, Value, input_value
+from graphc.ir.graph import Graph, Value, input_value, substitute
 from graphc.ops.functions import full
 
 __all__ = [
@@ -104,7 +104,7 @@ class Call:
         same = {v: v for v in self.body.captured}
         given = [leaf for leaf, s in zip(self.leaves, self.specs, strict=True) if s is not None]
         new = {v: argument_value(a) for v, a in zip(self.body.inputs, given, strict=True)}
-        return substituted(outputs, same | new | dict(known or {}))
+        return substitute(outputs, same | new | dict(known or {}))
 
 
 class Spread:

@@ -12,13 +12,13 @@ from typing import Any
 from graphc.autodiff.batching import batch
 from graphc.errors import TraceError
 from graphc.frontends.python.functions import Array
-from graphc.frontends.python.trace import Body, Spec, argument_names, describe, substituted, subtrace
+from graphc.frontends.python.trace import Body, Spec, argument_names, describe, subtrace
 from graphc.frontends.python.tracing import current
 from graphc.frontends.python.transforms import Spread, argument_value, deliver, dressed
 from graphc.frontends.python.tree import Structure, flatten, leaves_with_paths, unflatten
 from graphc.frontends.python.where import here
 from graphc.ir.dims import DimLike
-from graphc.ir.graph import Value
+from graphc.ir.graph import Value, substitute
 from graphc.ops.batching import lead, move_axis
 
 __all__ = ["vmap"]
@@ -84,7 +84,7 @@ def _applied(
     shared = {v: x for v, x, (_, a) in zip(body.inputs, values, given, strict=True) if a is None}
     cases = {v: move_axis(x, a, 0) for v, x, (_, a) in zip(body.inputs, values, given, strict=True) if a is not None}
     # first the shared arguments: what depends on them alone is then part of the program around
-    outputs = substituted(body.outputs, {v: v for v in (*body.captured, *cases)} | shared)
+    outputs = substitute(body.outputs, {v: v for v in (*body.captured, *cases)} | shared)
     return batch(outputs, cases, size)
 
 

@@ -18,6 +18,7 @@ from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import (
     Graph,
     Node,
+    UnusedNames,
     Value,
     constant,
     describe_location,
@@ -213,7 +214,8 @@ def _until_all_are_done(node: Node, operands: tuple[Value, ...], batched: Flags,
     each = lead(trips, size, batched[0])
     active = ops.logical_and(lead(going, size, batched[1]), ops.gt(each, constant(np.int64(0))))
     wanted = {"turn": tensor(_INT64), "go": tensor(_BOOL), "active": active.type, "limit": each.type}
-    turn, go, mine, limit = (input_value(_new_name(name, body), t) for name, t in wanted.items())
+    unused = UnusedNames(body.input_names)
+    turn, go, mine, limit = (input_value(unused(name), t) for name, t in wanted.items())
     state, held = many.inputs[2 : 2 + carries], many.inputs[2 + carries :]
     again, *after = inline(many, [turn, mine, *state, *held])
     kept = [choose(mine, b, a) for a, b in zip(state, after, strict=True)]
@@ -224,13 +226,6 @@ def _until_all_are_done(node: Node, operands: tuple[Value, ...], batched: Flags,
         node.op, longest, _any(active), active, *rest[:carries], each, *rest[carries:], body=whole, carries=1 + carries
     )
     return made[1:]
-
-
-def _new_name(name: str, body: Graph) -> str:
-    """A name that none of the body's inputs has: inputs of one name and type are one."""
-    while name in body.input_names:
-        name += "_"
-    return name
 
 
 def _any(active: Value) -> Value:

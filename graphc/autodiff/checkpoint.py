@@ -19,7 +19,7 @@ from typing import Any
 from graphc import ops
 from graphc.ir.dims import DimLike
 from graphc.ir.dtypes import dtype_of
-from graphc.ir.graph import Graph, Node, Value, inline, input_value, make
+from graphc.ir.graph import Graph, Node, UnusedNames, Value, inline, input_value, make
 from graphc.ir.types import TensorType, tensor
 from graphc.ops.control import scan
 from graphc.ops.gradient import flip
@@ -51,10 +51,7 @@ def _in_windows(operands: Sequence[Value], attrs: dict[str, Any], n: int) -> tup
         number = flip(number, (0,))
     begins = ops.logical_and(ops.eq(ops.mod(number, n), 0), ops.gt(number, 0))
     body: Graph = attrs["body"]
-    name = "window_begins"
-    while name in body.input_names:
-        name += "_"
-    here = input_value(name, tensor("bool"))
+    here = input_value(UnusedNames(body.input_names)("window_begins"), tensor("bool"))
     carried = [
         ops.select(here, ops.stop_gradient(v), v) if isinstance(v.type, TensorType) and v.dtype.is_float else v
         for v in body.inputs[:a]

@@ -29,6 +29,7 @@ from graphc.ir.dims import DimLike
 from graphc.ir.graph import (
     Graph,
     Node,
+    UnusedNames,
     Value,
     describe_location,
     inline,
@@ -36,7 +37,7 @@ from graphc.ir.graph import (
     location,
     location_of,
     make,
-    remake,
+    substitute,
     toposort,
 )
 from graphc.ir.types import TensorType, Type
@@ -108,7 +109,7 @@ def if_gradient(node: Node, cotangents: tuple[Value | None, ...], wanted: tuple[
     pulled: list[tuple[Graph, list[Value], Cotangents]] = []
     for name in ("then_body", "else_body"):
         body = _fitted(node, node.attrs[name], [v.type for v in operands])
-        unused = _Unused(body.input_names)
+        unused = UnusedNames(body.input_names)
         seeds = [input_value(unused(f"ct{k}"), g.type) for k, g in zip(given, arriving, strict=True)]
         sent: list[Value | None] = [None] * len(cotangents)
         for k, seed in zip(given, seeds, strict=True):
@@ -189,7 +190,7 @@ class _Loop:
 
 def _backwards(loop: _Loop, finals: Cotangents, stacks: Cotangents, wanted: Sequence[bool]) -> Cotangents:
     """The cotangents of initial state, rows and captures from those of the final state and of the stacked results."""
-    unused = _Unused(loop.body.input_names)
+    unused = UnusedNames(loop.body.input_names)
     turn = _pull(loop, finals, stacks, wanted, unused)
     asked = dict(zip(loop.sources, wanted, strict=True))
     found = {v: g for v, g in turn.pulled.items() if g is not None and (asked[v] or v in loop.state)}
@@ -233,7 +234,7 @@ def _turns_back(
     stacks: Cotangents,
     carried: Sequence[_Carried],
     stacking: Iterable[Value],
-    unused: _Unused,
+    unused: UnusedNames,
 ) -> tuple[tuple[Value, ...], dict[Value, Value]]:
     """The backward loop: the last of what is carried, and the stacks of values of its turns, `stacking` among them."""
     stacking = list(dict.fromkeys(stacking))
@@ -248,7 +249,7 @@ def _turns_back(
     new = [v for v in stacking if v not in stacked]
     if not carried and not new:
         return (), stacked
-    outputs = _replaced([*(c.after for c in carried), *new], stand_ins)
+    outputs = substitute([*(c.after for c in carried), *new], stand_ins)
 
     read = {v for node in toposort(outputs) for v in node.outputs if node.op.name == "input"}
     rows = [(v, g) for k, v in turn.rows.items() if (g := stacks[k]) is not None]
@@ -282,7 +283,7 @@ class _Turn:
     pulled: dict[Value, Value | None]  # what arrives at the turn's inputs
 
 
-def _pull(loop: _Loop, finals: Cotangents, stacks: Cotangents, wanted: Sequence[bool], unused: _Unused) -> _Turn:
+def _pull(loop: _Loop, finals: Cotangents, stacks: Cotangents, wanted: Sequence[bool], unused: UnusedNames) -> _Turn:
     """The pullback of a turn. A carried value takes part when it depends on something wanted and when some turn sends
     a cotangent to it: the least set that is closed under "the turn sends one to it" is found by trying."""
     sources = _depending(loop, [v for v, want in zip(loop.sources, wanted, strict=True) if want])
@@ -351,7 +352,7 @@ def _for_all_turns(
     if turns is None:
         turns = _run(loop, [loop.around[0]])[0].shape[0]
     inputs = [*(stand_ins.get(v, v) for v in stacked), *loop.held]
-    one = Graph(inputs, _replaced(values, stand_ins))
+    one = Graph(inputs, substitute(values, stand_ins))
     every, found = batch_graph(one, (True,) * len(stacked) + (False,) * len(loop.held), turns)
     made = inline(every, [*stacked.values(), *loop.captures])
     return {v: lead(x, turns, b) for v, x, b in zip(values, made, found, strict=True)}
@@ -441,19 +442,6 @@ def _product_over_turns(a: Value, g: Value) -> Value:
 # -------------------------------------------------------------------------------------------------------------- bodies
 
 
-class _Unused:
-    """Names for new inputs of a body, unlike those it has."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self._taken = set(names)
-
-    def __call__(self, name: str) -> str:
-        while name in self._taken:
-            name += "_"
-        self._taken.add(name)
-        return name
-
-
 def _fitted(node: Node, body: Graph, types: Sequence[Type]) -> Graph:
     """The body for inputs of exactly these types, where its declared ones leave extents open.
 
@@ -471,22 +459,3 @@ def _fitted(node: Node, body: Graph, types: Sequence[Type]) -> Graph:
                     f"needs every turn's to be of one type{describe_location(node)}"
                 )
     return body
-
-
-def _replaced(values: Sequence[Value], new: Mapping[Value, Value]) -> list[Value]:
-    """`values` computed from other values in the place of some."""
-    done = dict(new)
-    stack = [(v, False) for v in values]
-    while stack:
-        v, operands_done = stack.pop()
-        if v in done:
-            continue
-        if operands_done:
-            with location(*location_of(v.node)):
-                made = remake(v.node, tuple(done[u] for u in v.node.inputs))
-            for old, again in zip(v.node.outputs, made, strict=True):
-                done.setdefault(old, again)
-        else:
-            stack.append((v, True))
-            stack += [(u, False) for u in v.node.inputs]
-    return [done[v] for v in values]

@@ -34,7 +34,6 @@ __all__ = [
 ]
 
 INT64 = dtype_of("int64")
-FLOAT32 = dtype_of("float32")
 #: longer expressions are given a name
 _MAX_INLINE = 60
 INNERMOST = -1
@@ -60,11 +59,9 @@ _OPERATORS: Mapping[str, tuple[str, int]] = {
 
 def register_type(dtype: DType) -> DType:
     """The type in which values of an element type are computed: float32 for 16-bit floats, bytes for 2- and 4-bit integers."""
-    if dtype.is_float and dtype.bits < 32:
-        return FLOAT32
     if dtype.is_integer and dtype.bits < 8:
         return dtype_of("int8" if dtype.kind == "int" else "uint8")
-    return dtype
+    return dtype.computed_in
 
 
 def literal(value: float, dtype: DType) -> str:

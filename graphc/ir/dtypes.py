@@ -46,6 +46,11 @@ class DType:
     def is_numeric(self) -> bool:
         return self.kind in ("float", "int", "uint", "complex")
 
+    @property
+    def computed_in(self) -> DType:
+        """The type in which arithmetic on this one is done, and sums are kept: float32 for narrower floats."""
+        return dtype_of("float32") if self.kind == "float" and self.bits < 32 else self
+
     def __hash__(self) -> int:
         return hash(self.name)
 

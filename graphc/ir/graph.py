@@ -31,6 +31,7 @@ __all__ = [
     "Graph",
     "Literal",
     "Node",
+    "UnusedNames",
     "Value",
     "constant",
     "input_value",
@@ -38,6 +39,7 @@ __all__ = [
     "location_of",
     "make",
     "remake_bodies",
+    "substitute",
 ]
 
 
@@ -486,3 +488,35 @@ def inline(graph: Graph, arguments: Sequence[Value]) -> tuple[Value, ...]:
         with location(*location_of(node)):
             new.update(zip(node.outputs, remake(node, tuple(new[v] for v in node.inputs)), strict=True))
     return tuple(new[v] for v in graph.outputs)
+
+
+def substitute(values: Iterable[Value], replaced: Mapping[Value, Value]) -> list[Value]:
+    """`values` computed from others in the place of some; what does not depend on those stays the same node."""
+    values, new = tuple(values), dict(replaced)
+    stack = [(v, False) for v in reversed(values)]
+    while stack:
+        v, inputs_done = stack.pop()
+        if v in new:
+            continue
+        if inputs_done:
+            with location(*location_of(v.node)):
+                made = remake(v.node, tuple(new[u] for u in v.node.inputs))
+            for old, again in zip(v.node.outputs, made, strict=True):
+                new.setdefault(old, again)  # of several results some may be replaced
+        else:
+            stack.append((v, True))
+            stack += [(u, False) for u in reversed(v.node.inputs)]
+    return [new[v] for v in values]
+
+
+class UnusedNames:
+    """Names for new inputs of a graph, unlike those it has: inputs of one name and type are one."""
+
+    def __init__(self, taken: Iterable[str]) -> None:
+        self._taken = set(taken)
+
+    def __call__(self, name: str) -> str:
+        while name in self._taken:
+            name += "_"
+        self._taken.add(name)
+        return name

@@ -265,7 +265,7 @@ def evaluate(
 
 def _holder(dtype: DType) -> np.dtype:
     """The NumPy type in which values of an element type are computed."""
-    return np.dtype(np.float32) if dtype.is_float and dtype.bits < 32 else dtype.numpy
+    return dtype.computed_in.numpy
 
 
 def _held(value: np.ndarray, dtype: DType) -> np.ndarray:

@@ -8,17 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from graphc.ir.dtypes import DType, dtype_of
 from graphc.ir.scalar import Scalar, cast, const, index, linear, load, select, temp
 from graphc.kernels.ir import LoopNest, Map, Reduce, Store
 from graphc.kernels.program import Placed
 
 __all__ = ["conv_nest", "dot_nest"]
-
-
-def _wide(dtype: DType) -> DType:
-    """The type that products accumulate in."""
-    return dtype_of("float32") if dtype.is_float and dtype.bits < 32 else dtype
 
 
 def _nest(x: Placed, w: Placed, y: Placed, inner: tuple[int, ...], product: Scalar) -> LoopNest:
@@ -30,7 +24,7 @@ def _nest(x: Placed, w: Placed, y: Placed, inner: tuple[int, ...], product: Scal
 
 def dot_nest(a: Placed, b: Placed, y: Placed) -> LoopNest:
     """y[..., m, n] = sum over k of a[..., m, k] * b[..., k, n]."""
-    rank, wide = len(y.shape), _wide(a.dtype)
+    rank, wide = len(y.shape), a.dtype.computed_in
     *batch, m, n = (index(k) for k in range(rank))
     k = index(rank)
     left = load(0, linear([*batch, m, k], a.strides), a.dtype)
@@ -40,7 +34,7 @@ def dot_nest(a: Placed, b: Placed, y: Placed) -> LoopNest:
 
 def conv_nest(x: Placed, w: Placed, y: Placed, attrs: Mapping[str, Any]) -> LoopNest:
     """y[n, o, *s] = sum of x[n, c, s * stride + k * dilation - low] * w[o, c, *k] over o's channels c and the window k."""
-    rank, wide, groups = len(y.shape), _wide(x.dtype), attrs["groups"]
+    rank, wide, groups = len(y.shape), x.dtype.computed_in, attrs["groups"]
     n, o = index(0), index(1)
     channels, filters = w.shape[1], w.shape[0] // groups
     c = index(rank)

@@ -114,7 +114,6 @@ def _blocked(
 def _nest(x: Placed, y: Placed, attrs: Mapping[str, Any]) -> LoopNest:
     """Any window over any axes: the output's points outside, the window's inside."""
     axes, rank = attrs["axes"], len(x.shape)
-    wide = x.dtype if x.dtype.bits >= 32 or not x.dtype.is_float else None
     position: list[Scalar] = [index(k) for k in range(rank)]
     inside: Scalar | None = None
     for n, (axis, stride, dilation, (low, high)) in enumerate(
@@ -125,8 +124,7 @@ def _nest(x: Placed, y: Placed, attrs: Mapping[str, Any]) -> LoopNest:
             bounds = (at >= 0) & (at < x.shape[axis])
             inside = bounds if inside is None else inside & bounds
         position[axis] = at
-    element = load(0, linear(position, x.strides), x.dtype)
-    value = element if wide else cast(element, "float32")
+    value = cast(load(0, linear(position, x.strides), x.dtype), x.dtype.computed_in)
     if inside is not None:
         value = select(inside, value, const(combine_identity(attrs["combine"], value.dtype), value.dtype))
     window = tuple(const(n) for n in attrs["window"])

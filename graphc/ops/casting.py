@@ -15,7 +15,7 @@ import numpy as np
 from graphc.errors import GraphTypeError
 from graphc.ir.dtypes import DType, dtype_of
 
-__all__ = ["ROUNDINGS", "convert", "keep_dtype"]
+__all__ = ["ROUNDINGS", "convert", "keep_dtype", "wide_type"]
 
 ROUNDINGS = ("up", "down", "nearest")
 _SATURATING = {"float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"}
@@ -90,6 +90,11 @@ def _from_objects(x: np.ndarray, dtype: DType) -> np.ndarray:
     raise GraphTypeError(f"an array of symbolic dimensions cannot be cast to {dtype}")
 
 
+def wide_type(dtype: DType) -> np.dtype:
+    """The NumPy type in which references compute an element type, and sum it: int32 for integers of less than a byte."""
+    return np.dtype(np.int32) if dtype.is_integer and dtype.bits < 8 else dtype.computed_in.numpy
+
+
 def keep_dtype(compute: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
     """A NumPy function made to give the element type of its first operand, whatever that is, and no warnings.
 
@@ -102,13 +107,11 @@ def keep_dtype(compute: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
         if any(a.dtype.kind == "O" for a in arrays):
             return np.asarray(compute(*arrays, **attrs))
         dtype = dtype_of(arrays[0])
-        wide = arrays
-        if dtype.is_float and dtype.bits < 32:
-            wide = tuple(a.astype(np.float32) for a in arrays)
-        elif dtype.is_integer and dtype.bits < 8:
-            wide = tuple(a.astype(np.int32) for a in arrays)
+        wide = wide_type(dtype)
+        if wide != dtype.numpy:
+            arrays = tuple(a.astype(wide) for a in arrays)
         with np.errstate(all="ignore"):
-            result = np.asarray(compute(*wide, **attrs))
+            result = np.asarray(compute(*arrays, **attrs))
         return result if result.dtype == dtype.numpy else convert(result, dtype)
 
     return wrapped

@@ -312,7 +312,8 @@ def hard_swish(x: Value) -> Value:
 
 def in_float32(x: Value) -> Value:
     """`x` in float32 when its type is narrower: sums of squares need the digits."""
-    return cast(x, dtype=FLOAT32) if x.dtype.is_float and x.dtype.bits < 32 else x
+    wide = x.dtype.computed_in
+    return x if wide == x.dtype else cast(x, dtype=wide)
 
 
 def _narrow(x: Value, dtype: DType) -> Value:

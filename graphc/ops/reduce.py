@@ -20,7 +20,7 @@ from graphc.ir.dtypes import DType, dtype_of
 from graphc.ir.graph import Node, Value
 from graphc.ir.types import TensorType
 from graphc.ops.batching import case_numbers, leading, next_axis
-from graphc.ops.casting import convert
+from graphc.ops.casting import convert, wide_type
 from graphc.ops.elementwise import DISCRETE, add, cast, div, eq, ge, mul, ne, neg, select, sub
 from graphc.ops.gradient import Rule, by_operand, flip, restore, spread, zero, zeros
 from graphc.ops.injective import pad, reshape, tensor_operand, transpose
@@ -66,12 +66,7 @@ def combine_identity(combine: str, dtype: DType) -> Any:
 
 def accumulator(x: np.ndarray) -> np.ndarray:
     """The operand in the type that sums of it are accumulated in."""
-    if x.dtype.kind == "O":
-        return x
-    dtype = dtype_of(x)
-    if dtype.is_float and dtype.bits < 32:
-        return x.astype(np.float32)
-    return x.astype(np.int32) if dtype.is_integer and dtype.bits < 8 else x
+    return x if x.dtype.kind == "O" else x.astype(wide_type(dtype_of(x)), copy=False)
 
 
 def like(result: Any, x: np.ndarray) -> np.ndarray:

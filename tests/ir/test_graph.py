@@ -9,7 +9,7 @@ import pytest
 
 from graphc import ops
 from graphc.ir.dims import fresh_symbol
-from graphc.ir.graph import Graph, Value, constant, input_value, make, remake_bodies
+from graphc.ir.graph import Graph, UnusedNames, Value, constant, input_value, make, remake_bodies, substitute
 from graphc.ir.types import tensor
 from graphc.ops.spec import Kind, OpSpec
 
@@ -72,3 +72,18 @@ def test_claimed_types_hold_where_inference_agrees() -> None:
     body = Graph([i, stop, X], [stop, ops.exp(X), X])
     again = remake_bodies(shown[0].node, shown[0].node.inputs, {"body": body}, (X.type, turns))
     assert again[1].type == turns, "a size that only the run can tell keeps the name that it is given"
+
+
+def test_substitute_replaces_one_result_of_several() -> None:
+    top, where = make(ops.fusion, X, body=Graph([X], [ops.exp(X), ops.neg(X)]))
+    y = input_value("y", X.type)
+    kept = ops.sin(X)
+    outputs = [ops.add(where, top), top, kept]
+    assert substitute(outputs, {top: y}) == [ops.add(where, y), y, kept]
+    again = make(ops.fusion, y, body=top.node.attrs["body"])
+    assert substitute(outputs, {X: y, top: X}) == [ops.add(again[1], X), X, ops.sin(y)]
+
+
+def test_unused_names_are_unlike_each_other() -> None:
+    unused = UnusedNames(["x", "x_"])
+    assert [unused("x"), unused("x"), unused("y")] == ["x__", "x___", "y"]

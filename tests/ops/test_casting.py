@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from onnx.numpy_helper import saturate_cast, to_float8e8m0
 
+from graphc.codegen.scalar import register_type
 from graphc.errors import GraphTypeError
 from graphc.ir.dims import Dim
 from graphc.ir.dtypes import dtype_of
-from graphc.ops.casting import convert
+from graphc.ops.casting import convert, wide_type
+from graphc.ops.reduce import accumulator
 
 VALUES = np.array([0.0, -0.0, 0.47, 1e6, -1e6, 1e-7, np.nan, np.inf, -np.inf, 448, 464, 57344, 65504, 3.5], np.float32)
 SATURATING = ["float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"]
@@ -80,3 +82,19 @@ def test_dimensions_stay_dimensions() -> None:
     assert convert(shape, dtype_of("int64")).tolist() == [Dim("n"), 3]
     with pytest.raises(GraphTypeError, match="symbolic"):
         convert(shape, dtype_of("float32"))
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16", "float8_e5m2"])
+def test_narrow_floats_are_computed_in_float32(name: str) -> None:
+    dtype, wide = dtype_of(name), dtype_of("float32")
+    assert dtype.computed_in == wide
+    assert (register_type(dtype), wide_type(dtype)) == (wide, wide.numpy)
+    ones = np.ones(3000, np.float32).astype(dtype.numpy)  # added in the type itself they stop long before
+    assert float(accumulator(ones).cumsum()[-1]) == 3000
+
+
+@pytest.mark.parametrize("name", ["float32", "float64", "int8", "int32", "bool"])
+def test_other_types_are_computed_in_themselves(name: str) -> None:
+    dtype = dtype_of(name)
+    assert dtype.computed_in == register_type(dtype) == dtype
+    assert wide_type(dtype) == dtype.numpy

@@ -12,11 +12,14 @@ from graphc import ops
 from graphc.errors import OptionError
 from graphc.ir.graph import Graph, Value, constant, input_value, location
 from graphc.ir.manager import PassManager, verify_between
+from graphc.ir.rewrite import rewrite
 from graphc.ir.types import tensor
 from graphc.kernels.choice import ALGORITHMS
 from graphc.kernels.machine import ISAS, Machine
 from graphc.ops.functions import softmax
 from graphc.options import Options
+from graphc.passes.algebra import subtract_constant
+from graphc.passes.match import varying_axes
 from graphc.passes.pipeline import PARTS, pipeline
 
 MACHINE = Machine(ISAS["avx2"])
@@ -140,3 +143,37 @@ def test_a_large_graph_takes_little_time() -> None:
     started = time.process_time()
     compiled(graph)
     assert time.process_time() - started < 6
+
+
+def long_chain(v: Value, step: Callable[[Value], Value]) -> Value:
+    """A step three times as often as Python lets functions call each other."""
+    for _ in range(3000):
+        v = step(v)
+    return v
+
+
+def scaled_by_a_chain(step: Callable[[Value], Value]) -> Graph:
+    """A convolution, whose weights and scale are what long chains make of constants."""
+    x = input_value("image", tensor("float32", 1, 16, 8, 8))
+    kernel = long_chain(weights(16, 16, 1, 1), lambda v: ops.broadcast_to(v, shape=v.shape))
+    y = ops.conv(x, kernel, strides=(1, 1), padding=((0, 0), (0, 0)), dilation=(1, 1), groups=1)
+    return Graph([x], [ops.sub(y, long_chain(ops.broadcast_to(weights(16, 1, 1), shape=y.shape), step))])
+
+
+@pytest.mark.parametrize("step", [ops.sin, lambda v: ops.broadcast_to(v, shape=v.shape)], ids=["sin", "broadcast_to"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("disable", [(), ("fold",), ("fold", "simplify", "views", "clean", "clean-layout")], ids=str)
+def test_long_chains_compile(step: Callable[[Value], Value], precision: str, disable: tuple[str, ...]) -> None:
+    graph = scaled_by_a_chain(step)
+    assert compiled(graph, precision=precision, disable=disable).output_names == graph.output_names
+
+
+def test_long_chains_of_constants_are_looked_through() -> None:
+    row = ops.broadcast_to(weights(1, 16), shape=(4, 16))
+    sines = long_chain(row, ops.sin)
+    assert varying_axes(sines) == {1}
+    assert varying_axes(ops.broadcast_to(sines, shape=(2, 4, 16))) == {2}
+    x = input_value("x", row.type)
+    views = long_chain(row, lambda v: ops.broadcast_to(v, shape=v.shape))
+    after = rewrite(Graph([x], [ops.sub(x, views)]), [subtract_constant])
+    assert after.outputs[0].node.op.name == "add"
