@@ -80,14 +80,14 @@ class _Folder:
             if node.op.name == "constant":
                 self.know(node)
                 continue
-            if node.inputs and node.op.kind is not Kind.CONTROL:
+            if node.inputs and not node.op.is_control_flow:
                 for v in node.inputs:
                     if v.node.level < 0 or v in new:  # it may be known, or was replaced
                         break
                 else:
                     continue
             inputs = tuple([new.get(v, v) for v in node.inputs])
-            if node.op.kind is Kind.CONTROL or not inputs or any(map(known.__contains__, inputs)):
+            if node.op.is_control_flow or not inputs or any(map(known.__contains__, inputs)):
                 with location(*node.where):
                     outs = self.visit(node, inputs)
             else:

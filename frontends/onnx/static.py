@@ -112,7 +112,7 @@ class Static:
             return nothing if result is None else (result,)
         sizes = [t.size for t in node.types if isinstance(t, TensorType)]
         static = all(isinstance(n, int) for n in sizes) and len(sizes) == len(node.types)
-        if node.op.kind is Kind.CONTROL:  # nothing bounds the turns of a stranger's loop
+        if node.op.is_control_flow:  # nothing bounds the turns of a stranger's loop
             return nothing
         if not static and node.op.kind is not Kind.HOST:  # an attribute such as a target shape is symbolic
             return nothing

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from graphc.autodiff.checkpoint import in_segments
 from graphc.ir.bodies import in_bodies
 from graphc.ir.graph import Graph, Node, Value, rebuild, remake, remake_bodies, toposort
-from graphc.ir.types import TensorType, Type
+from graphc.ir.types import TensorType, Type, fresh_renames
 
 __all__ = ["merged", "returning"]
 
@@ -98,12 +98,12 @@ def returning(node: Node, inputs: tuple[Value, ...], body: Graph, types: tuple[T
     """The loop with another body and results of exactly these types, perhaps followed by more.
 
     Interning may know it from another graph, with another name for a number of turns that only the run can tell; one
-    more result then tells the two apart."""
+    more result then tells the two apart. Types that inference does not agree with are not insisted on."""
     while True:
         made = remake_bodies(node, inputs, {"body": body}, types)
-        if tuple(v.type for v in made) == types or any(
-            a.type != b.type for a, b in zip(inputs, node.inputs, strict=True)
-        ):
+        found = tuple(v.type for v in made)
+        operands = [v.type for v in inputs]
+        if found == types or operands != [v.type for v in node.inputs] or fresh_renames(types, found, operands) is None:
             return made
         body, types = Graph(body.inputs, (*body.outputs, body.outputs[-1])), (*types, types[-1])
 

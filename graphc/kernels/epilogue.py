@@ -164,11 +164,8 @@ def _renumber(value: Scalar, accesses: Mapping[Scalar, int]) -> Scalar:
     for e in s.walk((value,)):
         if e in accesses:
             new[e] = s.load(accesses[e], 0, e.dtype)
-        elif e.args and any(new[a] is not a for a in e.args):
-            args = tuple(new[a] for a in e.args)
-            new[e] = s.cast(args[0], e.dtype) if e.op == "cast" else s.scalar(e.op, *args)
         else:
-            new[e] = e
+            new[e] = e.with_args(tuple(new[a] for a in e.args))
     return new[value]
 
 

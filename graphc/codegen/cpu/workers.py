@@ -60,7 +60,7 @@ class _Helper:
         self.source: Source | None = None
 
     def begin(self, source: Source) -> None:
-        """Write a request; it is short enough for the pipe, so this does not wait."""
+        """Write a request; one that fits into a pipe (64 KB, and texts are a tenth of it) does not wait to be read."""
         assert self.process.stdin
         self.source = source
         with contextlib.suppress(OSError):  # `answer` says that the process has ended
