@@ -11,6 +11,7 @@ A node's source location is no part of what it is: two equal nodes from two plac
 from __future__ import annotations
 
 import hashlib
+import inspect
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
@@ -305,12 +306,26 @@ def _intern(
     return (_new_tuple(Value, (node, 0)),) if len(node.types) == 1 else node.outputs
 
 
+def _misfit(op: OpSpec, operands: Sequence[Type], attrs: Mapping[str, Any], error: TypeError) -> Exception:
+    """What to raise for a TypeError of `infer`: when it was called with what it does not take, that is said clearly."""
+    try:
+        inspect.signature(op.infer).bind(*operands, **attrs)
+    except TypeError as mismatch:
+        named = f" and {', '.join(attrs)}" if attrs else ""
+        return GraphTypeError(f"{op.name} does not take {len(operands)} operands{named}: {mismatch}")
+    return error
+
+
 def _inferred(
     op: OpSpec, inputs: tuple[Value, ...], attrs: Mapping[str, Any], where: tuple[str, ...]
 ) -> tuple[Type, ...]:
     """The types of the results; errors say where the node comes from."""
+    operands = [v.type for v in inputs]
     try:
-        found = op.infer(*[v.type for v in inputs], **attrs)
+        try:
+            found = op.infer(*operands, **attrs)
+        except TypeError as e:
+            raise _misfit(op, operands, attrs, e) from None
     except GraphcError as e:
         if where and not getattr(e, "located", False):
             e.located = True  # type: ignore[attr-defined]

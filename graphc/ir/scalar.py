@@ -19,6 +19,7 @@ from graphc.ir.dtypes import DType, dtype_of
 
 __all__ = [
     "COMPARISONS",
+    "OPERATIONS",
     "Linear",
     "Scalar",
     "affine",
@@ -56,6 +57,8 @@ _UNARY = {
     "sigmoid", "erf", "gate_sigmoid", "gate_tanh", "floor", "ceil", "round", "trunc",
 }  # fmt: skip
 _PREDICATES = {"isnan", "isinf", "isposinf", "isneginf"}
+#: the names that `scalar` takes, select and choose aside
+OPERATIONS = frozenset(COMPARISONS | _ARITHMETIC | _LOGIC | _UNARY | _PREDICATES)
 
 
 class Scalar:
@@ -147,6 +150,9 @@ class Scalar:
     def __invert__(self) -> Scalar:
         return scalar("not", self)
 
+    def __bool__(self) -> bool:
+        raise GraphTypeError(f"{self!r} is known when the kernel runs, not now: choose with select(condition, a, b)")
+
     def __repr__(self) -> str:
         if self.op == "const":
             return repr(self.attr)
@@ -237,8 +243,11 @@ def choose(condition: Scalar, a: Scalar | float, b: Scalar | float) -> Scalar:
 
 
 def _coerce(*args: Scalar | float) -> tuple[Scalar, ...]:
-    """Python numbers take the element type of the expressions beside them."""
+    """Python numbers take the element type of the expressions beside them; integers alone are indices."""
     dtype = next((a.dtype for a in args if isinstance(a, Scalar)), INT64)
+    if dtype is INT64 and any(isinstance(a, float) for a in args):
+        given = ", ".join(map(repr, args))
+        raise GraphTypeError(f"the element type of {given} is not known; say which with const(value, dtype)")
     return tuple(a if isinstance(a, Scalar) else const(a, dtype) for a in args)
 
 
@@ -253,10 +262,11 @@ def scalar(op: str, *operands: Scalar | float) -> Scalar:
 
     Raises GraphTypeError for an unknown name or for operands of different element types.
     """
+    if op in ("select", "choose"):
+        condition, *sides = operands
+        return (select if op == "select" else choose)(condition, *sides)
     args = _coerce(*operands)
     first = args[0].dtype
-    if op in ("select", "choose"):
-        return (select if op == "select" else choose)(*args)
     if any(a.dtype != first for a in args):
         raise GraphTypeError(f"scalar {op} on mixed element types {', '.join(str(a.dtype) for a in args)}")
     if first is INT64:

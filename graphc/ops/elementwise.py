@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import ml_dtypes
@@ -34,12 +35,13 @@ ANY = "float int uint complex bool string"
 DISCRETE = "its result is constant almost everywhere"
 
 
-def _same(name: str, accepts: str) -> Callable[..., TensorType]:
-    """Inference for operands of one type: `accepts` lists the kinds of element types allowed."""
+def _same(name: str, accepts: str, arity: int) -> Callable[..., TensorType]:
+    """Inference for `arity` operands of one type: `accepts` lists the kinds of element types allowed."""
 
     kinds = frozenset(accepts.split())
 
     def infer(*types: TensorType) -> TensorType:
+        expect(len(types) == arity, f"{name} takes {arity} operand{'s' * (arity > 1)}, not {len(types)}")
         first = types[0]
         if isinstance(first, TensorType) and first.dtype.kind in kinds and all(t == first for t in types):
             return first  # no message needs to be put together
@@ -59,8 +61,8 @@ def _same(name: str, accepts: str) -> Callable[..., TensorType]:
     return infer
 
 
-def _predicate(name: str, accepts: str) -> Callable[..., TensorType]:
-    same = _same(name, accepts)
+def _predicate(name: str, accepts: str, arity: int) -> Callable[..., TensorType]:
+    same = _same(name, accepts, arity)
     return lambda *types: same(*types).with_dtype(BOOL)
 
 
@@ -109,6 +111,15 @@ def _samples(
     return samples
 
 
+def _scalar_of(name: str) -> Callable[..., Scalar]:
+    """The scalar operation of the same name."""
+    if name not in s.OPERATIONS:
+        raise ValueError(
+            f"no scalar operation is called {name!r}: give {name} a scalar= made of those in graphc.ir.scalar"
+        )
+    return partial(s.scalar, name)
+
+
 def unary(
     name: str,
     reference: Callable[..., Any],
@@ -127,9 +138,9 @@ def unary(
             name=name,
             kind=Kind.ELEMENTWISE,
             summary=summary,
-            infer=(_predicate if predicate else _same)(name, accepts),
+            infer=(_predicate if predicate else _same)(name, accepts, 1),
             reference=reference if predicate else keep_dtype(reference),
-            scalar=scalar or (lambda x: s.scalar(name, x)),
+            scalar=scalar or _scalar_of(name),
             promote=True,
             gradient=gradient,
             no_gradient=no_gradient,
@@ -157,9 +168,9 @@ def binary(
             name=name,
             kind=Kind.ELEMENTWISE,
             summary=summary,
-            infer=(_predicate if predicate else _same)(name, accepts),
+            infer=(_predicate if predicate else _same)(name, accepts, 2),
             reference=reference if predicate else keep_dtype(reference),
-            scalar=scalar or (lambda x, y: s.scalar(name, x, y)),
+            scalar=scalar or _scalar_of(name),
             promote=True,
             gradient=gradient,
             no_gradient=no_gradient,
@@ -211,12 +222,15 @@ def _constant_number(v: Value) -> float | None:
 
 
 def _pow_base_gradient(g: Value, x: Value, y: Value, result: Value) -> Value:
-    """y * x**(y - 1), and 0 for y = 0 whatever x is."""
+    """y * x**(y - 1), and 0 for y = 0 whatever x is.
+
+    Where x is neither 0 nor NaN the product is 0 by itself, and its own derivative is right there as well.
+    """
     n = _constant_number(y)
     if n is not None:
         return mul(g, mul(x if n == 2 else pow(x, n - 1), n)) if n else mul(g, 0.0)
-    flat = eq(y, 0.0)
-    return mul(g, select(flat, 0.0, mul(y, pow(x, select(flat, 1.0, sub(y, 1.0))))))
+    flat = logical_and(eq(y, 0.0), logical_not(gt(abs(x), 0.0)))
+    return mul(g, mul(y, pow(select(flat, 1.0, x), sub(y, 1.0))))
 
 
 def _pow_exponent_gradient(g: Value, x: Value, y: Value, result: Value) -> Value:
@@ -462,6 +476,71 @@ erf = unary(
     gradient=by_operand(lambda g, x, y: mul(g, mul(exp(neg(mul(x, x))), 2 / math.sqrt(math.pi)))),
 )
 
+
+# These three are operations, though they could be composed of others: the pieces have kinks where the whole is smooth.
+
+
+def _softplus_scalar(x: Scalar) -> Scalar:
+    return s.scalar("maximum", x, 0.0) + s.scalar("log1p", s.scalar("exp", -s.scalar("abs", x)))
+
+
+softplus = unary(
+    "softplus",
+    lambda x: np.logaddexp(x, x.dtype.type(0)),
+    scalar=_softplus_scalar,
+    summary="log(1 + exp(x)), without overflow.",
+    gradient=by_operand(lambda g, x, y: mul(g, sigmoid(x))),
+)
+
+
+def _logaddexp_scalar(x: Scalar, y: Scalar) -> Scalar:
+    # two equal infinities have no difference
+    apart = s.select(s.scalar("eq", x, y), s.const(0.0, x.dtype), s.scalar("abs", x - y))
+    return s.scalar("maximum", x, y) + s.scalar("log1p", s.scalar("exp", -apart))
+
+
+def _difference(x: Value, y: Value) -> Value:
+    """x - y, and 0 for two equal infinities."""
+    return select(logical_and(eq(x, y), isinf(x)), 0.0, sub(x, y))
+
+
+logaddexp = binary(
+    "logaddexp",
+    np.logaddexp,
+    accepts="float",
+    scalar=_logaddexp_scalar,
+    summary="log(exp(x) + exp(y)), without overflow.",
+    gradient=by_operand(
+        lambda g, x, y, _: mul(g, sigmoid(_difference(x, y))), lambda g, x, y, _: mul(g, sigmoid(_difference(y, x)))
+    ),
+)
+
+
+def _hypot_scalar(x: Scalar, y: Scalar) -> Scalar:
+    a, b = s.scalar("abs", x), s.scalar("abs", y)
+    large, small = s.scalar("maximum", a, b), s.scalar("minimum", a, b)
+    ratio = small / s.select(large > 0.0, large, 1.0)
+    length = large * s.scalar("sqrt", ratio * ratio + 1.0)
+    return s.select(s.scalar("isinf", x) | s.scalar("isinf", y), math.inf, length)
+
+
+def _hypot_gradient(g: Value, x: Value, length: Value) -> Value:
+    """x / length: the cosine of the angle; 0 at the tip of the cone."""
+    tip = eq(length, 0.0)
+    return mul(g, select(tip, 0.0, div(x, select(tip, 1.0, length))))
+
+
+hypot = binary(
+    "hypot",
+    np.hypot,
+    accepts="float",
+    scalar=_hypot_scalar,
+    summary="sqrt(x^2 + y^2), without overflow.",
+    gradient=by_operand(
+        lambda g, x, y, length: _hypot_gradient(g, x, length), lambda g, x, y, length: _hypot_gradient(g, y, length)
+    ),
+)
+
 # ---------------------------------------------------------------------------------------- comparisons and logic
 
 
@@ -469,7 +548,7 @@ isnan = unary("isnan", np.isnan, predicate=True, gradient=zero, no_gradient=DISC
 
 
 def _isinf_type(x: TensorType, *, positive: bool = True, negative: bool = True) -> TensorType:
-    return _predicate("isinf", "float")(x)
+    return _predicate("isinf", "float", 1)(x)
 
 
 def _isinf(x: np.ndarray, *, positive: bool = True, negative: bool = True) -> np.ndarray:
@@ -578,7 +657,7 @@ def _select_type(condition: TensorType, a: TensorType, b: TensorType) -> TensorT
         isinstance(condition, TensorType) and condition.dtype == BOOL,
         f"select: the condition is {condition}, a bool tensor is needed",
     )
-    result = _same("select", ANY)(a, b)
+    result = _same("select", ANY, 2)(a, b)
     expect(
         condition.shape == a.shape,
         f"select: the condition has shape {list(condition.shape)} but the choices have {list(a.shape)}",

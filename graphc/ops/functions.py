@@ -31,16 +31,14 @@ from graphc.ops.elementwise import (
     gt,
     le,
     log,
-    log1p,
     lt,
     maximum,
     minimum,
     mul,
-    neg,
-    relu,
     rsqrt,
     select,
     sigmoid,
+    softplus,
     sqrt,
     sub,
     tanh,
@@ -57,7 +55,7 @@ __all__ = [
     "batch_normalization", "celu", "clip", "conv_transpose", "depth_to_space", "element_count", "elu", "flatten",
     "full", "gelu", "group_normalization", "hard_sigmoid", "hard_swish", "in_float32", "instance_normalization",
     "layer_normalization", "leaky_relu", "log_softmax", "logsumexp", "lrn", "matmul", "mean", "mish", "one_hot",
-    "prelu", "rms_normalization", "selu", "softmax", "softplus", "softsign", "space_to_depth", "split", "squeeze",
+    "prelu", "relu6", "rms_normalization", "selu", "softmax", "softsign", "space_to_depth", "split", "squeeze",
     "swish", "thresholded_relu", "tile", "trilu", "unsqueeze", "variance",
 ]  # fmt: skip
 
@@ -237,6 +235,16 @@ def clip(x: Value, low: Value | float | None = None, high: Value | float | None 
     return raised if high is None else minimum(raised, high)
 
 
+def _cut_off(x: Value, low: float, high: float) -> Value:
+    """As `clip`, but with the derivative 0 at the bounds, like relu's: what JAX and PyTorch have for these activations."""
+    return select(le(x, low), low, select(ge(x, high), high, x))
+
+
+def relu6(x: Value) -> Value:
+    """min(max(x, 0), 6)."""
+    return _cut_off(x, 0.0, 6.0)
+
+
 def leaky_relu(x: Value, *, alpha: float = 0.01) -> Value:
     """x, alpha * x below zero."""
     return select(lt(x, 0.0), mul(x, alpha), x)
@@ -263,8 +271,8 @@ def selu(x: Value, *, alpha: float = 1.6732632423543772, gamma: float = 1.050700
 
 
 def celu(x: Value, *, alpha: float = 1.0) -> Value:
-    """max(0, x) + min(0, alpha * (exp(x / alpha) - 1))."""
-    return add(relu(x), minimum(mul(expm1(div(x, alpha)), alpha), 0.0))
+    """x, alpha * (exp(x / alpha) - 1) below zero."""
+    return select(gt(x, 0.0), x, mul(expm1(div(x, alpha)), alpha))
 
 
 def gelu(x: Value, *, approximate: str = "none") -> Value:
@@ -282,11 +290,6 @@ def swish(x: Value, *, alpha: float = 1.0) -> Value:
     return mul(x, sigmoid(x if alpha == 1 else mul(x, alpha)))
 
 
-def softplus(x: Value) -> Value:
-    """log(exp(x) + 1), without overflow."""
-    return add(relu(x), log1p(exp(neg(abs_(x)))))
-
-
 def softsign(x: Value) -> Value:
     """x / (1 + |x|)."""
     return div(x, add(abs_(x), 1.0))
@@ -299,7 +302,7 @@ def mish(x: Value) -> Value:
 
 def hard_sigmoid(x: Value, *, alpha: float = 0.2, beta: float = 0.5) -> Value:
     """alpha * x + beta, cut off at 0 and 1."""
-    return clip(add(mul(x, alpha), beta), 0.0, 1.0)
+    return _cut_off(add(mul(x, alpha), beta), 0.0, 1.0)
 
 
 def hard_swish(x: Value) -> Value:

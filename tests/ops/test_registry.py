@@ -193,6 +193,16 @@ def test_a_sequence_where_a_tensor_is_needed_is_refused_clearly(name: str) -> No
             spec.infer(wrong, *types[1:], **sample.attrs)
 
 
+@pytest.mark.parametrize("name", ["add", "exp", "isnan", "isinf", "select", "transpose", "concat", "dot"])
+def test_too_few_or_too_many_operands_are_refused(name: str) -> None:
+    spec = REGISTRY[name]
+    sample = next(x for x in spec.samples() if len(x.operands) in (1, 2, 3))
+    values = [input_value(f"x{k}", type_of(o)) for k, o in enumerate(operands_of(sample))]
+    for wrong in ([], [*values, *values, *values]) if name != "concat" else ([],):
+        with pytest.raises(GraphTypeError, match=f"{name}.* operand"):
+            spec(*wrong, **sample.attrs)
+
+
 @pytest.mark.parametrize("combine", ["add", "mul", "maximum", "minimum"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint64, np.int64, np.float16, np.float32, np.float64])
 def test_identities_leave_every_value_as_it_is(combine: str, dtype: type) -> None:

@@ -70,7 +70,7 @@ def hard_swish(c: Context, x: Value) -> Value:
 
 @importer("Softplus", 1, 22)
 def softplus(c: Context, x: Value) -> Value:
-    return functions.softplus(x)
+    return ops.softplus(x)
 
 
 @importer("Softsign", 1, 22)

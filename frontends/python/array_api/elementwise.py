@@ -131,15 +131,7 @@ def sqrt(x: Array, /) -> Array:
 @array_function
 def hypot(x1: Array, x2: Array, /) -> Array:
     """sqrt(x1**2 + x2**2), without overflow."""
-    return elementwise("hypot", _hypot, x1, x2, accepts=("float",), floating=True)
-
-
-def _hypot(x: Value, y: Value) -> Value:
-    a, b = ops.abs(x), ops.abs(y)
-    large, small = ops.maximum(a, b), ops.minimum(a, b)
-    ratio = ops.div(small, ops.select(ops.eq(large, 0.0), 1.0, large))
-    length = ops.mul(large, ops.sqrt(ops.add(ops.mul(ratio, ratio), 1.0)))
-    return ops.select(ops.logical_or(ops.isinf(x), ops.isinf(y)), math.inf, length)
+    return elementwise("hypot", ops.hypot, x1, x2, accepts=("float",), floating=True)
 
 
 @array_function
@@ -247,14 +239,7 @@ def log10(x: Array, /) -> Array:
 @array_function
 def logaddexp(x1: Array, x2: Array, /) -> Array:
     """log(exp(x1) + exp(x2)), without overflow."""
-    return elementwise("logaddexp", _logaddexp, x1, x2, accepts=("float",), floating=True)
-
-
-def _logaddexp(x: Value, y: Value) -> Value:
-    same = ops.eq(x, y)  # also two infinities, whose difference is NaN
-    apart = ops.abs(ops.sub(x, ops.select(same, 0.0, y)))
-    smaller = ops.select(same, math.log(2), ops.log1p(ops.exp(ops.neg(apart))))
-    return ops.add(ops.maximum(x, y), smaller)
+    return elementwise("logaddexp", ops.logaddexp, x1, x2, accepts=("float",), floating=True)
 
 
 # -------------------------------------------------------------------------------- trigonometric and hyperbolic

@@ -33,8 +33,8 @@ def relu(x: Array, /) -> Array:
 
 @array_function
 def relu6(x: Array, /) -> Array:
-    """min(max(x, 0), 6)."""
-    return _activation("relu6", lambda v: functions.clip(v, 0.0, 6.0), x)
+    """min(max(x, 0), 6); the derivative at 0 and at 6 is 0."""
+    return _activation("relu6", functions.relu6, x)
 
 
 @array_function
@@ -75,7 +75,7 @@ def mish(x: Array, /) -> Array:
 
 @array_function
 def hard_sigmoid(x: Array, /) -> Array:
-    """min(max(x / 6 + 1/2, 0), 1), as PyTorch has it."""
+    """min(max(x / 6 + 1/2, 0), 1), as PyTorch has it; the derivative at -3 and at 3 is 0."""
     return _activation("hard_sigmoid", lambda v: functions.hard_sigmoid(v, alpha=1 / 6, beta=0.5), x)
 
 
@@ -94,13 +94,13 @@ def sigmoid(x: Array, /) -> Array:
 @array_function
 def log_sigmoid(x: Array, /) -> Array:
     """log(sigmoid(x)), accurate where the sigmoid underflows."""
-    return _activation("log_sigmoid", lambda v: ops.neg(functions.softplus(ops.neg(v))), x)
+    return _activation("log_sigmoid", lambda v: ops.neg(ops.softplus(ops.neg(v))), x)
 
 
 @array_function
 def softplus(x: Array, /) -> Array:
     """log(1 + exp(x)), without overflow."""
-    return _activation("softplus", functions.softplus, x)
+    return _activation("softplus", ops.softplus, x)
 
 
 @array_function

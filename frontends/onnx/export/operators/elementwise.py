@@ -17,7 +17,7 @@ _SAME = {
     "neg": "Neg", "abs": "Abs", "sign": "Sign", "reciprocal": "Reciprocal", "sqrt": "Sqrt", "floor": "Floor",
     "ceil": "Ceil", "round": "Round", "relu": "Relu", "exp": "Exp", "log": "Log", "sin": "Sin", "cos": "Cos",
     "tan": "Tan", "asin": "Asin", "acos": "Acos", "atan": "Atan", "sinh": "Sinh", "cosh": "Cosh", "tanh": "Tanh",
-    "asinh": "Asinh", "acosh": "Acosh", "atanh": "Atanh", "sigmoid": "Sigmoid", "erf": "Erf",
+    "asinh": "Asinh", "acosh": "Acosh", "atanh": "Atanh", "sigmoid": "Sigmoid", "softplus": "Softplus", "erf": "Erf",
     "bitwise_and": "BitwiseAnd", "bitwise_or": "BitwiseOr", "bitwise_xor": "BitwiseXor", "bitwise_not": "BitwiseNot",
 }  # fmt: skip
 _PREDICATES = {
@@ -157,6 +157,21 @@ def atan2(y: Value, x: Value) -> Value:
     left = ops.add(ops.atan(ops.div(y, x)), ops.select(ops.lt(x, 0.0), turn, 0.0))
     upright = ops.mul(ops.sign(y), math.pi / 2)
     return ops.select(ops.eq(x, 0.0), upright, left)
+
+
+@composition("logaddexp")
+def logaddexp(x: Value, y: Value) -> Value:
+    apart = ops.select(ops.eq(x, y), 0.0, ops.abs(ops.sub(x, y)))  # two equal infinities have no difference
+    return ops.add(ops.maximum(x, y), ops.softplus(ops.neg(apart)))
+
+
+@composition("hypot")
+def hypot(x: Value, y: Value) -> Value:
+    a, b = ops.abs(x), ops.abs(y)
+    large, small = ops.maximum(a, b), ops.minimum(a, b)
+    ratio = ops.div(small, ops.select(ops.eq(large, 0.0), 1.0, large))
+    length = ops.mul(large, ops.sqrt(ops.add(ops.mul(ratio, ratio), 1.0)))
+    return ops.select(ops.logical_or(ops.isinf(x), ops.isinf(y)), math.inf, length)
 
 
 @exporter("shift_left", "shift_right")
