@@ -9,8 +9,10 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -306,15 +308,54 @@ def test_helpers_that_are_ready_are_used_or_ended(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("GRAPHC_COMPILE_JOBS", "2")
     workers.get_ready(("powers", TEXT))
     workers.get_ready(("powers", TEXT))
-    first, second = workers._ready
-    assert (first.source, second.source) == (None, ("powers", TEXT))
+    teams = list(workers._ready)
+    assert [helper.source for team in teams for helper in team.helpers] == [("powers", TEXT), None]
     really, started = workers._start, []
     monkeypatch.setattr(workers, "_start", lambda n: started.append(n) or really(n))
     assert [kernel.name for _, kernel in compile_all([("powers", TEXT)], 1)] == ["powers"]
-    assert started == [0]
+    assert started == [-1]
+    assert not workers._ready
+    assert {team.process.returncode for team in teams} == {0}
+    workers.get_ready(("powers", TEXT))
+    teams = list(workers._ready)
     workers.dismiss()
     assert not workers._ready
-    assert [helper.process.returncode for helper in (first, second)] == [-signal.SIGKILL] * 2
+    assert {team.process.returncode for team in teams} == {-signal.SIGKILL}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="helpers fork on Linux alone")
+@pytest.mark.parametrize("all_of_them", [True, False])
+def test_no_helper_is_left_behind(all_of_them: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    teams: list[Any] = []
+    really = workers._start
+    monkeypatch.setattr(workers, "_start", lambda n: [teams.append(team) or team for team in really(n)])
+    compiling = compile_all([("powers", f"{TEXT}\n# {i}") for i in range(6)], 3)
+    for _ in range(6 if all_of_them else 2):
+        next(compiling)
+    if all_of_them:
+        assert next(compiling, None) is None
+    else:
+        compiling.close()
+    (team,) = teams
+    assert len(team.helpers) == 3
+    assert team.process.returncode == (0 if all_of_them else -signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while _members(team.process.pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not _members(team.process.pid)
+
+
+def _members(group: int) -> list[str]:
+    """The processes of a group that run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, its = path.read_text().rpartition(")")[2].split()[:3]
+        except OSError:  # it has just ended
+            continue
+        if int(its) == group and state != "Z":
+            found.append(path.parent.name)
+    return found
 
 
 @pytest.mark.parametrize("wanted", [["powers"], ["powers", "other"], ["other"]], ids=" ".join)

@@ -1,10 +1,10 @@
 """Compile many kernels at once, in helper processes.
 
 Numba compiles under one lock and the interpreter's, so threads gain nothing; processes do, once there is enough to
-compile to pay for starting them (a helper spends about half a second on importing Numba). A helper is a fresh
-interpreter running this module, not a `multiprocessing` child: it neither imports the caller's `__main__` again nor
-inherits locks of a forked process. It reads one JSON request a line from its standard input, answers one a line, and
-ends when its input does, so that it cannot outlive its parent.
+compile to pay for starting them (importing Numba takes most of a second, so helpers fork from one that has done it). The first
+is a fresh interpreter running this module, not a `multiprocessing` child: it neither imports the caller's `__main__`
+again nor inherits locks of a forked process. A helper reads one JSON request a line, answers one a line, and ends when
+its requests do, so that it cannot outlive its parent.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import gc
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 
 from graphc.codegen.cpu.compile import KernelObject, compile_source
 from graphc.errors import CompileError, OptionError
@@ -44,55 +45,90 @@ Source = tuple[str, str]
 
 
 class _Helper:
-    """A process that compiles: one request at a time is written to it, and its answer read."""
+    """One that compiles: one request at a time is written to it, and its answer read."""
 
-    def __init__(self) -> None:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        # -P: modules that lie in the current directory, which may be anybody's, are not to be imported.
-        command = [sys.executable, "-P", "-m", "graphc.codegen.cpu.workers"]
-        # Ctrl-C reaches the parent alone, which ends its helpers quietly.
-        group = 0 if os.name == "posix" else None
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=environment,
-            process_group=group,
-        )  # fmt: skip
+    def __init__(self, requests: IO[str], answers: IO[str]) -> None:
+        self._requests, self._answers = requests, answers
         #: what it compiles, until the answer is read
         self.source: Source | None = None
 
     def begin(self, source: Source) -> None:
         """Write a request; one that fits into a pipe (64 KB, and texts are a tenth of it) does not wait to be read."""
-        assert self.process.stdin
         self.source = source
         with contextlib.suppress(OSError):  # `answer` says that the process has ended
-            self.process.stdin.write(json.dumps(source) + "\n")
-            self.process.stdin.flush()
+            self._requests.write(json.dumps(source) + "\n")
+            self._requests.flush()
 
     def answer(self) -> KernelObject | CompileError:
         """Wait for the answer to what was begun."""
-        assert self.process.stdout
         assert self.source
-        name, self.source = self.source[0], None
+        name = self.source[0]
         try:
-            answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+            answer: dict[str, Any] = json.loads(self._answers.readline())
         except (OSError, ValueError):
             return CompileError(
                 f"the helper process that compiled kernel {name!r} ended; GRAPHC_COMPILE_JOBS=0 compiles in this process"
             )
+        finally:
+            self.source = None
         if "error" in answer:
             return CompileError(answer["error"])
         return KernelObject.from_bytes(base64.b64decode(answer["object"]))
 
+    def close(self) -> None:
+        """Close the pipes, once no thread reads them: a helper ends when its requests do."""
+        for pipe in (self._requests, self._answers):
+            with contextlib.suppress(OSError):  # what was written last has nobody to read it
+                pipe.close()
+
+
+class _Team:
+    """Helpers of one process, and of the processes that it becomes once Numba is imported, where it can fork."""
+
+    def __init__(self, size: int) -> None:
+        pipes = [(*os.pipe(), *os.pipe()) for _ in range(size - 1)]
+        theirs = [fd for requests, _, _, answers in pipes for fd in (requests, answers)]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "OPENBLAS_NUM_THREADS": "1",  # a process with one thread can fork, and nothing is multiplied there
+        }
+        # -P: modules that lie in the current directory, which may be anybody's, are not to be imported.
+        command = [sys.executable, "-P", "-m", "graphc.codegen.cpu.workers", *map(str, theirs)]
+        try:
+            # Ctrl-C reaches the parent alone, which ends its helpers quietly.
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=environment,
+                pass_fds=theirs, process_group=0 if os.name == "posix" else None,
+            )  # fmt: skip
+        except OSError:
+            for _, requests, answers, _ in pipes:
+                os.close(requests)
+                os.close(answers)
+            raise
+        finally:
+            for fd in theirs:
+                os.close(fd)
+        assert self.process.stdin
+        assert self.process.stdout
+        self.helpers = [_Helper(self.process.stdin, self.process.stdout)]
+        for _, requests, answers, _ in pipes:
+            ends = os.fdopen(requests, "w", encoding="utf-8"), os.fdopen(answers, encoding="utf-8")
+            self.helpers.append(_Helper(*ends))
+
     def kill(self) -> None:
-        """End it, whatever it is doing."""
+        """End all of them, whatever they are doing."""
+        if len(self.helpers) > 1:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
         self.process.kill()
         self.process.wait()
 
     def close(self) -> None:
-        """Close the pipes, once no thread reads them."""
-        for pipe in (self.process.stdin, self.process.stdout):
-            assert pipe
-            with contextlib.suppress(OSError):  # what was written last has nobody to read it
-                pipe.close()
+        """Close the pipes, once no thread reads them, and wait for those to end that were not killed."""
+        for helper in self.helpers:
+            helper.close()
+        self.process.wait()
 
 
 def compile_all(sources: Sequence[Source], helpers: int | None = None) -> Iterator[tuple[int, KernelObject]]:
@@ -113,13 +149,13 @@ def compile_all(sources: Sequence[Source], helpers: int | None = None) -> Iterat
                 compiled = compile_source(name, text)
             yield index, compiled
         return
-    wanted = min(helpers, len(sources))
-    ready = _take(wanted)
-    yield from _compile_in_helpers(sources, ready + _start(wanted - len(ready)))
+    teams = _take()
+    missing = min(helpers, len(sources)) - sum(len(team.helpers) for team in teams)
+    yield from _compile_in_helpers(sources, teams + _start(missing))
 
 
-#: helpers that were started before the sources were known
-_ready: list[_Helper] = []
+#: teams that were started before the sources were known
+_ready: list[_Team] = []
 
 
 def get_ready(first: Source) -> None:
@@ -128,24 +164,24 @@ def get_ready(first: Source) -> None:
     if not _ready:
         with contextlib.suppress(CompileError):  # the one who compiles will say it
             _ready.extend(_start(_default_helpers(2 * _MOST_HELPERS)))
-        for helper in _ready[-1:]:  # the one that is taken first
-            helper.begin(first)
+        for team in _ready[:1]:
+            team.helpers[0].begin(first)
 
 
-def _take(most: int) -> list[_Helper]:
-    """Some of the helpers that are ready; no other thread gets the same ones."""
-    taken: list[_Helper] = []
+def _take() -> list[_Team]:
+    """The teams that are ready; no other thread gets the same ones."""
+    taken: list[_Team] = []
     with contextlib.suppress(IndexError):
-        while len(taken) < most:
+        while True:
             taken.append(_ready.pop())
     return taken
 
 
 def dismiss() -> None:
     """End the helpers of `get_ready` that nobody needed."""
-    for helper in _take(len(_ready)):
-        helper.kill()
-        helper.close()
+    for team in _take():
+        team.kill()
+        team.close()
 
 
 if hasattr(os, "register_at_fork"):
@@ -166,7 +202,8 @@ def _default_helpers(kernels: int) -> int:
     return min(available, _MOST_HELPERS, kernels // 2) if available > 1 and kernels >= _WORTH_HELPERS else 0
 
 
-def _compile_in_helpers(sources: Sequence[Source], helpers: Sequence[_Helper]) -> Iterator[tuple[int, KernelObject]]:
+def _compile_in_helpers(sources: Sequence[Source], teams: Sequence[_Team]) -> Iterator[tuple[int, KernelObject]]:
+    helpers = [helper for team in teams for helper in team.helpers]
     begun = {source: index for index, source in enumerate(sources) if source in {h.source for h in helpers}}
     # Long texts first: the last one to finish should be a short one.
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -189,6 +226,7 @@ def _compile_in_helpers(sources: Sequence[Source], helpers: Sequence[_Helper]) -
                     return
 
     threads = [threading.Thread(target=feed, args=(helper,), daemon=True) for helper in helpers]
+    all_done = False
     try:
         for thread in threads:
             thread.start()
@@ -197,37 +235,60 @@ def _compile_in_helpers(sources: Sequence[Source], helpers: Sequence[_Helper]) -
             if isinstance(outcome, CompileError):
                 raise outcome
             yield index, outcome
+        all_done = True
     finally:
-        for helper in helpers:
-            helper.kill()
+        if not all_done or any(helper.source for helper in helpers):
+            for team in teams:
+                team.kill()
         for thread in threads:
             thread.join()
-        for helper in helpers:
-            helper.close()
+        for team in teams:
+            team.close()
 
 
-def _start(helpers: int) -> list[_Helper]:
-    started: list[_Helper] = []
+def _start(helpers: int) -> list[_Team]:
+    """So many helpers, in one team where processes can fork (not on macOS, whose frameworks do not survive it)."""
+    sizes = [helpers] if sys.platform == "linux" else [1] * helpers
+    started: list[_Team] = []
     try:
-        started.extend(_Helper() for _ in range(helpers))
+        started.extend(_Team(size) for size in sizes if size > 0)
     except OSError as error:
-        for helper in started:
-            helper.kill()
-            helper.close()
+        for team in started:
+            team.kill()
+            team.close()
         raise CompileError(
             f"cannot start helper processes to compile kernels: {error}; GRAPHC_COMPILE_JOBS=0 compiles in this process"
         ) from error
     return started
 
 
-def _serve() -> None:
-    """A helper's life: answer requests until the input ends."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+def _serve(pipes: Sequence[int]) -> None:
+    """A helper's life. `pipes`: for each further helper to become, where its requests come from and its answers go."""
+    requests, answers = sys.stdin, os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # nothing that a kernel's text prints may get between the answers
     compile_source("warm_up", _WARM_UP)  # imports what every kernel needs, while the parent prepares its first request
     # Numba's many objects make the collector look again and again, for an eighth of the time: it looks now and then.
     gc.disable()
-    for count, line in enumerate(sys.stdin, 1):
+    gc.freeze()  # what forked processes share stays as it is
+    for source, target in zip(pipes[::2], pipes[1::2], strict=True):
+        if os.fork() == 0:
+            for mine in (requests, answers):
+                mine.close()
+            requests, answers = os.fdopen(source, encoding="utf-8"), os.fdopen(target, "w", encoding="utf-8")
+            for later in pipes[pipes.index(source) + 2 :]:
+                os.close(later)
+            _answer(requests, answers)
+            os._exit(0)
+        os.close(source)
+        os.close(target)
+    _answer(requests, answers)
+    for _ in pipes[::2]:
+        os.wait()
+
+
+def _answer(requests: IO[str], answers: IO[str]) -> None:
+    """Answer requests until the input ends."""
+    for count, line in enumerate(requests, 1):
         if count % _COLLECT_EVERY == 0:
             gc.collect()
         name, text = json.loads(line)
@@ -241,6 +302,7 @@ def _serve() -> None:
 
 if __name__ == "__main__":
     try:
-        _serve()
+        _serve([int(fd) for fd in sys.argv[1:]])
+        os._exit(0)  # the interpreter would take a tenth of a second to end
     except (KeyboardInterrupt, BrokenPipeError):
         sys.exit(1)
