@@ -33,14 +33,12 @@ from graphc.kernels.lower import why_not
 from graphc.ops.fusion import body_of, fusion
 from graphc.ops.spec import NEST_KINDS, Kind, Layout, has_kernel
 
-__all__ = ["FUSING_ANCHORS", "fuse", "plan"]
+__all__ = ["fuse", "plan"]
 
 #: operands and results of a fused kernel, at most: each takes a register for its address
 OPERANDS = 12
 #: operations of a fused kernel, at most
 OPERATIONS = 64
-#: templates that take an epilogue
-FUSING_ANCHORS = ("contraction", "depthwise", "strassen", "window", "winograd")
 #: anchors whose first operand is images of blocked channels
 IMAGE_KERNELS = ("conv_blocked", "conv_strassen", "conv_winograd", "depthwise_blocked", "reduce_window")
 #: injective operations that the plan of memory makes free, or that only say when
@@ -179,7 +177,7 @@ class _Planner:
                 continue
             before = node.inputs[0].node
             group = by_root.get(before)
-            if group is None and before in self.fusible - self.taken and before.op.template in FUSING_ANCHORS:
+            if group is None and before in self.fusible - self.taken and before.op.takes_epilogue:
                 group = Group(before, self.numbers)
             if group is None or group.rounded is not None or not _rounds(node) or len(group.reads) + 2 > OPERANDS:
                 continue
@@ -266,7 +264,7 @@ class _Planner:
                 continue
             for v in node.inputs:
                 before = v.node
-                if (before in found or before.op.template in FUSING_ANCHORS) and v.shape == node.outputs[0].shape:
+                if (before in found or before.op.takes_epilogue) and v.shape == node.outputs[0].shape:
                     readers = self.graph.users[v]
                     if before not in self.outputs and all(r.op.kind is Kind.ELEMENTWISE for r in readers):
                         found.add(node)
@@ -294,7 +292,7 @@ class _Planner:
             return None if node.outputs[0].shape == shape else "its shape is another one"
         if node.op.kind is not Kind.ANCHOR:
             return f"{node.op.name} does not belong to an epilogue"
-        if node.op.template not in FUSING_ANCHORS:
+        if not node.op.takes_epilogue:
             return f"the template {node.op.template} takes no epilogue"
         if group.anchor is not None:
             return "the kernel has an anchor already"

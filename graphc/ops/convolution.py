@@ -142,6 +142,7 @@ conv = register(
         summary="Cross-correlation of x[N, C, *S] with w[O, C/groups, *K], padded with zeros; no bias.",
         infer=_conv_type,
         reference=_conv_reference,
+        takes_epilogue=True,
         gradient=by_operand(
             lambda g, x, w, y, **window: _input_cotangent(g, x, w, **window),
             lambda g, x, w, y, **window: _weight_cotangent(g, x, w, **window),

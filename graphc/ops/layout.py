@@ -475,6 +475,7 @@ conv_blocked = register(
         infer=_conv_blocked_type,
         reference=_conv_blocked_reference,
         template="contraction",
+        takes_epilogue=True,
         no_gradient=LATER,
         samples=_conv_samples,
     )
@@ -511,6 +512,7 @@ dot_packed = register(
         infer=_dot_packed_type,
         reference=_dot_packed_reference,
         template="contraction",
+        takes_epilogue=True,
         no_gradient=LATER,
         samples=lambda: [
             Sample(
@@ -568,6 +570,7 @@ depthwise_blocked = register(
         infer=_depthwise_type,
         reference=_depthwise_reference,
         template="depthwise",
+        takes_epilogue=True,
         no_gradient=LATER,
         samples=lambda: [
             Sample(

@@ -501,6 +501,7 @@ reduce_window = register(
         summary="`combine` (add, maximum, minimum) over a window that slides along `axes`; padding holds the identity.",
         infer=_reduce_window_type,
         reference=_reduce_window_reference,
+        takes_epilogue=True,
         gradient=by_operand(_window_gradient),
         batch=leading(_next_axes),
         samples=lambda: [

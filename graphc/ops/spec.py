@@ -111,6 +111,8 @@ class OpSpec:
     combine                                  REDUCE: "add", "mul", "maximum", "minimum", "and", "or" over the axes in
                                              the attribute `axes`
     template                                 ANCHOR: the name of the kernel template in graphc.kernels
+    takes_epilogue                           ANCHOR: its template can do elementwise operations on what it stores, so they
+                                             are fused behind it
     decompose(node)                          values of smaller operations that compute the same
     body_types(operand types, **attrs)       CONTROL, FUSION: the input types of each body, in the order of `Node.bodies`
     gradient(node, cotangents, wanted)       the cotangents of the operands, as graph, from those of the results (None:
@@ -132,6 +134,7 @@ class OpSpec:
     view: Callable[..., Layout | None] | None = None
     combine: str | None = None
     template: str | None = None
+    takes_epilogue: bool = False
     decompose: Callable[..., tuple[Value, ...]] | None = None
     body_types: Callable[..., Sequence[tuple[Any, ...]]] | None = None
     gradient: Gradient | None = None

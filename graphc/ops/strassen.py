@@ -151,6 +151,7 @@ dot_strassen = register(
             _multiply(a, w)[..., : a.shape[-2], :columns_total]
         ),
         template="strassen",
+        takes_epilogue=True,
         no_gradient=LATER,
         samples=lambda: [
             Sample(
@@ -205,6 +206,7 @@ conv_strassen = register(
         infer=_conv_type,
         reference=_conv_reference,
         template="strassen",
+        takes_epilogue=True,
         no_gradient=LATER,
         samples=_conv_samples,
     )

@@ -220,6 +220,7 @@ conv_winograd = register(
         infer=_conv_type,
         reference=_conv_reference,
         template="winograd",
+        takes_epilogue=True,
         no_gradient=LATER,
         samples=_conv_samples,
     )

@@ -40,6 +40,15 @@ def test_every_operation_is_complete(name: str) -> None:
         assert spec.no_gradient or spec.gradient
 
 
+def test_operations_of_one_template_say_the_same_about_it() -> None:
+    said: dict[str, bool] = {}
+    for spec in REGISTRY.values():
+        if spec.template is None:
+            assert not spec.takes_epilogue, f"{spec.name} has no template"
+        else:
+            assert said.setdefault(spec.template, spec.takes_epilogue) == spec.takes_epilogue, spec.name
+
+
 @pytest.mark.parametrize(("spec", "sample"), samples())
 def test_inference_agrees_with_the_reference(spec: OpSpec, sample: Sample) -> None:
     inferred = spec.infer(*map(type_of, operands_of(sample)), **sample.attrs)
