@@ -54,17 +54,13 @@ _LOWERING_MODULES = tuple(
     f"graphc.kernels.lower_{part}"
     for part in ("attention", "contraction", "ordered", "places", "recurrence", "strassen", "window", "winograd")
 )
-#: templates that can write their results into any layout, not only a dense one
-WRITES_STRIDED: set[str] = set()
 
 
-def lowering(template: str, *, writes_strided: bool = False) -> Callable[[Lowering], Lowering]:
+def lowering(template: str) -> Callable[[Lowering], Lowering]:
     """Register the lowering of a kernel template."""
 
     def enter(function: Lowering) -> Lowering:
         LOWERINGS[template] = function
-        if writes_strided:
-            WRITES_STRIDED.add(template)
         return function
 
     return enter
@@ -259,8 +255,8 @@ class ProgramBuilder:
             return False
         if node.op.kind is Kind.INJECTIVE and node.op.view is not None:
             return False
-        template = template_of(node)
-        return template is None or template in WRITES_STRIDED or layout.is_dense
+        anchor = anchor_of(node)
+        return anchor is None or anchor.op.writes_strided or layout.is_dense
 
     def _result(self, value: Value) -> Placed:
         """Where to compute a value: the reserved place, or a new dense buffer."""

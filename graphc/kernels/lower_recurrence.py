@@ -20,7 +20,7 @@ from graphc.ops.recurrence import Operands
 __all__ = ["tile_of"]
 
 
-@lowering("recurrence", writes_strided=True)
+@lowering("recurrence")
 def lower_recurrence(builder: ProgramBuilder, node: Node, operands: list[Placed], results: list[Placed]) -> None:
     """Emit the launches of recurrent layers side by side."""
     attrs = dict(node.attrs)

@@ -184,6 +184,7 @@ recurrence = register(
         infer=_type,
         reference=_reference,
         template="recurrence",
+        writes_strided=True,
         no_gradient=LATER,
         samples=_samples,
     )

@@ -113,6 +113,8 @@ class OpSpec:
     template                                 ANCHOR: the name of the kernel template in graphc.kernels
     takes_epilogue                           ANCHOR: its template can do elementwise operations on what it stores, so they
                                              are fused behind it
+    writes_strided                           ANCHOR: its template can store its results in any layout (a slice of a
+                                             concatenation, say), not only densely
     decompose(node)                          values of smaller operations that compute the same
     body_types(operand types, **attrs)       CONTROL, FUSION: the input types of each body, in the order of `Node.bodies`
     gradient(node, cotangents, wanted)       the cotangents of the operands, as graph, from those of the results (None:
@@ -135,6 +137,7 @@ class OpSpec:
     combine: str | None = None
     template: str | None = None
     takes_epilogue: bool = False
+    writes_strided: bool = False
     decompose: Callable[..., tuple[Value, ...]] | None = None
     body_types: Callable[..., Sequence[tuple[Any, ...]]] | None = None
     gradient: Gradient | None = None
