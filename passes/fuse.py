@@ -39,8 +39,6 @@ __all__ = ["fuse", "plan"]
 OPERANDS = 12
 #: operations of a fused kernel, at most
 OPERATIONS = 64
-#: anchors whose first operand is images of blocked channels
-IMAGE_KERNELS = ("conv_blocked", "conv_strassen", "conv_winograd", "depthwise_blocked", "reduce_window")
 #: injective operations that the plan of memory makes free, or that only say when
 _APART = ("after", "concat")
 #: their first operand is read anywhere, so it must lie in memory
@@ -399,9 +397,7 @@ def _must_be_dense(graph: Graph, node: Node, layout: Layout) -> bool:
     if images.is_dense:
         return False
     v = node.outputs[0]
-    return any(
-        u.op.kind is Kind.ANCHOR and u.op.name in IMAGE_KERNELS and u.inputs[0] == v for u in graph.users.get(v, ())
-    )
+    return any(u.op.dense_images and u.inputs[0] == v for u in graph.users.get(v, ()))
 
 
 def _rounds(node: Node) -> bool:

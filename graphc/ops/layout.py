@@ -476,6 +476,7 @@ conv_blocked = register(
         reference=_conv_blocked_reference,
         template="contraction",
         takes_epilogue=True,
+        dense_images=True,
         no_gradient=LATER,
         samples=_conv_samples,
     )
@@ -571,6 +572,7 @@ depthwise_blocked = register(
         reference=_depthwise_reference,
         template="depthwise",
         takes_epilogue=True,
+        dense_images=True,
         no_gradient=LATER,
         samples=lambda: [
             Sample(

@@ -503,6 +503,7 @@ reduce_window = register(
         infer=_reduce_window_type,
         reference=_reduce_window_reference,
         takes_epilogue=True,
+        dense_images=True,
         gradient=by_operand(_window_gradient),
         batch=leading(_next_axes),
         samples=lambda: [

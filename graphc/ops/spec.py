@@ -115,6 +115,8 @@ class OpSpec:
                                              are fused behind it
     writes_strided                           ANCHOR: its template can store its results in any layout (a slice of a
                                              concatenation, say), not only densely
+    dense_images                             ANCHOR: its kernel copies the first operand, a batch of images, unless each
+                                             image lies densely
     decompose(node)                          values of smaller operations that compute the same
     body_types(operand types, **attrs)       CONTROL, FUSION: the input types of each body, in the order of `Node.bodies`
     gradient(node, cotangents, wanted)       the cotangents of the operands, as graph, from those of the results (None:
@@ -138,6 +140,7 @@ class OpSpec:
     template: str | None = None
     takes_epilogue: bool = False
     writes_strided: bool = False
+    dense_images: bool = False
     decompose: Callable[..., tuple[Value, ...]] | None = None
     body_types: Callable[..., Sequence[tuple[Any, ...]]] | None = None
     gradient: Gradient | None = None

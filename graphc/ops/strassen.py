@@ -207,6 +207,7 @@ conv_strassen = register(
         reference=_conv_reference,
         template="strassen",
         takes_epilogue=True,
+        dense_images=True,
         no_gradient=LATER,
         samples=_conv_samples,
     )

@@ -221,6 +221,7 @@ conv_winograd = register(
         reference=_conv_reference,
         template="winograd",
         takes_epilogue=True,
+        dense_images=True,
         no_gradient=LATER,
         samples=_conv_samples,
     )
