@@ -39,8 +39,6 @@ __all__ = ["fuse", "plan"]
 OPERANDS = 12
 #: operations of a fused kernel, at most
 OPERATIONS = 64
-#: injective operations that the plan of memory makes free, or that only say when
-_APART = ("after", "concat")
 #: their first operand is read anywhere, so it must lie in memory
 _LOOKUPS = ("gather", "gather_nd", "gather_elements")
 
@@ -300,7 +298,7 @@ class _Planner:
 
     def nest(self, root: Node) -> Group | None:
         """The largest group that makes one loop nest; None when that is the operation alone."""
-        if root.op.kind not in NEST_KINDS or root.op.name in _APART:
+        if root.op.kind not in NEST_KINDS or root.op.apart:
             return None
         group = Group(root, self.numbers)
         self.grow(group, self.joins_nest)
@@ -320,7 +318,7 @@ class _Planner:
         """Why a producer, all of whose readers are in the group, should not be computed inside its loop nest."""
         if node.op.kind not in NEST_KINDS or node not in self.fusible:
             return f"{node.op.name} has a kernel of its own"
-        if node.op.name in _APART:
+        if node.op.apart:
             return f"{node.op.name} stays apart: its operands are computed in their places"
         if len(group.reads) + len(node.inputs) - 1 > OPERANDS:
             return f"the kernel would have more than {OPERANDS} operands"

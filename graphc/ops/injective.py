@@ -492,6 +492,7 @@ concat = register(
         infer=_concat_type,
         reference=_concat_reference,
         compute=_concat_compute,
+        apart=True,
         gradient=_concat_gradient,
         batch=next_axis,
         samples=lambda: [

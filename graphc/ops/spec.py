@@ -108,6 +108,8 @@ class OpSpec:
                                              reader knows its operand's static type, see `Reader`
     view(Layout, result type, **attrs)       INJECTIVE: the layout of the result inside the operand's own buffer, or
                                              None when this layout cannot express it
+    apart                                    INJECTIVE: never part of a loop nest, for the plan of memory makes it free by
+                                             having its operands computed where they belong; or it only says when
     combine                                  REDUCE: "add", "mul", "maximum", "minimum", "and", "or" over the axes in
                                              the attribute `axes`
     template                                 ANCHOR: the name of the kernel template in graphc.kernels
@@ -136,6 +138,7 @@ class OpSpec:
     scalar: Callable[..., Scalar] | None = None
     compute: Callable[..., Scalar] | None = None
     view: Callable[..., Layout | None] | None = None
+    apart: bool = False
     combine: str | None = None
     template: str | None = None
     takes_epilogue: bool = False
