@@ -39,8 +39,6 @@ __all__ = ["fuse", "plan"]
 OPERANDS = 12
 #: operations of a fused kernel, at most
 OPERATIONS = 64
-#: their first operand is read anywhere, so it must lie in memory
-_LOOKUPS = ("gather", "gather_nd", "gather_elements")
 
 
 def fuse(graph: Graph) -> Graph:
@@ -324,7 +322,7 @@ class _Planner:
             return f"the kernel would have more than {OPERANDS} operands"
         result = node.outputs[0]
         readers = self.graph.users[result]
-        if any(m.op.name in _LOOKUPS and m.inputs[0] == result for m in readers):
+        if any(m.op.looks_up and m.inputs[0] == result for m in readers):
             return "what is looked up must be in memory"
         if node.op.kind is not Kind.REDUCE and any(_repeats(m, result) for m in readers) and not _is_repeatable(node):
             return "a reader would compute it many times"

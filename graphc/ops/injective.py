@@ -574,6 +574,7 @@ gather = register(
         infer=_gather_type,
         reference=_gather_reference,
         compute=_gather_compute,
+        looks_up=True,
         gradient=by_operand(lambda g, x, indices, y, *, axis: put(g, x.shape, indices, axis), None),
         batch=_gather_batch,
         samples=lambda: [
@@ -647,6 +648,7 @@ gather_nd = register(
         infer=_gather_nd_type,
         reference=_gather_nd_reference,
         compute=_gather_nd_compute,
+        looks_up=True,
         gradient=by_operand(_gather_nd_gradient, None),
         batch=_gather_nd_batch,
         samples=lambda: [
@@ -694,6 +696,7 @@ gather_elements = register(
         infer=_gather_elements_type,
         reference=_gather_elements_reference,
         compute=_gather_elements_compute,
+        looks_up=True,
         gradient=by_operand(
             lambda g, x, indices, y, *, axis: ops.scatter_elements(
                 zeros(x.shape, x), indices, g, axis=axis, reduction="add"

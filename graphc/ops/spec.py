@@ -108,6 +108,8 @@ class OpSpec:
                                              reader knows its operand's static type, see `Reader`
     view(Layout, result type, **attrs)       INJECTIVE: the layout of the result inside the operand's own buffer, or
                                              None when this layout cannot express it
+    looks_up                                 INJECTIVE: the other operands say where the first is read, so that must lie in
+                                             memory
     apart                                    INJECTIVE: never part of a loop nest, for the plan of memory makes it free by
                                              having its operands computed where they belong; or it only says when
     combine                                  REDUCE: "add", "mul", "maximum", "minimum", "and", "or" over the axes in
@@ -138,6 +140,7 @@ class OpSpec:
     scalar: Callable[..., Scalar] | None = None
     compute: Callable[..., Scalar] | None = None
     view: Callable[..., Layout | None] | None = None
+    looks_up: bool = False
     apart: bool = False
     combine: str | None = None
     template: str | None = None
