@@ -104,6 +104,7 @@ class OpSpec:
     infer(*operand types, **attrs)           result type, or a tuple of them; raises GraphTypeError naming the operand
     reference(*arrays, **attrs)              the NumPy oracle: tests, constant folding, the interpreter
     scalar(*Scalars, **attrs)                ELEMENTWISE: one element
+    keeps_finite                             ELEMENTWISE: finite results of finite operands, overflow aside
     compute(result type, readers, index, **attrs)   INJECTIVE: the element at `index` (one Scalar a dimension); each
                                              reader knows its operand's static type, see `Reader`
     view(Layout, result type, **attrs)       INJECTIVE: the layout of the result inside the operand's own buffer, or
@@ -138,6 +139,7 @@ class OpSpec:
     summary: str = ""
     reference: Callable[..., Any] | None = None
     scalar: Callable[..., Scalar] | None = None
+    keeps_finite: bool = False
     compute: Callable[..., Scalar] | None = None
     view: Callable[..., Layout | None] | None = None
     looks_up: bool = False

@@ -50,6 +50,15 @@ def test_operations_of_one_template_say_the_same_about_it() -> None:
             assert said.setdefault(spec.template, says) == says, spec.name
 
 
+@pytest.mark.parametrize(("spec", "sample"), samples(lambda spec: spec.keeps_finite))
+def test_what_keeps_finite_makes_finite_numbers_of_finite_ones(spec: OpSpec, sample: Sample) -> None:
+    operands, (result,) = operands_of(sample), results_of(spec, sample)
+    if object in [x.dtype for x in (*operands, result)]:
+        return  # strings
+    moderate = [np.abs(x.astype(np.float64)) < 200 for x in operands]  # not NaN, and nothing overflows
+    assert np.isfinite(result[np.logical_and.reduce(moderate)].astype(np.float64)).all()
+
+
 @pytest.mark.parametrize(("spec", "sample"), samples())
 def test_inference_agrees_with_the_reference(spec: OpSpec, sample: Sample) -> None:
     inferred = spec.infer(*map(type_of, operands_of(sample)), **sample.attrs)
