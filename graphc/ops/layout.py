@@ -280,6 +280,7 @@ pack_conv_weights = register(
         infer=_pack_conv_type,
         reference=_pack_conv_reference,
         compute=_pack_conv_compute,
+        packs=True,
         no_gradient=LATER,
         samples=lambda: [
             Sample((_W,), {"block": 2, "columns": 4}),
@@ -331,6 +332,7 @@ pack_matrix = register(
         infer=_pack_matrix_type,
         reference=_pack_matrix_reference,
         compute=_pack_matrix_compute,
+        packs=True,
         no_gradient=LATER,
         samples=lambda: [
             Sample((np.arange(30, dtype=np.float32).reshape(3, 10),), {"columns": 4}),
@@ -365,6 +367,7 @@ pack_depthwise_weights = register(
             size=size,
             channels=readers[0].type.static_shape[0],
         ),
+        packs=True,
         no_gradient=LATER,
         samples=lambda: [
             Sample((np.arange(5 * 9, dtype=np.float32).reshape(5, 1, 3, 3),), {"size": 4}),

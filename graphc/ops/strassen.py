@@ -101,6 +101,7 @@ pack_strassen_weights = register(
         infer=_pack_type,
         reference=_pack_reference,
         decompose=_pack_decompose,
+        packs=True,
         samples=lambda: [
             Sample((_W,), {"columns": 2, "channels": 6, "guarded": False}),
             Sample((_W,), {"columns": 4, "channels": 8, "guarded": True}),

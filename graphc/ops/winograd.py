@@ -112,6 +112,7 @@ pack_winograd_weights = register(
         infer=_pack_type,
         reference=_pack_reference,
         decompose=_pack_decompose,
+        packs=True,
         samples=lambda: [
             Sample((_W,), {"tile": (2, 2), "block": 2, "columns": 4, "groups": 1, "phases": (1, 1), "deep": 3}),
             Sample((_W,), {"tile": (4, 4), "block": 4, "columns": 2, "groups": 2, "phases": (1, 1), "deep": 3}),
