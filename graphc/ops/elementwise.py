@@ -244,7 +244,12 @@ def _atan2_gradient(g: Value, y: Value, x: Value) -> Value:
 
 
 add = binary(
-    "add", np.add, summary="x + y.", keeps_finite=True, gradient=by_operand(lambda g, x, y, _: g, lambda g, x, y, _: g)
+    "add",
+    np.add,
+    summary="x + y.",
+    keeps_finite=True,
+    commutative=True,
+    gradient=by_operand(lambda g, x, y, _: g, lambda g, x, y, _: g),
 )
 sub = binary(
     "sub",
@@ -258,6 +263,7 @@ mul: OpSpec = binary(
     np.multiply,
     summary="x * y.",
     keeps_finite=True,
+    commutative=True,
     gradient=by_operand(lambda g, x, y, _: mul(g, y), lambda g, x, y, _: mul(g, x)),
 )
 div: OpSpec = binary(
@@ -303,6 +309,7 @@ maximum = binary(
     accepts=REAL,
     summary="The larger of two; NaN when either is NaN.",
     keeps_finite=True,
+    commutative=True,
     gradient=_extreme_gradient(lambda x, y: gt(x, y)),
 )
 minimum = binary(
@@ -311,6 +318,7 @@ minimum = binary(
     accepts=REAL,
     summary="The smaller of two; NaN when either is NaN.",
     keeps_finite=True,
+    commutative=True,
     gradient=_extreme_gradient(lambda x, y: lt(x, y)),
 )
 atan2 = binary(
@@ -332,6 +340,7 @@ abs = unary(
     accepts=REAL,
     summary="The magnitude of x.",
     keeps_finite=True,
+    idempotent=True,
     gradient=by_operand(lambda g, x, y: mul(g, sign(x))),
 )
 sign: OpSpec = unary(
@@ -339,6 +348,7 @@ sign: OpSpec = unary(
     np.sign,
     accepts=REAL,
     keeps_finite=True,
+    idempotent=True,
     gradient=zero,
     no_gradient=DISCRETE,
     summary="-1, 0 or 1; NaN for NaN.",
@@ -364,23 +374,37 @@ floor: OpSpec = unary(
     "floor",
     np.floor,
     keeps_finite=True,
+    idempotent=True,
     gradient=zero,
     no_gradient=DISCRETE,
     summary="The largest integer not above x.",
 )
 ceil = unary(
-    "ceil", np.ceil, keeps_finite=True, gradient=zero, no_gradient=DISCRETE, summary="The smallest integer not below x."
+    "ceil",
+    np.ceil,
+    keeps_finite=True,
+    idempotent=True,
+    gradient=zero,
+    no_gradient=DISCRETE,
+    summary="The smallest integer not below x.",
 )
 round = unary(
     "round",
     np.round,
     keeps_finite=True,
+    idempotent=True,
     gradient=zero,
     no_gradient=DISCRETE,
     summary="The nearest integer, ties to even.",
 )
 trunc: OpSpec = unary(
-    "trunc", np.trunc, keeps_finite=True, gradient=zero, no_gradient=DISCRETE, summary="x rounded towards zero."
+    "trunc",
+    np.trunc,
+    keeps_finite=True,
+    idempotent=True,
+    gradient=zero,
+    no_gradient=DISCRETE,
+    summary="x rounded towards zero.",
 )
 relu = unary(
     "relu",
@@ -389,6 +413,7 @@ relu = unary(
     scalar=lambda x: s.scalar("maximum", x, s.const(0, x.dtype)),
     summary="max(x, 0), NaN for NaN; its own operation because its gradient at 0 is 0, not a tie's half.",
     keeps_finite=True,
+    idempotent=True,
     gradient=by_operand(lambda g, x, y: select(gt(y, 0.0), g, 0.0)),
 )
 
@@ -567,7 +592,7 @@ isinf = register(
 )
 
 
-def _comparison(name: str, numpy: Callable[..., Any], accepts: str, summary: str) -> OpSpec:
+def _comparison(name: str, numpy: Callable[..., Any], accepts: str, summary: str, **traits: Any) -> OpSpec:
     return binary(
         name,
         numpy,
@@ -577,11 +602,12 @@ def _comparison(name: str, numpy: Callable[..., Any], accepts: str, summary: str
         gradient=zero,
         no_gradient=DISCRETE,
         summary=summary,
+        **traits,
     )
 
 
-eq = _comparison("eq", np.equal, ANY, "x == y.")
-ne = _comparison("ne", np.not_equal, ANY, "x != y.")
+eq = _comparison("eq", np.equal, ANY, "x == y.", commutative=True)
+ne = _comparison("ne", np.not_equal, ANY, "x != y.", commutative=True)
 lt: OpSpec = _comparison("lt", np.less, REAL, "x < y.")
 le = _comparison("le", np.less_equal, REAL, "x <= y.")
 gt: OpSpec = _comparison("gt", np.greater, REAL, "x > y.")
@@ -605,9 +631,9 @@ def _not(x: Scalar) -> Scalar:
     return s.scalar("not", x)
 
 
-logical_and = _bits("logical_and", "and", np.logical_and, "bool", "Both.", keeps_finite=True)
-logical_or = _bits("logical_or", "or", np.logical_or, "bool", "Either or both.", keeps_finite=True)
-logical_xor = _bits("logical_xor", "xor", np.logical_xor, "bool", "Exactly one.", keeps_finite=True)
+logical_and = _bits("logical_and", "and", np.logical_and, "bool", "Both.", keeps_finite=True, commutative=True)
+logical_or = _bits("logical_or", "or", np.logical_or, "bool", "Either or both.", keeps_finite=True, commutative=True)
+logical_xor = _bits("logical_xor", "xor", np.logical_xor, "bool", "Exactly one.", keeps_finite=True, commutative=True)
 logical_not = unary(
     "logical_not",
     np.logical_not,

@@ -32,6 +32,7 @@ __all__ = [
     "Sample",
     "expect",
     "has_kernel",
+    "names_where",
     "register",
 ]
 
@@ -104,6 +105,8 @@ class OpSpec:
     infer(*operand types, **attrs)           result type, or a tuple of them; raises GraphTypeError naming the operand
     reference(*arrays, **attrs)              the NumPy oracle: tests, constant folding, the interpreter
     scalar(*Scalars, **attrs)                ELEMENTWISE: one element
+    commutative                              ELEMENTWISE, two operands, no attributes: they may change places
+    idempotent                               ELEMENTWISE, one operand, no attributes: done twice it is as done once
     keeps_finite                             ELEMENTWISE: finite results of finite operands, overflow aside
     compute(result type, readers, index, **attrs)   INJECTIVE: the element at `index` (one Scalar a dimension); each
                                              reader knows its operand's static type, see `Reader`
@@ -141,6 +144,8 @@ class OpSpec:
     summary: str = ""
     reference: Callable[..., Any] | None = None
     scalar: Callable[..., Scalar] | None = None
+    commutative: bool = False
+    idempotent: bool = False
     keeps_finite: bool = False
     compute: Callable[..., Scalar] | None = None
     view: Callable[..., Layout | None] | None = None
@@ -214,6 +219,13 @@ def register(spec: OpSpec) -> OpSpec:
         raise ValueError(f"operation {spec.name!r} is registered twice")
     REGISTRY[spec.name] = spec
     return spec
+
+
+def names_where(holds: Callable[[OpSpec], bool]) -> tuple[str, ...]:
+    """The names of the operations of which something holds: the roots of a rule for all of them.
+
+    To be asked once all are registered, which `from graphc import ops` sees to."""
+    return tuple(name for name, spec in REGISTRY.items() if holds(spec))
 
 
 def has_kernel(dtype: DType) -> bool:

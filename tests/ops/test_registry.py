@@ -59,6 +59,19 @@ def test_what_keeps_finite_makes_finite_numbers_of_finite_ones(spec: OpSpec, sam
     assert np.isfinite(result[np.logical_and.reduce(moderate)].astype(np.float64)).all()
 
 
+@pytest.mark.parametrize(("spec", "sample"), samples(lambda spec: spec.commutative))
+def test_operands_of_what_commutes_may_change_places(spec: OpSpec, sample: Sample) -> None:
+    x, y = sample.operands
+    (there,), (back,) = (results_of(spec, Sample(operands)) for operands in ((x, y), (y, x)))
+    _assert_same(there, back)
+
+
+@pytest.mark.parametrize(("spec", "sample"), samples(lambda spec: spec.idempotent))
+def test_what_is_idempotent_changes_nothing_the_second_time(spec: OpSpec, sample: Sample) -> None:
+    (once,) = results_of(spec, Sample(sample.operands))
+    _assert_same(*results_of(spec, Sample((once,))), once)
+
+
 @pytest.mark.parametrize(("spec", "sample"), samples())
 def test_inference_agrees_with_the_reference(spec: OpSpec, sample: Sample) -> None:
     inferred = spec.infer(*map(type_of, operands_of(sample)), **sample.attrs)
