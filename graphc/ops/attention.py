@@ -96,6 +96,7 @@ attention = register(
         "masked); `heads_last`: [B, H, ...] give [B, M, H, E].",
         infer=_type,
         reference=_reference,
+        made_by_passes=True,
         no_gradient="attention is found after differentiation",
         samples=_samples,
     )

@@ -159,6 +159,7 @@ block = register(
             channels=readers[0].type.static_shape[1],
         ),
         view=_block_view,
+        made_by_passes=True,
         no_gradient=LATER,
         samples=lambda: [
             Sample((_X,), {"size": 2}),
@@ -214,6 +215,7 @@ unblock = register(
         reference=_unblock_reference,
         compute=_unblock_compute,
         view=_unblock_view,
+        made_by_passes=True,
         no_gradient=LATER,
         samples=lambda: [
             Sample((_block_reference(_X, size=2),), {"channels": 6}),
@@ -281,6 +283,7 @@ pack_conv_weights = register(
         reference=_pack_conv_reference,
         compute=_pack_conv_compute,
         packs=True,
+        made_by_passes=True,
         no_gradient=LATER,
         samples=lambda: [
             Sample((_W,), {"block": 2, "columns": 4}),
@@ -333,6 +336,7 @@ pack_matrix = register(
         reference=_pack_matrix_reference,
         compute=_pack_matrix_compute,
         packs=True,
+        made_by_passes=True,
         no_gradient=LATER,
         samples=lambda: [
             Sample((np.arange(30, dtype=np.float32).reshape(3, 10),), {"columns": 4}),
@@ -368,6 +372,7 @@ pack_depthwise_weights = register(
             channels=readers[0].type.static_shape[0],
         ),
         packs=True,
+        made_by_passes=True,
         no_gradient=LATER,
         samples=lambda: [
             Sample((np.arange(5 * 9, dtype=np.float32).reshape(5, 1, 3, 3),), {"size": 4}),
@@ -480,6 +485,7 @@ conv_blocked = register(
         template="contraction",
         takes_epilogue=True,
         dense_images=True,
+        made_by_passes=True,
         no_gradient=LATER,
         samples=_conv_samples,
     )
@@ -517,6 +523,7 @@ dot_packed = register(
         reference=_dot_packed_reference,
         template="contraction",
         takes_epilogue=True,
+        made_by_passes=True,
         no_gradient=LATER,
         samples=lambda: [
             Sample(
@@ -576,6 +583,7 @@ depthwise_blocked = register(
         template="depthwise",
         takes_epilogue=True,
         dense_images=True,
+        made_by_passes=True,
         no_gradient=LATER,
         samples=lambda: [
             Sample(

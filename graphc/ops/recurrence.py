@@ -185,6 +185,7 @@ recurrence = register(
         reference=_reference,
         template="recurrence",
         writes_strided=True,
+        made_by_passes=True,
         no_gradient=LATER,
         samples=_samples,
     )

@@ -132,6 +132,7 @@ class OpSpec:
                                              `graphc.ops.gradient`. Without it, `no_gradient` says why there is none
     batch(node, operands, batched, size)     the results for `size` cases at once, see `graphc.ops.batching`; without it
                                              the cases are taken one after the other
+    made_by_passes                           only passes make it: a graph that somebody wrote or imported has none
     packs                                    puts weights in the order in which a kernel reads them: of constants that is
                                              done ahead, whatever it takes and even when they are one number repeated
     promote                                  called with Python numbers or shapes that differ, operands are broadcast
@@ -161,6 +162,7 @@ class OpSpec:
     gradient: Gradient | None = None
     no_gradient: str = ""
     batch: Batch | None = None
+    made_by_passes: bool = False
     packs: bool = False
     promote: bool = False
     samples: Callable[[], Iterable[Sample]] = field(default=lambda: ())

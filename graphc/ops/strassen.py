@@ -102,6 +102,7 @@ pack_strassen_weights = register(
         reference=_pack_reference,
         decompose=_pack_decompose,
         packs=True,
+        made_by_passes=True,
         samples=lambda: [
             Sample((_W,), {"columns": 2, "channels": 6, "guarded": False}),
             Sample((_W,), {"columns": 4, "channels": 8, "guarded": True}),
@@ -153,6 +154,7 @@ dot_strassen = register(
         ),
         template="strassen",
         takes_epilogue=True,
+        made_by_passes=True,
         no_gradient=LATER,
         samples=lambda: [
             Sample(
@@ -209,6 +211,7 @@ conv_strassen = register(
         template="strassen",
         takes_epilogue=True,
         dense_images=True,
+        made_by_passes=True,
         no_gradient=LATER,
         samples=_conv_samples,
     )

@@ -113,6 +113,7 @@ pack_winograd_weights = register(
         reference=_pack_reference,
         decompose=_pack_decompose,
         packs=True,
+        made_by_passes=True,
         samples=lambda: [
             Sample((_W,), {"tile": (2, 2), "block": 2, "columns": 4, "groups": 1, "phases": (1, 1), "deep": 3}),
             Sample((_W,), {"tile": (4, 4), "block": 4, "columns": 2, "groups": 2, "phases": (1, 1), "deep": 3}),
@@ -223,6 +224,7 @@ conv_winograd = register(
         template="winograd",
         takes_epilogue=True,
         dense_images=True,
+        made_by_passes=True,
         no_gradient=LATER,
         samples=_conv_samples,
     )
