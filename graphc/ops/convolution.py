@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from graphc import ops
-from graphc.ir.dims import DimLike
+from graphc.ir.dims import DimLike, ceil_div
 from graphc.ir.graph import Node, Value, make
 from graphc.ir.types import TensorType
 from graphc.ops.batching import case_by_case, move_axis
@@ -342,7 +342,7 @@ def _phases(taps: int, stride: int, apart: bool) -> list[range]:
 
 def _reach(taps: int, stride: int, phases: range) -> int:
     """How many taps each of the phases has."""
-    return -(-(taps - phases.start) // stride)
+    return ceil_div(taps - phases.start, stride)
 
 
 def _by_phases(
