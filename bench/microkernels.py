@@ -20,6 +20,7 @@ import numpy as np
 from graphc.codegen.cpu.templates.contraction import contraction_arguments, contraction_source
 from graphc.codegen.cpu.templates.epilogue import Argument, Epilogue
 from graphc.codegen.cpu.templates.windows import window_arguments, window_source
+from graphc.ir.dims import ceil_div
 from graphc.kernels import contraction as c
 from graphc.kernels import windows as win
 from graphc.kernels.machine import ISAS, Machine, host_machine
@@ -100,7 +101,7 @@ def conv(machine: Machine, p: c.ConvProblem) -> Launch:
     v, lanes = s.variant, s.variant.lanes
     e = epilogue(lanes)
     rng = np.random.default_rng(0)
-    blocks, pixels = -(-p.filters // lanes), p.rows
+    blocks, pixels = ceil_div(p.filters, lanes), p.rows
     shape = (p.groups * p.filters, p.channels, *p.kernel)
     values = c.arguments(p, s) | {
         "x": rng.random((p.batch, p.groups * p.blocks, p.height, p.width, p.block), "f").astype(p.dtype),
@@ -194,7 +195,7 @@ def conv_case(
 def depthwise_case(machine: Machine, channels: int, size: int, stride: int) -> Case:
     lanes = machine.isa.lanes(4)
     steps, pads = (stride, stride), (1, 1, 1, 1)
-    p = win.WindowProblem(1, -(-channels // lanes), size, size, (3, 3), steps, pads=pads, lanes=lanes)
+    p = win.WindowProblem(1, ceil_div(channels, lanes), size, size, (3, 3), steps, pads=pads, lanes=lanes)
     as_conv = c.ConvProblem(1, 1, 1, size, size, (3, 3), steps, pads=pads, groups=channels, block=lanes)
     return Case(lambda: depthwise(machine, p), lambda: conv_peer(as_conv))
 

@@ -14,12 +14,10 @@ from graphc import ops
 from graphc.ir.dtypes import DType
 from graphc.ir.graph import Node, Value, constant, location
 from graphc.ir.rules import Rule, Uses, located, rule
+from graphc.ops.spec import names_where
 from graphc.passes.match import constant_source, is_constant, is_uniform, needs, uniform
 
 __all__ = ["algebra_rules", "gather_constants"]
-
-COMMUTATIVE = ("add", "mul", "maximum", "minimum", "eq", "ne", "logical_and", "logical_or", "logical_xor")
-IDEMPOTENT = ("abs", "relu", "floor", "ceil", "round", "trunc", "sign")
 
 
 def _mapped(v: Value, data: np.ndarray) -> Value:
@@ -35,7 +33,7 @@ def _mapped(v: Value, data: np.ndarray) -> Value:
 
 
 @rule(
-    *COMMUTATIVE,
+    *names_where(lambda op: op.commutative),
     check=needs(lambda n: is_constant(n.inputs[0]) and not is_constant(n.inputs[1]), "the constant is not on the left"),
 )
 def constant_to_the_right(node: Node) -> Value:
@@ -133,7 +131,10 @@ def involution(node: Node) -> Value:
     return node.inputs[0].node.inputs[0]
 
 
-@rule(*IDEMPOTENT, check=needs(lambda n: n.inputs[0].node.op is n.op, "the operand is another operation"))
+@rule(
+    *names_where(lambda op: op.idempotent),
+    check=needs(lambda n: n.inputs[0].node.op is n.op, "the operand is another operation"),
+)
 def idempotent(node: Node) -> Value:
     """f(f(x)) = f(x)"""
     return node.inputs[0]

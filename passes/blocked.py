@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
+from graphc.ir.dims import ceil_div
 from graphc.ir.graph import Node, Value
 from graphc.ops.shapes import factor_groups
 from graphc.passes.match import uniform
@@ -156,7 +157,7 @@ def _slice(forms: Forms, node: Node, form: Blocked) -> Blocked | str:
     if not whole and (form.groups > 1 or not aligned):
         return "it cuts through a block of channels"
     starts, stops, steps = (*a["starts"], 0), (*a["stops"], form.lanes), (*a["steps"], 1)
-    first, last = (0, form.value.shape[axis]) if whole else (start // form.lanes, -(-stop // form.lanes))
+    first, last = (0, form.value.shape[axis]) if whole else (start // form.lanes, ceil_div(stop, form.lanes))
     part = ops.slice(
         form.value,
         starts=(*starts[:axis], first, *starts[axis + 1 :]),

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
+from graphc.ir.dims import ceil_div
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Graph, Node, Value, constant
 from graphc.ir.types import TensorType
@@ -283,16 +284,16 @@ class Contractions:
             or not is_known(w)
         ):
             return None
-        window = (-(-kernel[0] // down), -(-kernel[1] // along))
+        window = (ceil_div(kernel[0], down), ceil_div(kernel[1], along))
         form = self.forms.blocks(x, lanes) if channels >= lanes or x in self.forms.blocked_forms else None
         blocks = form.value.shape[1] if form is not None else 0
         deep = int(blocks) * lanes or channels  # channels of a phase, room in blocks included
         out = node.outputs[0].tensor.static_shape[2:]
         high, wide = (o + k - 1 for o, k in zip(out, window, strict=True))
-        blocked = (n, -(-down * along * deep // lanes), high, wide, lanes)
+        blocked = (n, ceil_div(down * along * deep, lanes), high, wide, lanes)
         size = int(form.lanes if form is not None else channels + channels % together(rounded))
         step = (down, along)
-        whole = _problem((n, -(-channels // size), height, width, size), w.tensor, step, padding, dilation, 1)
+        whole = _problem((n, ceil_div(channels, size), height, width, size), w.tensor, step, padding, dilation, 1)
         taps = w.tensor.with_shape((filters, down * along * deep, *window))
         phased = _problem(blocked, taps, (1, 1), ((0, 0), (0, 0)), (1, 1), 1)
         direct = schedule(replace(whole, dtype=rounded), self.vectors)
@@ -329,7 +330,7 @@ class Contractions:
         wider = width + (copies - 1) * step
         if groups > 1 or dilation[1] > 1 or copies < 2 or wide < 4 * copies or copies * width < WORTHWHILE * wider:
             return None
-        steps = -(-wide // copies)
+        steps = ceil_div(wide, copies)
         weights, zero = self.forms.plain(w), np.zeros((), w.dtype.numpy)
         shifted = [
             ops.pad(weights, zero, low=(0, 0, 0, k * step), high=(0, 0, 0, (copies - 1 - k) * step))
@@ -399,7 +400,7 @@ def _problem(
     filters, channels, kh, kw = w.static_shape
     (top, bottom), (left, right) = padding
     return ConvProblem(
-        batch=n, channels=-(-channels // size) * size, filters=filters // groups, height=height, width=width,
+        batch=n, channels=ceil_div(channels, size) * size, filters=filters // groups, height=height, width=width,
         kernel=(kh, kw), stride=strides, dilation=dilation, pads=(top, left, bottom, right), groups=groups,
         block=size, dtype=w.dtype.name,
     )  # fmt: skip

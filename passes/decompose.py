@@ -17,6 +17,7 @@ from functools import reduce
 import numpy as np
 
 from graphc import ops
+from graphc.ir.dims import ceil_div
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.rewrite import rewrite
@@ -109,7 +110,7 @@ def convolution_of_one_channel(node: Node) -> Value:
     batch, filters, taps, count = x.shape[0], w.shape[0], w.shape[2 + axis], out.shape[2 + axis]
     step, (low, _) = node.attrs["strides"][axis], node.attrs["padding"][axis]
     together = max(1, COLUMNS // filters)
-    rows = -(-count // together)
+    rows = ceil_div(count, together)
     size = taps + (together - 1) * step
     length = (rows - 1) * together * step + size
     # at the end, so many zeros that the last row is whole; or cut what no output reads

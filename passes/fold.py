@@ -32,9 +32,6 @@ SMALL_BYTES = 1 << 20
 #: references of kernel templates are slow: fold them for at most this many operand elements
 ANCHOR_ELEMENTS = 1 << 16
 
-#: weights in the order in which kernels read them: worth their memory even when they are one number repeated
-PACKS = ("pack_conv_weights", "pack_depthwise_weights", "pack_matrix", "pack_strassen_weights", "pack_winograd_weights")
-
 
 def fold(graph: Graph) -> Graph:
     """The graph with constants computed and control flow with a known condition resolved."""
@@ -126,7 +123,7 @@ class _Folder:
             return "it is a kernel already"
         if not all(isinstance(t, TensorType) and t.is_static for t in node.types):
             return "its result is not a tensor of known shape"
-        if node.op.name in PACKS or node.op.name == "broadcast_to":
+        if node.op.packs or node.op.name == "broadcast_to":
             return None
         elements = sum(self.known[v].size for v in node.inputs)
         if node.op.kind is Kind.ANCHOR and elements > ANCHOR_ELEMENTS:

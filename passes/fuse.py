@@ -33,20 +33,12 @@ from graphc.kernels.lower import why_not
 from graphc.ops.fusion import body_of, fusion
 from graphc.ops.spec import NEST_KINDS, Kind, Layout, has_kernel
 
-__all__ = ["FUSING_ANCHORS", "fuse", "plan"]
+__all__ = ["fuse", "plan"]
 
 #: operands and results of a fused kernel, at most: each takes a register for its address
 OPERANDS = 12
 #: operations of a fused kernel, at most
 OPERATIONS = 64
-#: templates that take an epilogue
-FUSING_ANCHORS = ("contraction", "depthwise", "strassen", "window", "winograd")
-#: anchors whose first operand is images of blocked channels
-IMAGE_KERNELS = ("conv_blocked", "conv_strassen", "conv_winograd", "depthwise_blocked", "reduce_window")
-#: injective operations that the plan of memory makes free, or that only say when
-_APART = ("after", "concat")
-#: their first operand is read anywhere, so it must lie in memory
-_LOOKUPS = ("gather", "gather_nd", "gather_elements")
 
 
 def fuse(graph: Graph) -> Graph:
@@ -179,7 +171,7 @@ class _Planner:
                 continue
             before = node.inputs[0].node
             group = by_root.get(before)
-            if group is None and before in self.fusible - self.taken and before.op.template in FUSING_ANCHORS:
+            if group is None and before in self.fusible - self.taken and before.op.takes_epilogue:
                 group = Group(before, self.numbers)
             if group is None or group.rounded is not None or not _rounds(node) or len(group.reads) + 2 > OPERANDS:
                 continue
@@ -266,7 +258,7 @@ class _Planner:
                 continue
             for v in node.inputs:
                 before = v.node
-                if (before in found or before.op.template in FUSING_ANCHORS) and v.shape == node.outputs[0].shape:
+                if (before in found or before.op.takes_epilogue) and v.shape == node.outputs[0].shape:
                     readers = self.graph.users[v]
                     if before not in self.outputs and all(r.op.kind is Kind.ELEMENTWISE for r in readers):
                         found.add(node)
@@ -294,7 +286,7 @@ class _Planner:
             return None if node.outputs[0].shape == shape else "its shape is another one"
         if node.op.kind is not Kind.ANCHOR:
             return f"{node.op.name} does not belong to an epilogue"
-        if node.op.template not in FUSING_ANCHORS:
+        if not node.op.takes_epilogue:
             return f"the template {node.op.template} takes no epilogue"
         if group.anchor is not None:
             return "the kernel has an anchor already"
@@ -304,7 +296,7 @@ class _Planner:
 
     def nest(self, root: Node) -> Group | None:
         """The largest group that makes one loop nest; None when that is the operation alone."""
-        if root.op.kind not in NEST_KINDS or root.op.name in _APART:
+        if root.op.kind not in NEST_KINDS or root.op.apart:
             return None
         group = Group(root, self.numbers)
         self.grow(group, self.joins_nest)
@@ -324,13 +316,13 @@ class _Planner:
         """Why a producer, all of whose readers are in the group, should not be computed inside its loop nest."""
         if node.op.kind not in NEST_KINDS or node not in self.fusible:
             return f"{node.op.name} has a kernel of its own"
-        if node.op.name in _APART:
+        if node.op.apart:
             return f"{node.op.name} stays apart: its operands are computed in their places"
         if len(group.reads) + len(node.inputs) - 1 > OPERANDS:
             return f"the kernel would have more than {OPERANDS} operands"
         result = node.outputs[0]
         readers = self.graph.users[result]
-        if any(m.op.name in _LOOKUPS and m.inputs[0] == result for m in readers):
+        if any(m.op.looks_up and m.inputs[0] == result for m in readers):
             return "what is looked up must be in memory"
         if node.op.kind is not Kind.REDUCE and any(_repeats(m, result) for m in readers) and not _is_repeatable(node):
             return "a reader would compute it many times"
@@ -401,9 +393,7 @@ def _must_be_dense(graph: Graph, node: Node, layout: Layout) -> bool:
     if images.is_dense:
         return False
     v = node.outputs[0]
-    return any(
-        u.op.kind is Kind.ANCHOR and u.op.name in IMAGE_KERNELS and u.inputs[0] == v for u in graph.users.get(v, ())
-    )
+    return any(u.op.dense_images and u.inputs[0] == v for u in graph.users.get(v, ()))
 
 
 def _rounds(node: Node) -> bool:

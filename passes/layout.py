@@ -12,7 +12,7 @@ plain form, its blocked form, or both:
 What becomes of convolutions and matrix products themselves is in `contractions`.
 
 Lanes past the last channel hold leftovers. They meet only weights that are zero, so all that matters is that they stay
-finite; operations that could make them otherwise (`SAFE` lists those that cannot) work on the plain form.
+finite; operations that could make them otherwise (whose entries do not say `keeps_finite`) work on the plain form.
 """
 
 from __future__ import annotations
@@ -36,12 +36,6 @@ from graphc.passes.match import uniform
 
 __all__ = ["block_layout", "pack_only"]
 
-#: elementwise operations that make finite numbers of finite numbers, overflow aside
-SAFE = {
-    "abs", "add", "atan", "cast", "ceil", "cos", "eq", "erf", "floor", "ge", "gt", "le", "logical_and", "logical_not",
-    "logical_or", "logical_xor", "lt", "maximum", "minimum", "mul", "ne", "neg", "relu", "round", "select", "sigmoid",
-    "sign", "sin", "sub", "tanh", "trunc",
-}  # fmt: skip
 #: blocks of half the machine's lanes must be estimated to take at most this share of the time: their arithmetic is no
 #: faster, and everything else takes twice the instructions
 NARROW_MUST_SAVE = 0.95
@@ -191,7 +185,7 @@ class _Layout:
         blocked = self.forms.blocked_forms
         forms = [blocked[v] for v in node.inputs if v in blocked]
         exact = all(f.exact for f in forms)
-        if not exact and node.op.name not in SAFE:
+        if not exact and not node.op.keeps_finite:
             return f"{node.op.name} of lanes past the last channel might not be finite"
         operands = []
         for v in node.inputs:

@@ -15,7 +15,7 @@ from graphc.ir.dims import DimLike
 from graphc.ir.graph import Node, Value
 from graphc.ir.rules import Rule, Uses, rule
 from graphc.ops.shapes import factor_groups
-from graphc.ops.spec import Kind
+from graphc.ops.spec import Kind, names_where
 from graphc.passes.match import is_constant, is_uniform, needs, size_of, uniform
 
 __all__ = ["MOVEMENT_RULES", "reshaped_source"]
@@ -250,7 +250,7 @@ def own_padding(node: Node) -> Value:
 
 # --- reductions ------------------------------------------------------------------------------------------------------
 
-REDUCTIONS = ("reduce_sum", "reduce_prod", "reduce_max", "reduce_min", "reduce_and", "reduce_or")
+REDUCTIONS = names_where(lambda op: op.kind is Kind.REDUCE)
 
 
 @rule(

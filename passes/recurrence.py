@@ -14,6 +14,7 @@ import numpy as np
 
 from graphc import ops
 from graphc.ir.bodies import deep
+from graphc.ir.dims import ceil_div
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Graph, Node, Value, location, remake
 from graphc.ir.rules import located
@@ -102,7 +103,7 @@ def _recurrence(graph: Graph, team: Sequence[Node], new: dict[Value, Value], mac
     cell, attrs = team[0].op.name, {k: v for k, v in team[0].attrs.items() if k != "reverse"}
     gates = products(cell, attrs.get("linear_before_reset", False))
     lanes = machine.isa.lanes(team[0].inputs[0].dtype.itemsize)
-    vectors = max(1, min(VECTORS // max(gates), -(-int(team[0].inputs[1].shape[1]) // lanes)))
+    vectors = max(1, min(VECTORS // max(gates), ceil_div(int(team[0].inputs[1].shape[1]), lanes)))
     inside = [_projection(graph, node, machine) for node in team]
     if len({p.x.type if p else None for p in inside}) > 1:
         inside = [None] * len(team)

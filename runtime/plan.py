@@ -14,8 +14,6 @@ the address of one int64 in memory. `target` is the index of a row.
     BRANCH_LESS   cell, cell, target     jump when the first int64 is less than the second
     SET           cell, value            *cell = value
     ADD           cell, value            *cell += value
-    MOVE          cell, from             *cell = *from
-    SWAP          cell, cell             exchange two words: the buffers of a loop-carried value, say
     REBIND        cell, base, counter, stride
                       *cell = *base + *counter * stride, where base and counter are cells: point a kernel's argument at
                       the slice of this iteration
@@ -59,10 +57,8 @@ class Op(IntEnum):
     BRANCH_LESS = 4
     SET = 5
     ADD = 6
-    MOVE = 7
-    SWAP = 8
-    REBIND = 9
-    TICK = 10
+    REBIND = 7
+    TICK = 8
 
 
 #: the words of a row that are addresses of memory, by opcode; a launch also holds its kernel's, in word 1
@@ -72,8 +68,6 @@ ADDRESSES = {
     Op.BRANCH_LESS: (1, 2),
     Op.SET: (1,),
     Op.ADD: (1,),
-    Op.MOVE: (1, 2),
-    Op.SWAP: (1, 2),
     Op.REBIND: (1, 2, 3),
 }
 
@@ -153,14 +147,6 @@ class PlanBuilder:
     def add(self, cell: int, value: int) -> int:
         """*cell += value."""
         return self._append(Op.ADD, cell, value)
-
-    def move(self, cell: int, source: int) -> int:
-        """*cell = *source."""
-        return self._append(Op.MOVE, cell, source)
-
-    def swap(self, left: int, right: int) -> int:
-        """Exchange the words at `left` and `right`."""
-        return self._append(Op.SWAP, left, right)
 
     def rebind(self, cell: int, base: int, counter: int, stride: int) -> int:
         """*cell = *base + *counter * stride (in bytes, when the cell is an argument slot that holds an address)."""

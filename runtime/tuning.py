@@ -16,6 +16,7 @@ import numpy as np
 
 from graphc import ops
 from graphc.errors import CompileError
+from graphc.ir.dims import ceil_div
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Graph, Value, constant, input_value
 from graphc.ir.types import TensorType
@@ -115,18 +116,18 @@ def graph_of(asked: Asked, chosen: Choice) -> Graph:
                 [
                     ops.dot_strassen(
                         x,
-                        weights(-(-p.n // (2 * columns)), 8, halved.rounds * halved.inner, columns),
+                        weights(ceil_div(p.n, 2 * columns), 8, halved.rounds * halved.inner, columns),
                         columns_total=p.n,
                     )
                 ],
             )
-        w = weights(*batch, -(-p.n // columns), p.k, columns)
+        w = weights(*batch, ceil_div(p.n, columns), p.k, columns)
         return Graph([x], [ops.dot_packed(x, w, columns_total=p.n)])
     x = input_value("x", TensorType(dtype, (p.batch, p.groups * p.blocks, p.height, p.width, p.block)))
-    panels, filters = -(-p.filters // columns), p.groups * p.filters
+    panels, filters = ceil_div(p.filters, columns), p.groups * p.filters
     padding = ((p.pads[0], p.pads[2]), (p.pads[1], p.pads[3]))
     if chosen.halves and halved is not None:
-        w = weights(-(-p.filters // (2 * columns)), 7, halved.rounds * halved.inner, columns)
+        w = weights(ceil_div(p.filters, 2 * columns), 7, halved.rounds * halved.inner, columns)
         y = ops.conv_strassen(x, w, filters=filters, lanes=lanes)
     elif chosen.tile is None:
         w = weights(p.groups, panels, p.blocks, *p.kernel, p.block, columns)

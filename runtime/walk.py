@@ -55,7 +55,7 @@ from graphc.runtime.driver import (
 )
 from graphc.runtime.plan import ROW, Op
 
-END, LAUNCH, JUMP, BRANCH_FALSE, BRANCH_LESS, SET, ADD, MOVE, SWAP, REBIND, TICK = (int(op) for op in Op)
+END, LAUNCH, JUMP, BRANCH_FALSE, BRANCH_LESS, SET, ADD, REBIND, TICK = (int(op) for op in Op)
 FUTEX_WAIT, FUTEX_WAKE = 128, 129  # FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
 POLL_US = 100  # where there is no futex, a sleeping thread looks this often
 LOW = 0xFFFFFFFF
@@ -215,13 +215,6 @@ def walk(team, address, threads, scratch):
             cells(plan[at + 1])[0] = plan[at + 2]
         elif op == ADD:
             cells(plan[at + 1])[0] += plan[at + 2]
-        elif op == MOVE:
-            cells(plan[at + 1])[0] = cells(plan[at + 2])[0]
-        elif op == SWAP:
-            left, right = cells(plan[at + 1]), cells(plan[at + 2])
-            held = left[0]
-            left[0] = right[0]
-            right[0] = held
         elif op == REBIND:
             cells(plan[at + 1])[0] = cells(plan[at + 2])[0] + cells(plan[at + 3])[0] * plan[at + 4]
         elif op == TICK:

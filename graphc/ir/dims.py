@@ -13,12 +13,13 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import TypeAlias
+from typing import TypeAlias, overload
 
 __all__ = [
     "Dim",
     "DimLike",
     "Symbol",
+    "ceil_div",
     "dim_max",
     "dim_min",
     "fresh_symbol",
@@ -218,6 +219,15 @@ def dim_min(left: DimLike, right: DimLike) -> DimLike:
 
 
 _FUNCTIONS: dict[str, Callable[[DimLike, DimLike], DimLike]] = {"floordiv": _floordiv, "max": dim_max, "min": dim_min}
+
+
+@overload
+def ceil_div(a: int, b: int) -> int: ...
+@overload
+def ceil_div(a: DimLike, b: DimLike) -> DimLike: ...
+def ceil_div(a: DimLike, b: DimLike) -> DimLike:
+    """a / b rounded up: how many parts of `b` hold `a`."""
+    return -(-a // b)
 
 
 def product(dims: tuple[DimLike, ...]) -> DimLike:

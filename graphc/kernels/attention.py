@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from graphc.ir.dims import ceil_div
 from graphc.kernels.contraction import ContractionVariant, GemmProblem, estimated_cycles, register_tiles
 from graphc.kernels.machine import Machine
 
@@ -122,16 +123,16 @@ def schedule(
     products = (GemmProblem(p.m, p.n, p.d, dtype=p.dtype), GemmProblem(p.m, p.e, p.n, dtype=p.dtype))
     rows, vectors = min(_tiles(machine), key=lambda t: sum(estimated_cycles(g, machine, t, lanes) for g in products))
     variant = AttentionVariant(rows, vectors, lanes, p.dtype, scale, mask, no_nan)
-    panels = -(-p.n // variant.columns)
+    panels = ceil_div(p.n, variant.columns)
     tile_size = panels * rows * variant.columns
-    row_tiles = -(-p.m // rows)
+    row_tiles = ceil_div(p.m, rows)
     most = max(1, int(machine.l2_bytes * L2_SHARE) // (itemsize * (tile_size + rows * p.d)))
     per_task = min(row_tiles, max(most, 1))
     if threads > 1 and p.batch * p.heads < 4 * threads:
-        wanted = -(-row_tiles * p.batch * p.heads // (4 * threads))
-        per_task = min(per_task, max(wanted, -(-WORTH_PACKING // rows)))
-    row_tasks = -(-row_tiles // per_task)
-    per_task = -(-row_tiles // row_tasks)
+        wanted = ceil_div(row_tiles * p.batch * p.heads, 4 * threads)
+        per_task = min(per_task, max(wanted, ceil_div(WORTH_PACKING, rows)))
+    row_tasks = ceil_div(row_tiles, per_task)
+    per_task = ceil_div(row_tiles, row_tasks)
     steps = max(p.d, min(p.n, variant.panels_per_chunk * variant.columns))
     packed_size = steps * variant.columns
     scores_size = per_task * tile_size

@@ -8,14 +8,15 @@
 - a graph output is computed straight into the caller's array.
 
 Everything else gets a buffer of its own; which buffers share memory is decided afterwards, from their lifetimes, by
-the arena planner. Control flow becomes jumps: an `if_` is two stretches of instructions, a `loop` a backward jump.
+the arena planner. What computes a node is up to the lowerings, one file a family; those of control flow
+(`lower_control.py`) run the builder on the bodies.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TypeAlias
 
@@ -25,46 +26,31 @@ from graphc.errors import CompileError
 from graphc.ir.dtypes import DType, dtype_of
 from graphc.ir.graph import Graph, Node, Value, describe_location, make
 from graphc.ir.types import TensorType
-from graphc.kernels.ir import Launch, Operand
-from graphc.kernels.program import (
-    Branch,
-    Buffer,
-    Count,
-    Exhausted,
-    Instruction,
-    Jump,
-    Label,
-    Place,
-    Placed,
-    Program,
-    Rebind,
-    operands_of,
-)
+from graphc.kernels.layouts import as_layout, before_unit_axes, concat_slots, elementwise_operands, same_place
+from graphc.kernels.program import Buffer, Instruction, Place, Placed, Program
 from graphc.kernels.schedule import schedule
 from graphc.ops.fusion import anchor_of, fusion, split_fusion, template_of
 from graphc.ops.spec import NEST_KINDS, Kind, Layout
 
 __all__ = ["ProgramBuilder", "build", "lowering"]
 
-#: lowers an anchor, alone or in a fusion with an epilogue: (builder, node, operands, results) -> None
+#: lowers an anchor, alone or in a fusion with an epilogue, or control flow: (builder, node, operands, results) -> None
 Lowering: TypeAlias = Callable[["ProgramBuilder", Node, list[Placed], list[Placed]], None]
 LOWERINGS: dict[str, Lowering] = {}
 #: the modules that register them; they import this one, so they are imported when the first program is built
 _LOWERING_MODULES = tuple(
     f"graphc.kernels.lower_{part}"
-    for part in ("attention", "contraction", "ordered", "places", "recurrence", "strassen", "window", "winograd")
-)
-#: templates that can write their results into any layout, not only a dense one
-WRITES_STRIDED: set[str] = set()
+    for part in (
+        "attention", "contraction", "control", "ordered", "places", "recurrence", "strassen", "window", "winograd",
+    )
+)  # fmt: skip
 
 
-def lowering(template: str, *, writes_strided: bool = False) -> Callable[[Lowering], Lowering]:
-    """Register the lowering of a kernel template."""
+def lowering(name: str) -> Callable[[Lowering], Lowering]:
+    """Register the lowering of a kernel template, or of an operation with bodies by its name."""
 
     def enter(function: Lowering) -> Lowering:
-        LOWERINGS[template] = function
-        if writes_strided:
-            WRITES_STRIDED.add(template)
+        LOWERINGS[name] = function
         return function
 
     return enter
@@ -130,7 +116,7 @@ class ProgramBuilder:
     def constant(self, array: np.ndarray, dtype: DType | None = None) -> Placed:
         """An array that the program owns. A broadcast array (stride 0) is kept as it is, not expanded."""
         dtype = dtype or dtype_of(array)
-        base, layout = _as_layout(array)
+        base, layout = as_layout(array)
         known = self._constants.get(id(array))
         if known is None or known[0] is not array:
             known = self._constants[id(array)] = (array, self.buffer(base.nbytes, Place.CONSTANT, array=base))
@@ -247,8 +233,8 @@ class ProgramBuilder:
             if node.op.name != "concat":
                 continue
             result = self._result(node.outputs[0])
-            for operand, slot in zip(node.inputs, _concat_slots(node, result), strict=True):
-                operand, slot = _before_unit_axes(operand, slot)
+            for operand, slot in zip(node.inputs, concat_slots(node, result), strict=True):
+                operand, slot = before_unit_axes(operand, slot)
                 if operand not in self._scope.reserved and self._can_reserve(operand, slot.layout):
                     self._scope.reserved[operand] = slot
             self._scope.reserved[node.outputs[0]] = result
@@ -259,8 +245,8 @@ class ProgramBuilder:
             return False
         if node.op.kind is Kind.INJECTIVE and node.op.view is not None:
             return False
-        template = template_of(node)
-        return template is None or template in WRITES_STRIDED or layout.is_dense
+        anchor = anchor_of(node)
+        return anchor is None or anchor.op.writes_strided or layout.is_dense
 
     def _result(self, value: Value) -> Placed:
         """Where to compute a value: the reserved place, or a new dense buffer."""
@@ -327,8 +313,8 @@ class ProgramBuilder:
 
     def _concat(self, node: Node, operands: list[Placed]) -> None:
         result = self._scope.reserved[node.outputs[0]]
-        for operand, slot in zip(operands, _concat_slots(node, result), strict=True):
-            if not _same_place(operand, slot):
+        for operand, slot in zip(operands, concat_slots(node, result), strict=True):
+            if not same_place(operand, slot):
                 self.copy(operand, slot)
         self._place(node.outputs[0], result)
 
@@ -358,201 +344,13 @@ class ProgramBuilder:
             if template not in LOWERINGS:
                 raise CompileError(f"{node.op.name}: no kernel template {template!r}{describe_location(node)}")
             LOWERINGS[template](self, node, operands, results)
-        elif node.op.name == "if_":
-            self._if(node, operands, results)
-        elif node.op.name == "loop":
-            self._loop(node, operands, results)
-        elif node.op.name == "scan":
-            self._scan(node, operands, results)
+        elif node.op.kind is Kind.CONTROL and node.op.name in LOWERINGS:
+            LOWERINGS[node.op.name](self, node, operands, results)
         elif node.op.kind in (Kind.FUSION, *NEST_KINDS):
             for launch in lower(node, operands, results, self.threads):
                 self.emit(launch)
         else:
             raise CompileError(f"{node.op.name}: no kernel for this operation{describe_location(node)}")
-
-    # -- control flow ---------------------------------------------------------------------------------------------
-
-    def _own(self, value: Placed) -> Placed:
-        """`value` where its address does not change from run to run, as control flow needs it."""
-        if self.program.buffers[value.buffer].place in (Place.ARENA, Place.CONSTANT):
-            return value
-        copy = self.temporary(value.shape, value.dtype)
-        self.copy(value, copy)
-        return copy
-
-    def _if(self, node: Node, operands: list[Placed], results: list[Placed]) -> None:
-        condition, *arguments = operands
-        condition = self._own(condition)
-        otherwise, end = self.label(), self.label()
-        self.emit(Branch(condition.operand, otherwise))
-        self.run(node.attrs["then_body"], arguments, results)
-        self.emit(Jump(end))
-        self.emit(Label(otherwise))
-        self.run(node.attrs["else_body"], arguments, results)
-        self.emit(Label(end))
-
-    def _loop(self, node: Node, operands: list[Placed], results: list[Placed]) -> None:
-        """ONNX's Loop: carries live in the results' memory; each turn computes new ones in their place, or aside and copies
-        them back."""
-        body, carries = node.attrs["body"], node.attrs["carries"]
-        limit, condition, *rest = operands
-        limit = self._own(limit)
-        initial, captures = rest[:carries], rest[carries:]
-        carried, stacked = results[:carries], results[carries:]
-        counter, go_on = self.temporary((), dtype_of("int64")), self.temporary((), dtype_of("bool"))
-        head, end = self.label(), self.label()
-
-        self.emit(Count(counter.operand, reset=True))
-        self.copy(condition, go_on)
-        for source, target in zip(initial, carried, strict=True):
-            self.copy(source, target)
-        first = self.emit(Label(head))
-        self.emit(Exhausted(counter.operand, limit.operand, end))
-        self.emit(Branch(go_on.operand, end))
-        new = [self.temporary(v.tensor.static_shape, v.dtype) for v in body.outputs]
-        new[1 : 1 + carries] = self._carry_places(body, 2, 1, carried)
-        self.run(body, [counter, go_on, *carried, *captures], new)
-        for source, target in zip(new, [go_on, *carried], strict=False):
-            if source is not target:
-                self.copy(source, target)
-        for source, target in zip(new[1 + carries :], stacked, strict=True):
-            self._copy_slice(target, counter, source, store=True)
-        self.emit(Count(counter.operand, reset=False))
-        last = self.emit(Jump(head))
-        self.emit(Label(end))
-        self.program.loops.append((first, last))
-
-    def _scan(self, node: Node, operands: list[Placed], results: list[Placed]) -> None:
-        """A counted loop. Before each turn its launches are pointed at this turn's slices of what is scanned and stacked."""
-        body, attrs = node.attrs["body"], node.attrs
-        carries, scanned = attrs["carries"], attrs["scanned"]
-        initial, rows, captures = (
-            operands[:carries],
-            operands[carries : carries + scanned],
-            operands[carries + scanned :],
-        )
-        carried, stacked = results[:carries], results[carries:]
-        steps = rows[0].shape[0] if rows else attrs["length"]
-        backwards = attrs.get("reverse", False)
-        counter = self.temporary((), dtype_of("int64"))
-        limit = self.constant(np.array(steps, np.int64))
-        head, bind, end = self.label(), self.label(), self.label()
-
-        self.emit(Count(counter.operand, reset=True))
-        for source, target in zip(initial, carried, strict=True):
-            self.copy(source, target)
-        self.emit(Jump(bind))
-        first = self.emit(Label(head))
-        apart: set[int] = set()  # slices that are copied: control flow inside the body needs them where they are
-        while True:
-            start, loops = len(self.program.instructions), len(self.program.loops)
-            pieces = [
-                self.temporary(s.shape[1:], s.dtype) if k in apart else self._stand_in(s)
-                for k, s in enumerate((*rows, *stacked))
-            ]
-            for k in range(scanned):
-                if k in apart:
-                    self._copy_slice(rows[k], counter, pieces[k], backwards=backwards, store=False)
-            new = [*self._carry_places(body, 0, 0, carried), *pieces[scanned:]]
-            self.run(body, [*carried, *pieces[:scanned], *captures], new)
-            for source, target in zip(new, carried, strict=False):
-                if source is not target:
-                    self.copy(source, target)
-            fixed = {
-                o.buffer for i in self.program.instructions[start:] if not isinstance(i, Launch) for o in operands_of(i)
-            }
-            found = {k for k, piece in enumerate(pieces) if piece.buffer in fixed} - apart
-            if not found:
-                break
-            apart |= found
-            del self.program.instructions[start:], self.program.loops[loops:]
-        for k in range(scanned, len(pieces)):
-            if k in apart:
-                self._copy_slice(stacked[k - scanned], counter, pieces[k], backwards=backwards, store=True)
-        self.emit(Count(counter.operand, reset=False))
-        stop = self.emit(Label(bind))
-        self.emit(Exhausted(counter.operand, limit.operand, end))
-        for k, stack in enumerate((*rows, *stacked)):
-            if k not in apart:
-                self._bind(range(start, stop), pieces[k], stack, counter, backwards)
-        last = self.emit(Jump(head))
-        self.emit(Label(end))
-        self.program.loops.append((first, last))
-
-    def _carry_places(self, body: Graph, inputs: int, outputs: int, carried: Sequence[Placed]) -> list[Placed]:
-        """Where each turn computes new carries, the body's outputs from number `outputs` on: in the place of the old one
-        where nothing reads that any more, or only at the element that is written; else aside."""
-        order = {node: k for k, node in enumerate(schedule(body))}
-        places = []
-        for k, place in enumerate(carried):
-            old, new = body.inputs[inputs + k], body.outputs[outputs + k]
-            seen, readers = [old], set()
-            for v in seen:  # a view of the old one is the old one
-                for reader in body.users.get(v, ()):
-                    readers.add(reader)
-                    if reader.op.view is not None:
-                        seen.append(reader.outputs[0])
-            producer = new.node
-            reads = [j for j, v in enumerate(producer.inputs) if v in seen]
-            safe = (
-                producer.op.kind not in (Kind.LEAF, Kind.CONTROL)
-                and producer.op.view is None
-                and not any(v in body.outputs for v in seen)
-                and all(order[reader] < order[producer] for reader in readers if reader is not producer)
-                and (
-                    not reads
-                    or (
-                        len(reads) == 1
-                        and producer.inputs[reads[0]] == old
-                        and reads[0] in elementwise_operands(producer)
-                    )
-                )
-                and place.layout.is_dense
-            )
-            places.append(place if safe else self.temporary(new.tensor.static_shape, new.dtype))
-        return places
-
-    def _stand_in(self, stack: Placed) -> Placed:
-        """A place for a turn's slice while the body is emitted; `_bind` puts the stack in its place."""
-        return Placed(self.buffer(1), stack.dtype, Layout(0, stack.shape[1:], stack.strides[1:]))
-
-    def _bind(self, turn: range, piece: Placed, stack: Placed, counter: Placed, backwards: bool) -> None:
-        """Have the launches numbered `turn` find the slice of the counted turn where they have its stand-in."""
-        slot, stride = _slice_of(stack, backwards)
-        for at in turn:
-            launch = self.program.instructions[at]
-            if not isinstance(launch, Launch):
-                continue
-            found = [k for k, o in enumerate(launch.operands) if o.buffer == piece.buffer]
-            for k in found:
-                base = Operand(slot.operand.buffer, slot.operand.byte_offset + launch.operands[k].byte_offset)
-                places = (*launch.operands[:k], base, *launch.operands[k + 1 :])
-                launch = self.program.instructions[at] = replace(launch, operands=places)
-                self.emit(Rebind(at, k, base, counter.operand, stride))
-
-    def _copy_slice(
-        self, stack: Placed, counter: Placed, piece: Placed, *, backwards: bool = False, store: bool
-    ) -> None:
-        """`stack[counter] = piece` or `piece = stack[counter]`: a copy of which one end moves from turn to turn.
-
-        Backwards, the turns walk the stack from its last slice to its first."""
-        slot, stride = _slice_of(stack, backwards)
-        if 0 in slot.shape:
-            return
-        at = len(self.program.instructions)
-        # the rebinding stands before the copy; it names the launch that follows it
-        self.emit(Rebind(at + 1, 1 if store else 0, slot.operand, counter.operand, stride))
-        if len(self.copy(piece, slot) if store else self.copy(slot, piece)) != 1:
-            raise CompileError("a slice takes more than one launch to copy")
-
-
-def _slice_of(stack: Placed, backwards: bool) -> tuple[Placed, int]:
-    """The first turn's slice of a stack, and the bytes from one turn's to the next one's."""
-    stride, offset = stack.strides[0], stack.layout.offset
-    if backwards:
-        offset, stride = offset + (stack.shape[0] - 1) * stride, -stride
-    slot = Placed(stack.buffer, stack.dtype, Layout(offset, stack.shape[1:], stack.strides[1:]))
-    return slot, stride * stack.dtype.itemsize
 
 
 def _check_static(value: Value) -> None:
@@ -560,63 +358,3 @@ def _check_static(value: Value) -> None:
         raise CompileError(
             f"{value.node.op.name}: the result {value.type} has no fixed size{describe_location(value.node)}"
         )
-
-
-def elementwise_operands(node: Node) -> list[int]:
-    """The operands that a node reads only at the element it writes: all of an elementwise operation's, and a fusion's
-    operands from which every path to the results is elementwise."""
-    if node.op.kind is Kind.ELEMENTWISE:
-        return list(range(len(node.inputs)))
-    if node.op.kind is not Kind.FUSION:
-        return []
-    body: Graph = node.attrs["body"]
-    tainted = {v for n in body.nodes if n.op.kind not in (Kind.ELEMENTWISE, Kind.LEAF) for v in n.inputs}
-    for n in reversed(body.nodes):  # an operand of an operation whose result is read elsewhere is read there too
-        if any(v in tainted for v in n.outputs):
-            tainted.update(n.inputs)
-    return [k for k, v in enumerate(body.inputs) if v not in tainted]
-
-
-def _concat_slots(node: Node, result: Placed) -> list[Placed]:
-    """The slices of a concatenation's result that its operands fill."""
-    axis, at, slots = node.attrs["axis"], 0, []
-    for v in node.inputs:
-        shape = v.tensor.static_shape
-        offset = result.layout.offset + at * result.strides[axis]
-        slots.append(Placed(result.buffer, result.dtype, Layout(offset, shape, result.strides)))
-        at += shape[axis]
-    return slots
-
-
-def _before_unit_axes(value: Value, placed: Placed) -> tuple[Value, Placed]:
-    """What a value was before reshapes added or dropped axes of extent 1, and the same place under that shape."""
-    while value.node.op.name == "reshape":
-        inner = value.node.inputs[0]
-        shape, strides = (
-            inner.tensor.static_shape,
-            [st for d, st in zip(placed.shape, placed.strides, strict=True) if d > 1],
-        )
-        if [d for d in shape if d > 1] != [d for d in placed.shape if d > 1]:
-            break
-        # the stride of an axis of extent 1 is never used
-        layout = Layout(placed.layout.offset, shape, tuple(strides.pop(0) if d > 1 else 1 for d in shape))
-        value, placed = inner, Placed(placed.buffer, placed.dtype, layout)
-    return value, placed
-
-
-def _same_place(a: Placed, b: Placed) -> bool:
-    """Whether two values of one shape lie at the same addresses."""
-    steps = zip(a.shape, a.strides, b.strides, strict=True)
-    return (a.buffer, a.layout.offset) == (b.buffer, b.layout.offset) and all(d <= 1 or x == y for d, x, y in steps)
-
-
-def _as_layout(array: np.ndarray) -> tuple[np.ndarray, Layout]:
-    """An array's memory as a flat array without repetition, and the layout of the array in it."""
-    if array.flags.c_contiguous:
-        return array, Layout.dense(array.shape)
-    # a broadcast scalar or row keeps stride 0; anything stranger is made dense
-    core = array[tuple(slice(0, 1) if s == 0 else slice(None) for s in array.strides)] if array.ndim else array
-    core = np.ascontiguousarray(core)
-    dense = Layout.dense(core.shape)
-    strides = tuple(0 if s == 0 else d for s, d in zip(array.strides, dense.strides, strict=True))
-    return core, Layout(0, array.shape, strides)

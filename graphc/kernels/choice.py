@@ -16,6 +16,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from graphc.ir.dims import ceil_div
 from graphc.kernels.contraction import ConvProblem, GemmProblem, Problem, Schedule, schedule
 from graphc.kernels.machine import Machine
 from graphc.kernels.strassen import StrassenPlan, StrassenProblem, inner_steps
@@ -199,7 +200,7 @@ def as_halves(problem: Problem, machine: Machine) -> StrassenProblem | None:
     if isinstance(problem, ConvProblem):
         if not problem.pointwise or problem.groups > 1 or problem.block != lanes:
             return None
-        columns = -(-problem.filters // lanes) * lanes
+        columns = ceil_div(problem.filters, lanes) * lanes
         halved = StrassenProblem(
             problem.rows, columns, problem.steps, problem.batch, lanes, problem.dtype, guarded=False
         )

@@ -26,6 +26,7 @@ from typing import Literal
 
 import numpy as np
 
+from graphc.ir.dims import ceil_div
 from graphc.kernels.machine import Machine
 from graphc.ops.layout import summed_in, together
 
@@ -139,7 +140,7 @@ class ConvProblem:
     @property
     def blocks(self) -> int:
         """Blocks of input channels of a group."""
-        return -(-self.channels // self.block)
+        return ceil_div(self.channels, self.block)
 
     @property
     def pointwise(self) -> bool:
@@ -239,7 +240,7 @@ class ContractionVariant:
     @property
     def fetches(self) -> int:
         """Cache lines of weights fetched ahead in each unrolled part: all sharers together fetch what one reads."""
-        return -(-self.unroll * self.columns // (self.sharers * self.cache_line))
+        return ceil_div(self.unroll * self.columns, self.sharers * self.cache_line)
 
     def shared_by(self, row_tiles: int) -> ContractionVariant:
         """This variant for so many row tiles, which share the fetching of what comes next."""
@@ -319,14 +320,14 @@ def _tile_cycles(problem: Problem, machine: Machine, rows: int, vectors: int) ->
 def estimated_cycles(problem: Problem, machine: Machine, tile: tuple[int, int], lanes: int) -> float:
     """Cycles of a whole problem, padding included; a tile that loads more for its arithmetic waits more for caches."""
     rows, vectors = tile
-    count = -(-problem.rows // rows) * -(-problem.columns // (vectors * lanes))
+    count = ceil_div(problem.rows, rows) * ceil_div(problem.columns, vectors * lanes)
     return count * _tile_cycles(problem, machine, rows, vectors) * (1 + 0.15 * (rows + 2 * vectors) / (rows * vectors))
 
 
 def _deal(problem: Problem, machine: Machine, variant: ContractionVariant, threads: int) -> Schedule:
     """Cut rows and columns into tasks: a task's part of x stays in L2, and there is enough for all threads."""
     task_overhead = 400.0  # cycles to claim a task and to warm up its loops
-    row_tiles, panels = -(-problem.rows // variant.rows), -(-problem.columns // variant.columns)
+    row_tiles, panels = ceil_div(problem.rows, variant.rows), ceil_div(problem.columns, variant.columns)
     outer = problem.batch * problem.groups
     cost = _tile_cycles(problem, machine, variant.rows, variant.vectors)
     # A task's part of x takes some of L2, its unfinished sums at most half of L1.
@@ -344,8 +345,8 @@ def _deal(problem: Problem, machine: Machine, variant: ContractionVariant, threa
     rounds_per_block = max(1, rounds * (machine.l1_bytes * 3 // 4) // panel_bytes) if cut else rounds
 
     def plan(row_cuts: int, column_cuts: int) -> Schedule:
-        per_row, per_column = -(-row_tiles // row_cuts), -(-panels // column_cuts)
-        row_tasks, column_tasks = -(-row_tiles // per_row), -(-panels // per_column)
+        per_row, per_column = ceil_div(row_tiles, row_cuts), ceil_div(panels, column_cuts)
+        row_tasks, column_tasks = ceil_div(row_tiles, per_row), ceil_div(panels, per_column)
         tasks = outer * row_tasks * column_tasks
         each = per_row * per_column * cost + task_overhead
         # Nothing to come back for: one row tile takes the whole panel at once.
@@ -358,10 +359,10 @@ def _deal(problem: Problem, machine: Machine, variant: ContractionVariant, threa
             per_column,
             column_tasks,
             tasks,
-            each * -(-tasks // threads),
+            each * ceil_div(tasks, threads),
         )
 
-    fewest = -(-row_tiles // resident)
+    fewest = ceil_div(row_tiles, resident)
     most = max(1, 8 * threads)
     rows_choice = sorted({min(row_tiles, max(fewest, c)) for c in range(1, most + 1)} | {fewest})
     columns_choice = range(1, min(panels, most) + 1)
@@ -376,7 +377,7 @@ def _rounds(problem: Problem, variant: ContractionVariant) -> int:
 def arguments(problem: Problem, s: Schedule) -> dict[str, int]:
     """The slots of `SLOTS` that hold sizes; the caller adds the addresses x, w, offsets, zeros (0 where not needed)."""
     v = s.variant
-    panels = -(-problem.columns // v.columns)
+    panels = ceil_div(problem.columns, v.columns)
     panel = problem.steps * v.columns
     slots = dict.fromkeys(SLOTS[4:], 0) | {
         "groups": problem.groups, "rows_total": problem.rows, "columns_total": problem.columns,
@@ -406,7 +407,7 @@ def arguments(problem: Problem, s: Schedule) -> dict[str, int]:
 def packed_weights_shape(problem: ConvProblem, v: ContractionVariant) -> tuple[int, ...]:
     """[groups, panels, channel blocks, kernel rows, kernel columns, channels of a block, columns of a panel], in pairs."""
     steps = _in_pairs(problem.block, v)
-    return (problem.groups, -(-problem.filters // v.columns), problem.blocks, *problem.kernel, *steps)
+    return (problem.groups, ceil_div(problem.filters, v.columns), problem.blocks, *problem.kernel, *steps)
 
 
 def _in_pairs(steps: int, v: ContractionVariant) -> tuple[int, ...]:
@@ -439,7 +440,7 @@ def pack_weights(problem: ConvProblem, v: ContractionVariant, w: np.ndarray) -> 
 
 def packed_matrix_shape(problem: GemmProblem, v: ContractionVariant) -> tuple[int, ...]:
     """[batches of the right operand, groups, panels, k, columns of a panel], in pairs."""
-    batch, panels = 1 if problem.shared else problem.batch, -(-problem.n // v.columns)
+    batch, panels = 1 if problem.shared else problem.batch, ceil_div(problem.n, v.columns)
     return (batch, problem.groups, panels, *_in_pairs(problem.k, v))
 
 
@@ -467,7 +468,7 @@ def offset_table(problem: ConvProblem, v: ContractionVariant) -> np.ndarray:
         raise ValueError(f"an image of {problem.height} x {problem.width} is too large for an offset table")
     _, width = problem.output
     top, left, *_ = problem.pads
-    tiles = -(-problem.rows // v.rows)
+    tiles = ceil_div(problem.rows, v.rows)
     pixel = np.minimum(np.arange(tiles * v.rows), problem.rows - 1)
     tap = np.arange(problem.taps)[:, None]
     down, along = (tap, 0) if problem.merged else (tap // problem.kernel[1], tap % problem.kernel[1])
@@ -482,7 +483,7 @@ def to_blocked(x: np.ndarray, block: int, groups: int = 1) -> np.ndarray:
     """x[batch, channels, height, width] as [batch, groups * blocks, height, width, block], groups padded with zeros."""
     batch, channels, height, width = x.shape
     each = channels // groups
-    blocks = -(-each // block)
+    blocks = ceil_div(each, block)
     full = np.zeros((batch, groups, blocks * block, height, width), x.dtype)
     full[:, :, :each] = x.reshape(batch, groups, each, height, width)
     return np.ascontiguousarray(full.reshape(batch, groups * blocks, block, height, width).transpose(0, 1, 3, 4, 2))

@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import product
 
+from graphc.ir.dims import ceil_div
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.scalar import (
     COMPARISONS,
@@ -292,7 +293,7 @@ def parallel_first(nest: LoopNest, threads: int) -> LoopNest:
     candidates = range(max(len(extents) - 1, 1) if fixed else len(extents)) if extents else range(0)
 
     def waste(loop: int) -> float:
-        return -(-extents[loop] // threads) * threads / max(extents[loop], 1)
+        return ceil_div(extents[loop], threads) * threads / max(extents[loop], 1)
 
     best = next((k for k in candidates if waste(k) <= 1.1), None)
     if best is None:

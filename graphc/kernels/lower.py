@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from graphc.errors import CompileError
+from graphc.ir.dims import ceil_div
 from graphc.ir.dtypes import DType, dtype_of
 from graphc.ir.graph import Graph, Node, Value, describe_location, input_value, make
 from graphc.ir.scalar import Scalar, const, index, linear, load, rewrite, scalar, temp, walk
@@ -319,13 +320,13 @@ def _schedule(nest: LoopNest, threads: int, ordered: bool) -> _Schedule:
     nest = loops.parallel_first(nest if ordered else loops.unroll_lanes(nest), threads)
     work = math.prod(e.attr for e in (*nest.extents, *loops.inner_extents(nest))) * _cost(nest)
     steps = nest.extents[0].attr if nest.extents else 1
-    chunk = -(-steps // max(1, min(threads, steps, work // _TASK_WORK)))
+    chunk = ceil_div(steps, max(1, min(threads, steps, work // _TASK_WORK)))
     if chunk < steps and len(nest.extents) == 1 and not loops.inner_extents(nest):
-        chunk = -(-chunk // 64) * 64  # whole vectors and cache lines
+        chunk = ceil_div(chunk, 64) * 64  # whole vectors and cache lines
     kernel, integers = loops.parametrise(nest)
     if kernel.extents:
         kernel, integers = replace(kernel, params=kernel.params + 1), (*integers, chunk)
-    return _Schedule(kernel, integers, -(-steps // chunk), loops.scratch_bytes(nest), work)
+    return _Schedule(kernel, integers, ceil_div(steps, chunk), loops.scratch_bytes(nest), work)
 
 
 def _used(nest: LoopNest, placed: Sequence[Placed]) -> tuple[LoopNest, list[Placed]]:

@@ -26,7 +26,7 @@ class AttentionKernel:
         return "attention"
 
 
-@lowering("attention", writes_strided=True)
+@lowering("attention")
 def lower_attention(builder: ProgramBuilder, node: Node, operands: list[Placed], results: list[Placed]) -> None:
     """Emit the launch of an attention, and copies of operands whose rows are not consecutive elements."""
     q, k, v, *masks = operands

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from graphc.ir.dims import ceil_div
 from graphc.ir.dtypes import DType
 from graphc.ir.graph import Node
 from graphc.kernels.build import ProgramBuilder, lowering
@@ -63,8 +64,8 @@ def _split(x: Placed, axis: int) -> tuple[int, int, int]:
 def _tasks(steps: int, work: int, threads: int) -> tuple[int, int]:
     """How many tasks, and the steps of each."""
     tasks = max(1, min(threads, steps, work // _TASK_WORK))
-    chunk = -(-steps // tasks)
-    return -(-steps // chunk), chunk
+    chunk = ceil_div(steps, tasks)
+    return ceil_div(steps, chunk), chunk
 
 
 @lowering("scan_sum")

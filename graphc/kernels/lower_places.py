@@ -23,7 +23,7 @@ __all__ = ["argreduce_nest", "scatter_nest", "window_argmax_nest"]
 _COMBINES = {"add": "add", "mul": "mul", "max": "maximum", "min": "minimum"}
 
 
-@lowering("argreduce", writes_strided=True)
+@lowering("argreduce")
 def lower_argreduce(builder: ProgramBuilder, node: Node, operands: list[Placed], results: list[Placed]) -> None:
     """Emit the launch of an argmax or argmin."""
     if node.op.name == "fusion":
@@ -33,7 +33,7 @@ def lower_argreduce(builder: ProgramBuilder, node: Node, operands: list[Placed],
     _emit(builder, node, nest, [*operands, *results])
 
 
-@lowering("window_argmax", writes_strided=True)
+@lowering("window_argmax")
 def lower_window_argmax(builder: ProgramBuilder, node: Node, operands: list[Placed], results: list[Placed]) -> None:
     """Emit the launch of a window_argmax."""
     if node.op.name == "fusion":
@@ -42,7 +42,7 @@ def lower_window_argmax(builder: ProgramBuilder, node: Node, operands: list[Plac
     _emit(builder, node, window_argmax_nest(operands[0], results[0], **node.attrs), [*operands, *results])
 
 
-@lowering("scatter", writes_strided=True)
+@lowering("scatter")
 def lower_scatter(builder: ProgramBuilder, node: Node, operands: list[Placed], results: list[Placed]) -> None:
     """Emit a copy of the operand into the result and the launch that writes the updates over it."""
     if node.op.name == "fusion":

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from graphc.ir.dims import ceil_div
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Node
 from graphc.kernels.build import ProgramBuilder, lowering
@@ -20,7 +21,7 @@ from graphc.ops.recurrence import Operands
 __all__ = ["tile_of"]
 
 
-@lowering("recurrence", writes_strided=True)
+@lowering("recurrence")
 def lower_recurrence(builder: ProgramBuilder, node: Node, operands: list[Placed], results: list[Placed]) -> None:
     """Emit the launches of recurrent layers side by side."""
     attrs = dict(node.attrs)
@@ -60,7 +61,7 @@ def lower_recurrence(builder: ProgramBuilder, node: Node, operands: list[Placed]
         read += [x, *(builder.dense(p) for part in rest for p in part)]
     lengths = [builder.dense(p) for p in given.lengths]
     rounds = [_rounds(v, hidden, min(batch, tasks.rows_per_task), machine) for v in variants]
-    tiles = max(-(-min(batch, tasks.rows_per_task) // v.rows) * v.tile_bytes for v in variants)
+    tiles = max(ceil_div(min(batch, tasks.rows_per_task), v.rows) * v.tile_bytes for v in variants)
     scratch = tiles + given.inside * max(v.tile_bytes for v in variants)
     flops = 2 * batch * hidden * (hidden + inputs) * sum(s.gates for s in cell.sweeps) * layers
 

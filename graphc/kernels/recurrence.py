@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from graphc.ir import scalar as s
+from graphc.ir.dims import ceil_div
 from graphc.ir.dtypes import DType
 from graphc.ir.scalar import Scalar
 from graphc.kernels.contraction import ContractionVariant
@@ -199,24 +200,24 @@ def deal(
     `inputs` the inputs of a row that the kernel projects."""
     lanes = machine.isa.lanes(itemsize)
     width = max(widths)
-    whole = -(-hidden // width)
+    whole = ceil_div(hidden, width)
 
     def cycles(row_cuts: int, column_cuts: int) -> tuple[float, Tasks]:
-        per_row = -(-batch // (row_cuts * rows)) * rows
-        per_column = -(-whole // column_cuts) * width
-        tasks = Tasks(per_row, -(-batch // per_row), per_column, -(-hidden // per_column))
-        turns = -(-layers * tasks.row_tasks * tasks.column_tasks // threads)
+        per_row = ceil_div(batch, row_cuts * rows) * rows
+        per_column = ceil_div(whole, column_cuts) * width
+        tasks = Tasks(per_row, ceil_div(batch, per_row), per_column, ceil_div(hidden, per_column))
+        turns = ceil_div(layers * tasks.row_tasks * tasks.column_tasks, threads)
         arithmetic = weights = 0.0
         for sweep in cell.sweeps:
-            vectors = -(-min(per_column, hidden) // lanes) * sweep.gates
+            vectors = ceil_div(min(per_column, hidden), lanes) * sweep.gates
             arithmetic += (
-                -(-min(per_row, batch) // rows) * rows * vectors * (hidden + inputs) / machine.isa.fma_per_cycle
+                ceil_div(min(per_row, batch), rows) * rows * vectors * (hidden + inputs) / machine.isa.fma_per_cycle
             )
             weights += vectors * lanes * (hidden + inputs) * itemsize
         far = max(0.0, weights * turns - machine.l2_bytes * 3 // 4) / FAR_BYTES
         cost = max(arithmetic * turns, far)
         return cost + (TURN * len(cell.sweeps) if tasks.column_tasks > 1 else 0), tasks
 
-    each = range(1, -(-threads // layers) + 1)
+    each = range(1, ceil_div(threads, layers) + 1)
     choices = [cycles(r, 1) for r in each] + [cycles(1, c) for c in each]
     return min(choices, key=lambda choice: choice[0])[1]

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from graphc.ir.dims import ceil_div
 from graphc.kernels.contraction import ContractionVariant, Schedule, register_tiles
 from graphc.kernels.machine import Machine
 
@@ -92,7 +93,7 @@ class StrassenProblem:
     @property
     def rounds(self) -> int:
         """Rounds of the first half of the steps."""
-        return _ceil(self.k // self.inner, 2)
+        return ceil_div(self.k // self.inner, 2)
 
     @property
     def flops(self) -> int:
@@ -144,7 +145,7 @@ def column_scales(w: np.ndarray, columns: int) -> np.ndarray | None:
     top = np.maximum(w.max(axis=0, initial=0), -w.min(axis=0, initial=0)).astype(np.float64)
     if not (top < 1e30).all():
         return None
-    pairs = np.zeros((-(-n // (2 * columns)), 2, columns))
+    pairs = np.zeros((ceil_div(n, 2 * columns), 2, columns))
     pairs.reshape(-1)[:n] = top
     used = (pairs > 0).all(axis=1)  # a column beside zeros has nothing to lose
     if (pairs.max(axis=1) <= RATIO * pairs.min(axis=1))[used].all():
@@ -156,10 +157,6 @@ def column_scales(w: np.ndarray, columns: int) -> np.ndarray | None:
 def inner_steps(lanes: int) -> int:
     """Steps of a round of a dense matrix: whole vectors, and enough to unroll."""
     return max(16, lanes)
-
-
-def _ceil(a: int, b: int) -> int:
-    return -(-a // b)
 
 
 def worthwhile(problem: StrassenProblem, direct: Schedule, machine: Machine, threads: int) -> StrassenPlan | None:
@@ -191,7 +188,7 @@ def _plan(problem: StrassenProblem, machine: Machine, threads: int, rows: int, v
     itemsize = np.dtype(problem.dtype).itemsize
     lanes = machine.isa.lanes(itemsize)
     v = ContractionVariant(rows, vectors, lanes, "rows", problem.inner, problem.n % lanes != 0, problem.dtype)
-    pairs, panel_pairs = _ceil(problem.m, 2 * rows), _ceil(problem.n, 2 * v.columns)
+    pairs, panel_pairs = ceil_div(problem.m, 2 * rows), ceil_div(problem.n, 2 * v.columns)
     half = problem.rounds * problem.inner
     # The left sums and one panel pair's products stay in L2.
     most = max(1, machine.l2_bytes * 5 // 8 // (itemsize * rows * (SUMS * half + PRODUCTS * v.columns)))
@@ -207,25 +204,25 @@ def _plan(problem: StrassenProblem, machine: Machine, threads: int, rows: int, v
         / (MORE_BYTES_PER_CYCLE_MATRIX if problem.guarded else MORE_BYTES_PER_CYCLE_IMAGE)
     )
     best: tuple[float, int, int] | None = None
-    for row_cuts in {_ceil(pairs, most) * k for k in (1, 2, 3, 4)} | {2 * threads, 4 * threads}:
-        each = _ceil(pairs, min(pairs, row_cuts))
+    for row_cuts in {ceil_div(pairs, most) * k for k in (1, 2, 3, 4)} | {2 * threads, 4 * threads}:
+        each = ceil_div(pairs, min(pairs, row_cuts))
         if each > most:
             continue
         for column_cuts in range(1, min(panel_pairs, 4 * threads) + 1):
-            wide = _ceil(panel_pairs, column_cuts)
-            tasks = problem.batch * _ceil(pairs, each) * _ceil(panel_pairs, wide)
+            wide = ceil_div(panel_pairs, column_cuts)
+            tasks = problem.batch * ceil_div(pairs, each) * ceil_div(panel_pairs, wide)
             left = each * 2 * rows * problem.k / lanes * (LEFT_CYCLES + (GUARD_CYCLES if problem.guarded else 0))
             results = each * wide * 4 * rows * vectors * RESULT_CYCLES
             weights = threads * wide * PRODUCTS * half * v.columns * itemsize
             products = max(each * wide * tile, weights / machine.stream_bytes_per_cycle)
-            cycles = (left + products + results + 400) * _ceil(tasks, threads) + more
+            cycles = (left + products + results + 400) * ceil_div(tasks, threads) + more
             if best is None or cycles < best[0]:
                 best = cycles, each, wide
     assert best is not None
     cycles, each, wide = best
     return StrassenPlan(
-        StrassenVariant(v.shared_by(each), problem.guarded), each, _ceil(pairs, each), wide, _ceil(panel_pairs, wide),
-        problem.batch * _ceil(pairs, each) * _ceil(panel_pairs, wide), half,
+        StrassenVariant(v.shared_by(each), problem.guarded), each, ceil_div(pairs, each), wide, ceil_div(panel_pairs, wide),
+        problem.batch * ceil_div(pairs, each) * ceil_div(panel_pairs, wide), half,
         # one line more, so that sums and products of one place do not meet in one set of L1
         each * rows * half + lanes, each * rows * v.columns + lanes, cycles,
     )  # fmt: skip
@@ -236,7 +233,7 @@ def arguments(problem: StrassenProblem, p: StrassenPlan) -> dict[str, int]:
     v = p.variant.product
     return {
         "rows_total": problem.m, "columns_total": problem.n, "rounds": problem.rounds, "second_rounds": problem.k // problem.inner - problem.rounds,
-        "panel_pairs": _ceil(problem.n, 2 * v.columns),
+        "panel_pairs": ceil_div(problem.n, 2 * v.columns),
         "pairs_per_task": p.pairs_per_task, "row_tasks": p.row_tasks,
         "panels_per_task": p.panels_per_task, "column_tasks": p.column_tasks,
         "sum_stride": p.sum_stride, "product_stride": p.product_stride,

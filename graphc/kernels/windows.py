@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from graphc.ir.dims import ceil_div
 from graphc.kernels.machine import Machine
 
 __all__ = ["SLOTS", "WindowProblem", "WindowSchedule", "WindowVariant", "arguments", "pack_depthwise", "schedule"]
@@ -71,7 +72,7 @@ class WindowProblem:
     @property
     def inside(self) -> tuple[int, int]:
         """First output column whose window lies inside the image's width, and the one after the last."""
-        first = min(-(-self.pads[1] // self.stride[1]), self.output[1])
+        first = min(ceil_div(self.pads[1], self.stride[1]), self.output[1])
         last = (self.width - self.reach[1] + self.pads[1]) // self.stride[1] + 1
         return first, max(first, min(last, self.output[1]))
 
@@ -112,13 +113,13 @@ def schedule(problem: WindowProblem, machine: Machine, threads: int = 1, pixels:
     first, last = problem.inside
     if pixels is None:
         sizes = [n for n in (8, 6, 4) if n <= min(last - first, machine.isa.registers // 2)]
-        pixels = min(sizes, key=lambda n: -(-(last - first) // n) * (n + 2), default=1)
+        pixels = min(sizes, key=lambda n: ceil_div(last - first, n) * (n + 2), default=1)
     variant = WindowVariant(pixels, problem.lanes, problem.stride[1], problem.combine, problem.dtype)
     planes, rows = problem.batch * problem.blocks, problem.output[0]
     # Planes are dealt out whole, unless there are too few of them for the threads.
-    cuts = min(rows, max(1, -(-4 * threads // planes))) if threads > 1 and planes < 4 * threads else 1
-    per_task = -(-rows // max(1, cuts))
-    row_tasks = -(-rows // max(1, per_task))
+    cuts = min(rows, max(1, ceil_div(4 * threads, planes))) if threads > 1 and planes < 4 * threads else 1
+    per_task = ceil_div(rows, max(1, cuts))
+    row_tasks = ceil_div(rows, max(1, per_task))
     return WindowSchedule(variant, per_task, row_tasks, planes * row_tasks)
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from graphc.ir.dims import ceil_div
 from graphc.kernels.contraction import ContractionVariant, ConvProblem, Schedule, register_tiles
 from graphc.kernels.machine import Machine
 from graphc.ops.minimal import SIZES
@@ -102,10 +103,6 @@ class WinogradPlan:
         return elements * np.dtype(v.product.dtype).itemsize
 
 
-def _ceil(a: int, b: int) -> int:
-    return -(-a // b)
-
-
 def applies(problem: ConvProblem, machine: Machine) -> bool:
     """Whether the kernel computes this: stride and dilation 1, whole blocks of channels, more than one tap."""
     return (
@@ -168,8 +165,8 @@ def _plan(
     product = ContractionVariant(rows, vectors, lanes, "rows", problem.block, dtype=problem.dtype)
     v = WinogradVariant(tile, problem.kernel, product)
     deep = problem.blocks * problem.block
-    tiles = problem.batch * math.prod(_ceil(o, m) for o, m in zip(problem.output, tile, strict=True))
-    panels = _ceil(problem.filters, product.columns)
+    tiles = problem.batch * math.prod(ceil_div(o, m) for o, m in zip(problem.output, tile, strict=True))
+    panels = ceil_div(problem.filters, product.columns)
     image = problem.height * problem.width * deep * itemsize
     # A row that is a multiple of half the sets of L1 apart from the next would meet it there.
     patch_row = deep + (lanes if deep * itemsize % 2048 == 0 else 0)
@@ -181,28 +178,28 @@ def _plan(
     step = max(rows * vectors / isa.fma_per_cycle, isa.fma_latency, (rows + vectors) / isa.loads_per_cycle)
     per_row_tile = v.points * (deep * step + 20 + 2 * rows * vectors)
     best: tuple[float, int, int] | None = None
-    for row_cuts in {max(1, _ceil(tiles, most)) * k for k in (1, 2, 3, 4)} | {2 * threads, 4 * threads}:
-        each = _ceil(_ceil(tiles, row_cuts), rows) * rows
+    for row_cuts in {max(1, ceil_div(tiles, most)) * k for k in (1, 2, 3, 4)} | {2 * threads, 4 * threads}:
+        each = ceil_div(ceil_div(tiles, row_cuts), rows) * rows
         if each > most:
             continue
-        row_tasks = _ceil(tiles, each)
+        row_tasks = ceil_div(tiles, each)
         for column_cuts in range(1, min(panels, 4 * threads) + 1):
-            wide = _ceil(panels, column_cuts)
-            tasks = problem.groups * row_tasks * _ceil(panels, wide)
+            wide = ceil_div(panels, column_cuts)
+            tasks = problem.groups * row_tasks * ceil_div(panels, wide)
             real = min(each, tiles)
             transforms = real * v.points * (problem.blocks * TO_POINT + wide * vectors * FROM_POINT)
             if image > machine.l2_bytes:  # tiles overlap, and read their borders again from beyond L2
                 transforms += real * v.points * deep * itemsize / machine.stream_bytes_per_cycle
-            products = wide * _ceil(real, rows) * per_row_tile
+            products = wide * ceil_div(real, rows) * per_row_tile
             # Weights come from beyond L2, which all threads share; the next ones are fetched while these are used.
             weights = threads * wide * v.points * deep * product.columns * itemsize / machine.stream_bytes_per_cycle
-            cycles = (transforms + max(products, weights) + 400) * _ceil(tasks, threads)
+            cycles = (transforms + max(products, weights) + 400) * ceil_div(tasks, threads)
             if best is None or cycles < best[0]:
                 best = cycles, each, wide
     assert best is not None
     cycles, each, wide = best
     return WinogradPlan(
-        v, each, _ceil(tiles, each), wide, _ceil(panels, wide), problem.groups * _ceil(tiles, each) * _ceil(panels, wide),
+        v, each, ceil_div(tiles, each), wide, ceil_div(panels, wide), problem.groups * ceil_div(tiles, each) * ceil_div(panels, wide),
         # one more line a point, so that the points of one tile do not meet in one set of L1
         patch_row, each * patch_row + lanes, each * product.columns + lanes, cycles,
     )  # fmt: skip
@@ -211,12 +208,12 @@ def _plan(
 def arguments(problem: ConvProblem, p: WinogradPlan) -> dict[str, int]:
     """The slots of `SLOTS` that hold sizes; the caller adds the addresses x, w and zeros, and may correct x_batch."""
     v, image = p.variant, problem.height * problem.width * problem.block
-    high, wide = (_ceil(o, m) for o, m in zip(problem.output, v.tile, strict=True))
-    panels = _ceil(problem.filters, v.product.columns)
+    high, wide = (ceil_div(o, m) for o, m in zip(problem.output, v.tile, strict=True))
+    panels = ceil_div(problem.filters, v.product.columns)
     panel = v.points * problem.blocks * problem.block * v.product.columns
     return {
         "groups": problem.groups, "x_batch": problem.groups * problem.blocks * image, "x_group": problem.blocks * image,
-        "w_group": panels * panel, "blocks": problem.blocks, "out_blocks": _ceil(problem.filters, v.product.lanes),
+        "w_group": panels * panel, "blocks": problem.blocks, "out_blocks": ceil_div(problem.filters, v.product.lanes),
         "height": problem.height, "width": problem.width,
         "out_height": problem.output[0], "out_width": problem.output[1],
         "top": problem.pads[0], "left": problem.pads[1],

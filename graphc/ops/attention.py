@@ -90,11 +90,13 @@ attention = register(
         name="attention",
         kind=Kind.ANCHOR,
         template="attention",
+        writes_strided=True,
         summary="softmax(q[..., M, D] k[..., N, D]^T * scale + mask[..., M, N]) v[..., N, E]: [..., M, E]. `fill`: where the "
         "mask is not 0 it takes the place of the score; `no_nan`: weights that are NaN are 0 (a row of which everything is "
         "masked); `heads_last`: [B, H, ...] give [B, M, H, E].",
         infer=_type,
         reference=_reference,
+        made_by_passes=True,
         no_gradient="attention is found after differentiation",
         samples=_samples,
     )

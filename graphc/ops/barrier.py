@@ -46,6 +46,7 @@ after: OpSpec = register(
         reference=lambda x, *tokens: x,
         compute=lambda result, readers, index: readers[0](*index),
         view=lambda layout, result: layout,
+        apart=True,
         gradient=_gradient,
         batch=lambda node, operands, batched, size: [after(lead(operands[0], size, batched[0]), *operands[1:])],
         samples=_samples,

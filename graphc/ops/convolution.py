@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from graphc import ops
-from graphc.ir.dims import DimLike
+from graphc.ir.dims import DimLike, ceil_div
 from graphc.ir.graph import Node, Value, make
 from graphc.ir.types import TensorType
 from graphc.ops.batching import case_by_case, move_axis
@@ -142,6 +142,7 @@ conv = register(
         summary="Cross-correlation of x[N, C, *S] with w[O, C/groups, *K], padded with zeros; no bias.",
         infer=_conv_type,
         reference=_conv_reference,
+        takes_epilogue=True,
         gradient=by_operand(
             lambda g, x, w, y, **window: _input_cotangent(g, x, w, **window),
             lambda g, x, w, y, **window: _weight_cotangent(g, x, w, **window),
@@ -341,7 +342,7 @@ def _phases(taps: int, stride: int, apart: bool) -> list[range]:
 
 def _reach(taps: int, stride: int, phases: range) -> int:
     """How many taps each of the phases has."""
-    return -(-(taps - phases.start) // stride)
+    return ceil_div(taps - phases.start, stride)
 
 
 def _by_phases(

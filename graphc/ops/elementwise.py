@@ -131,8 +131,11 @@ def unary(
     predicate: bool = False,
     gradient: Gradient | None = None,
     no_gradient: str = "",
+    **traits: Any,
 ) -> OpSpec:
-    """Register an operation of one operand; the scalar operation has the same name unless given."""
+    """Register an operation of one operand; the scalar operation has the same name unless given.
+
+    `traits` are flags of `OpSpec`, such as `keeps_finite`."""
     return register(
         OpSpec(
             name=name,
@@ -145,6 +148,7 @@ def unary(
             gradient=gradient,
             no_gradient=no_gradient,
             samples=_samples(accepts, (grid,), (_INTS,)),
+            **traits,
         )
     )
 
@@ -161,8 +165,9 @@ def binary(
     predicate: bool = False,
     gradient: Gradient | None = None,
     no_gradient: str = "",
+    **traits: Any,
 ) -> OpSpec:
-    """Register an operation of two operands of one type."""
+    """Register an operation of two operands of one type; `traits` are flags of `OpSpec`."""
     return register(
         OpSpec(
             name=name,
@@ -175,6 +180,7 @@ def binary(
             gradient=gradient,
             no_gradient=no_gradient,
             samples=_samples(accepts, grids, ints),
+            **traits,
         )
     )
 
@@ -251,12 +257,27 @@ def _atan2_gradient(g: Value, y: Value, x: Value) -> Value:
     return div(g, add(mul(x, x), mul(y, y)))
 
 
-add = binary("add", np.add, summary="x + y.", gradient=by_operand(lambda g, x, y, _: g, lambda g, x, y, _: g))
-sub = binary("sub", np.subtract, summary="x - y.", gradient=by_operand(lambda g, x, y, _: g, lambda g, x, y, _: neg(g)))
+add = binary(
+    "add",
+    np.add,
+    summary="x + y.",
+    keeps_finite=True,
+    commutative=True,
+    gradient=by_operand(lambda g, x, y, _: g, lambda g, x, y, _: g),
+)
+sub = binary(
+    "sub",
+    np.subtract,
+    summary="x - y.",
+    keeps_finite=True,
+    gradient=by_operand(lambda g, x, y, _: g, lambda g, x, y, _: neg(g)),
+)
 mul: OpSpec = binary(
     "mul",
     np.multiply,
     summary="x * y.",
+    keeps_finite=True,
+    commutative=True,
     gradient=by_operand(lambda g, x, y, _: mul(g, y), lambda g, x, y, _: mul(g, x)),
 )
 div: OpSpec = binary(
@@ -301,6 +322,8 @@ maximum = binary(
     _extreme(np.maximum, dim_max),
     accepts=REAL,
     summary="The larger of two; NaN when either is NaN.",
+    keeps_finite=True,
+    commutative=True,
     gradient=_extreme_gradient(lambda x, y: gt(x, y)),
 )
 minimum = binary(
@@ -308,6 +331,8 @@ minimum = binary(
     _extreme(np.minimum, dim_min),
     accepts=REAL,
     summary="The smaller of two; NaN when either is NaN.",
+    keeps_finite=True,
+    commutative=True,
     gradient=_extreme_gradient(lambda x, y: lt(x, y)),
 )
 atan2 = binary(
@@ -320,12 +345,27 @@ atan2 = binary(
     ),
 )
 
-neg: OpSpec = unary("neg", np.negative, accepts=NUMERIC, summary="-x.", gradient=by_operand(lambda g, x, y: neg(g)))
+neg: OpSpec = unary(
+    "neg", np.negative, accepts=NUMERIC, summary="-x.", keeps_finite=True, gradient=by_operand(lambda g, x, y: neg(g))
+)
 abs = unary(
-    "abs", np.abs, accepts=REAL, summary="The magnitude of x.", gradient=by_operand(lambda g, x, y: mul(g, sign(x)))
+    "abs",
+    np.abs,
+    accepts=REAL,
+    summary="The magnitude of x.",
+    keeps_finite=True,
+    idempotent=True,
+    gradient=by_operand(lambda g, x, y: mul(g, sign(x))),
 )
 sign: OpSpec = unary(
-    "sign", np.sign, accepts=REAL, gradient=zero, no_gradient=DISCRETE, summary="-1, 0 or 1; NaN for NaN."
+    "sign",
+    np.sign,
+    accepts=REAL,
+    keeps_finite=True,
+    idempotent=True,
+    gradient=zero,
+    no_gradient=DISCRETE,
+    summary="-1, 0 or 1; NaN for NaN.",
 )
 reciprocal = unary(
     "reciprocal", lambda x: 1 / x, summary="1 / x.", gradient=by_operand(lambda g, x, y: neg(mul(g, mul(y, y))))
@@ -345,17 +385,49 @@ rsqrt = unary(
     gradient=by_operand(lambda g, x, y: mul(g, mul(div(y, x), -0.5))),
 )
 floor: OpSpec = unary(
-    "floor", np.floor, gradient=zero, no_gradient=DISCRETE, summary="The largest integer not above x."
+    "floor",
+    np.floor,
+    keeps_finite=True,
+    idempotent=True,
+    gradient=zero,
+    no_gradient=DISCRETE,
+    summary="The largest integer not above x.",
 )
-ceil = unary("ceil", np.ceil, gradient=zero, no_gradient=DISCRETE, summary="The smallest integer not below x.")
-round = unary("round", np.round, gradient=zero, no_gradient=DISCRETE, summary="The nearest integer, ties to even.")
-trunc: OpSpec = unary("trunc", np.trunc, gradient=zero, no_gradient=DISCRETE, summary="x rounded towards zero.")
+ceil = unary(
+    "ceil",
+    np.ceil,
+    keeps_finite=True,
+    idempotent=True,
+    gradient=zero,
+    no_gradient=DISCRETE,
+    summary="The smallest integer not below x.",
+)
+round = unary(
+    "round",
+    np.round,
+    keeps_finite=True,
+    idempotent=True,
+    gradient=zero,
+    no_gradient=DISCRETE,
+    summary="The nearest integer, ties to even.",
+)
+trunc: OpSpec = unary(
+    "trunc",
+    np.trunc,
+    keeps_finite=True,
+    idempotent=True,
+    gradient=zero,
+    no_gradient=DISCRETE,
+    summary="x rounded towards zero.",
+)
 relu = unary(
     "relu",
     lambda x: np.maximum(x, x.dtype.type(0)),
     accepts=REAL,
     scalar=lambda x: s.scalar("maximum", x, s.const(0, x.dtype)),
     summary="max(x, 0), NaN for NaN; its own operation because its gradient at 0 is 0, not a tie's half.",
+    keeps_finite=True,
+    idempotent=True,
     gradient=by_operand(lambda g, x, y: select(gt(y, 0.0), g, 0.0)),
 )
 
@@ -409,9 +481,19 @@ log1p = unary(
     summary="log(1 + x), accurate near 0.",
     gradient=by_operand(lambda g, x, y: div(g, add(x, 1.0))),
 )
-sin = unary("sin", np.sin, summary="The sine of x radians.", gradient=by_operand(lambda g, x, y: mul(g, cos(x))))
+sin = unary(
+    "sin",
+    np.sin,
+    summary="The sine of x radians.",
+    keeps_finite=True,
+    gradient=by_operand(lambda g, x, y: mul(g, cos(x))),
+)
 cos: OpSpec = unary(
-    "cos", np.cos, summary="The cosine of x radians.", gradient=by_operand(lambda g, x, y: neg(mul(g, sin(x))))
+    "cos",
+    np.cos,
+    summary="The cosine of x radians.",
+    keeps_finite=True,
+    gradient=by_operand(lambda g, x, y: neg(mul(g, sin(x)))),
 )
 tan = unary(
     "tan", np.tan, summary="The tangent of x radians.", gradient=by_operand(lambda g, x, y: mul(g, add(mul(y, y), 1.0)))
@@ -434,6 +516,7 @@ atan = unary(
     "atan",
     np.arctan,
     summary="The angle in (-pi/2, pi/2) whose tangent is x.",
+    keeps_finite=True,
     gradient=by_operand(lambda g, x, y: div(g, add(mul(x, x), 1.0))),
 )
 sinh = unary("sinh", np.sinh, summary="The hyperbolic sine.", gradient=by_operand(lambda g, x, y: mul(g, cosh(x))))
@@ -441,7 +524,11 @@ cosh: OpSpec = unary(
     "cosh", np.cosh, summary="The hyperbolic cosine.", gradient=by_operand(lambda g, x, y: mul(g, sinh(x)))
 )
 tanh = unary(
-    "tanh", np.tanh, summary="The hyperbolic tangent.", gradient=by_operand(lambda g, x, y: mul(g, sub(1.0, mul(y, y))))
+    "tanh",
+    np.tanh,
+    summary="The hyperbolic tangent.",
+    keeps_finite=True,
+    gradient=by_operand(lambda g, x, y: mul(g, sub(1.0, mul(y, y)))),
 )
 asinh = unary(
     "asinh",
@@ -467,12 +554,14 @@ sigmoid = unary(
     "sigmoid",
     lambda x: 1 / (1 + np.exp(-x)),
     summary="1 / (1 + exp(-x)).",
+    keeps_finite=True,
     gradient=by_operand(lambda g, x, y: mul(g, mul(y, sub(1.0, y)))),
 )
 erf = unary(
     "erf",
     _erf,
     summary="The error function, 2/sqrt(pi) times the integral of exp(-t^2) from 0 to x.",
+    keeps_finite=True,
     gradient=by_operand(lambda g, x, y: mul(g, mul(exp(neg(mul(x, x))), 2 / math.sqrt(math.pi)))),
 )
 
@@ -488,6 +577,7 @@ softplus = unary(
     "softplus",
     lambda x: np.logaddexp(x, x.dtype.type(0)),
     scalar=_softplus_scalar,
+    keeps_finite=True,
     summary="log(1 + exp(x)), without overflow.",
     gradient=by_operand(lambda g, x, y: mul(g, sigmoid(x))),
 )
@@ -509,6 +599,8 @@ logaddexp = binary(
     np.logaddexp,
     accepts="float",
     scalar=_logaddexp_scalar,
+    keeps_finite=True,
+    commutative=True,
     summary="log(exp(x) + exp(y)), without overflow.",
     gradient=by_operand(
         lambda g, x, y, _: mul(g, sigmoid(_difference(x, y))), lambda g, x, y, _: mul(g, sigmoid(_difference(y, x)))
@@ -535,6 +627,8 @@ hypot = binary(
     np.hypot,
     accepts="float",
     scalar=_hypot_scalar,
+    keeps_finite=True,
+    commutative=True,
     summary="sqrt(x^2 + y^2), without overflow.",
     gradient=by_operand(
         lambda g, x, y, length: _hypot_gradient(g, x, length), lambda g, x, y, length: _hypot_gradient(g, y, length)
@@ -582,19 +676,29 @@ isinf = register(
 )
 
 
-def _comparison(name: str, numpy: Callable[..., Any], accepts: str, summary: str) -> OpSpec:
-    return binary(name, numpy, accepts=accepts, predicate=True, gradient=zero, no_gradient=DISCRETE, summary=summary)
+def _comparison(name: str, numpy: Callable[..., Any], accepts: str, summary: str, **traits: Any) -> OpSpec:
+    return binary(
+        name,
+        numpy,
+        accepts=accepts,
+        predicate=True,
+        keeps_finite=True,
+        gradient=zero,
+        no_gradient=DISCRETE,
+        summary=summary,
+        **traits,
+    )
 
 
-eq = _comparison("eq", np.equal, ANY, "x == y.")
-ne = _comparison("ne", np.not_equal, ANY, "x != y.")
+eq = _comparison("eq", np.equal, ANY, "x == y.", commutative=True)
+ne = _comparison("ne", np.not_equal, ANY, "x != y.", commutative=True)
 lt: OpSpec = _comparison("lt", np.less, REAL, "x < y.")
 le = _comparison("le", np.less_equal, REAL, "x <= y.")
 gt: OpSpec = _comparison("gt", np.greater, REAL, "x > y.")
 ge = _comparison("ge", np.greater_equal, REAL, "x >= y.")
 
 
-def _bits(name: str, scalar_name: str, numpy: Callable[..., Any], accepts: str, summary: str) -> OpSpec:
+def _bits(name: str, scalar_name: str, numpy: Callable[..., Any], accepts: str, summary: str, **traits: Any) -> OpSpec:
     return binary(
         name,
         numpy,
@@ -603,6 +707,7 @@ def _bits(name: str, scalar_name: str, numpy: Callable[..., Any], accepts: str, 
         gradient=zero,
         no_gradient=DISCRETE,
         summary=summary,
+        **traits,
     )
 
 
@@ -610,11 +715,18 @@ def _not(x: Scalar) -> Scalar:
     return s.scalar("not", x)
 
 
-logical_and = _bits("logical_and", "and", np.logical_and, "bool", "Both.")
-logical_or = _bits("logical_or", "or", np.logical_or, "bool", "Either or both.")
-logical_xor = _bits("logical_xor", "xor", np.logical_xor, "bool", "Exactly one.")
+logical_and = _bits("logical_and", "and", np.logical_and, "bool", "Both.", keeps_finite=True, commutative=True)
+logical_or = _bits("logical_or", "or", np.logical_or, "bool", "Either or both.", keeps_finite=True, commutative=True)
+logical_xor = _bits("logical_xor", "xor", np.logical_xor, "bool", "Exactly one.", keeps_finite=True, commutative=True)
 logical_not = unary(
-    "logical_not", np.logical_not, accepts="bool", scalar=_not, gradient=zero, no_gradient=DISCRETE, summary="Not x."
+    "logical_not",
+    np.logical_not,
+    accepts="bool",
+    scalar=_not,
+    keeps_finite=True,
+    gradient=zero,
+    no_gradient=DISCRETE,
+    summary="Not x.",
 )
 bitwise_and = _bits("bitwise_and", "and", np.bitwise_and, INTEGER, "The bits set in both.")
 bitwise_or = _bits("bitwise_or", "or", np.bitwise_or, INTEGER, "The bits set in either.")
@@ -683,6 +795,7 @@ select: OpSpec = register(
         reference=lambda condition, a, b: np.where(condition, a, b),
         scalar=s.select,
         promote=True,
+        keeps_finite=True,
         gradient=by_operand(
             None,
             lambda g, condition, a, b, _: select(condition, g, 0.0),
@@ -739,6 +852,7 @@ cast: OpSpec = register(
         reference=convert,
         scalar=_cast_scalar,
         promote=True,
+        keeps_finite=True,
         gradient=by_operand(lambda g, x, y, **_: cast(g, dtype=x.dtype)),
         samples=_cast_samples,
     )

@@ -51,6 +51,7 @@ fusion = register(
         infer=_fusion_type,
         reference=_fusion_reference,
         body_types=lambda operands, *, body: (tuple(operands),),
+        made_by_passes=True,
         no_gradient="fusions are made after differentiation",
         samples=_samples,
     )

@@ -20,7 +20,7 @@ import ml_dtypes
 import numpy as np
 
 from graphc.ir import scalar as s
-from graphc.ir.dims import DimLike
+from graphc.ir.dims import DimLike, ceil_div
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.scalar import Scalar
 from graphc.ir.types import TensorType
@@ -41,10 +41,6 @@ __all__ = [
 
 Pairs = tuple[tuple[int, int], ...]
 LATER = "layouts are chosen after differentiation"
-
-
-def _ceil(a: DimLike, b: DimLike) -> DimLike:
-    return -(-a // b)
 
 
 def together(dtype: object) -> int:
@@ -70,7 +66,7 @@ def _as_summed(x: np.ndarray) -> np.ndarray:
 def _panel(steps: DimLike, columns: int, dtype: object) -> tuple[DimLike, ...]:
     """How steps and columns lie in a panel, padded to whole groups of steps."""
     pair = together(dtype)
-    return (steps, columns) if pair == 1 else (_ceil(steps, pair), columns, pair)
+    return (steps, columns) if pair == 1 else (ceil_div(steps, pair), columns, pair)
 
 
 def _interleaved(panels: np.ndarray) -> np.ndarray:
@@ -100,13 +96,13 @@ def _block_type(x: TensorType, *, size: int, groups: int = 1) -> TensorType:
         not isinstance(channels, int) or channels % groups == 0,
         f"block: {channels} channels do not divide into {groups} groups",
     )
-    return x.with_shape((x.shape[0], groups * _ceil(channels // groups, size), *x.shape[2:], size))
+    return x.with_shape((x.shape[0], groups * ceil_div(channels // groups, size), *x.shape[2:], size))
 
 
 def _block_reference(x: np.ndarray, *, size: int, groups: int = 1) -> np.ndarray:
     n, c, *spatial = x.shape
     each = c // groups
-    blocks = -(-each // size)
+    blocks = ceil_div(each, size)
     full = np.zeros((n, groups, blocks * size, *spatial), x.dtype)
     full[:, :, :each] = x.reshape(n, groups, each, *spatial)
     return np.ascontiguousarray(np.moveaxis(full.reshape(n, groups * blocks, size, *spatial), 2, -1))
@@ -123,7 +119,7 @@ def _block_compute(
 ) -> Scalar:
     n, cb, *spatial, lane = index
     each = channels // groups
-    blocks = -(-each // size)
+    blocks = ceil_div(each, size)
     group, inside = (s.const(0), cb) if groups == 1 else (cb // blocks, cb % blocks)
     channel = inside * size + lane
     if each % size == 0:
@@ -159,6 +155,7 @@ block = register(
             channels=readers[0].type.static_shape[1],
         ),
         view=_block_view,
+        made_by_passes=True,
         no_gradient=LATER,
         samples=lambda: [
             Sample((_X,), {"size": 2}),
@@ -173,7 +170,7 @@ def _unblock_type(x: TensorType, *, channels: int, groups: int = 1) -> TensorTyp
     expect(x.rank >= 4, f"unblock: operand 0 is {x}; batch, blocks, at least one more axis and lanes are needed")
     n, cb, *spatial, size = x.shape
     expect(
-        cb == groups * _ceil(channels // groups, size),
+        cb == groups * ceil_div(channels // groups, size),
         f"unblock: {cb} blocks of {size} do not hold {channels} channels in {groups} groups",
     )
     return x.with_shape((n, channels, *spatial))
@@ -193,7 +190,7 @@ def _unblock_compute(
     if groups == 1 or each % size == 0:
         return readers[0](n, c // size, *spatial, c % size)
     group, inside = c // each, c % each
-    return readers[0](n, group * -(-each // size) + inside // size, *spatial, inside % size)
+    return readers[0](n, group * ceil_div(each, size) + inside // size, *spatial, inside % size)
 
 
 def _unblock_view(layout: Layout, result: TensorType, *, channels: int, groups: int = 1) -> Layout | None:
@@ -214,6 +211,7 @@ unblock = register(
         reference=_unblock_reference,
         compute=_unblock_compute,
         view=_unblock_view,
+        made_by_passes=True,
         no_gradient=LATER,
         samples=lambda: [
             Sample((_block_reference(_X, size=2),), {"channels": 6}),
@@ -234,12 +232,12 @@ def _pack_conv_type(w: TensorType, *, block: int, columns: int, groups: int = 1)
         block % together(w.dtype) == 0, f"pack_conv_weights: blocks of {block} channels, but {w.dtype} goes in pairs"
     )
     panel = _panel(block, columns, w.dtype)
-    return w.with_shape((groups, _ceil(o // groups, columns), _ceil(c, block), kh, kw, *panel))
+    return w.with_shape((groups, ceil_div(o // groups, columns), ceil_div(c, block), kh, kw, *panel))
 
 
 def _pack_conv_reference(w: np.ndarray, *, block: int, columns: int, groups: int = 1) -> np.ndarray:
     o, c, kh, kw = w.shape
-    filters, panels, blocks = o // groups, -(-(o // groups) // columns), -(-c // block)
+    filters, panels, blocks = o // groups, ceil_div(o // groups, columns), ceil_div(c, block)
     full = np.zeros((groups, panels * columns, blocks * block, kh, kw), w.dtype)
     full[:, :filters, :c] = w.reshape(groups, filters, c, kh, kw)
     return _interleaved(full.reshape(groups, panels, columns, blocks, block, kh, kw).transpose(0, 1, 3, 5, 6, 4, 2))
@@ -280,6 +278,8 @@ pack_conv_weights = register(
         infer=_pack_conv_type,
         reference=_pack_conv_reference,
         compute=_pack_conv_compute,
+        packs=True,
+        made_by_passes=True,
         no_gradient=LATER,
         samples=lambda: [
             Sample((_W,), {"block": 2, "columns": 4}),
@@ -293,12 +293,12 @@ pack_conv_weights = register(
 def _pack_matrix_type(b: TensorType, *, columns: int) -> TensorType:
     expect(b.rank >= 2, f"pack_matrix: operand 0 is {b}, a matrix is needed")
     *batch, k, n = b.shape
-    return b.with_shape((*batch, _ceil(n, columns), *_panel(k, columns, b.dtype)))
+    return b.with_shape((*batch, ceil_div(n, columns), *_panel(k, columns, b.dtype)))
 
 
 def _pack_matrix_reference(b: np.ndarray, *, columns: int) -> np.ndarray:
     *batch, k, n = b.shape
-    panels = -(-n // columns)
+    panels = ceil_div(n, columns)
     steps = k + -k % together(b.dtype.name)
     full = np.zeros((*batch, steps, panels * columns), b.dtype)
     full[..., :k, :n] = b
@@ -331,6 +331,8 @@ pack_matrix = register(
         infer=_pack_matrix_type,
         reference=_pack_matrix_reference,
         compute=_pack_matrix_compute,
+        packs=True,
+        made_by_passes=True,
         no_gradient=LATER,
         samples=lambda: [
             Sample((np.arange(30, dtype=np.float32).reshape(3, 10),), {"columns": 4}),
@@ -348,7 +350,7 @@ def _pack_depthwise_type(w: TensorType, *, size: int) -> TensorType:
         f"pack_depthwise_weights: operand 0 is {w}; [channels, 1, rows, columns] is needed",
     )
     c, _, kh, kw = w.static_shape
-    return w.with_shape((_ceil(c, size), kh, kw, size))
+    return w.with_shape((ceil_div(c, size), kh, kw, size))
 
 
 pack_depthwise_weights = register(
@@ -365,6 +367,8 @@ pack_depthwise_weights = register(
             size=size,
             channels=readers[0].type.static_shape[0],
         ),
+        packs=True,
+        made_by_passes=True,
         no_gradient=LATER,
         samples=lambda: [
             Sample((np.arange(5 * 9, dtype=np.float32).reshape(5, 1, 3, 3),), {"size": 4}),
@@ -403,11 +407,11 @@ def _conv_blocked_type(
     size *= together(w.dtype)
     expect(x.shape[1] == groups * blocks and x.shape[4] == size, f"conv_blocked: {x} does not go with weights {w}")
     expect(
-        filters % groups == 0 and panels == -(-(filters // groups) // columns),
+        filters % groups == 0 and panels == ceil_div(filters // groups, columns),
         f"conv_blocked: {w} does not hold {filters} filters",
     )
     out = _window_output(x.shape[2:4], (kh, kw), strides, padding, dilation)
-    return _sums(x, (x.shape[0], groups * -(-(filters // groups) // lanes), *out, lanes))
+    return _sums(x, (x.shape[0], groups * ceil_div(filters // groups, lanes), *out, lanes))
 
 
 def _conv_blocked_reference(
@@ -424,7 +428,7 @@ def _conv_blocked_reference(
     groups, panels, blocks, kh, kw, size, columns = w.shape
     n, _, h, wd, _ = x.shape
     each = filters // groups
-    out_blocks = -(-each // lanes)
+    out_blocks = ceil_div(each, lanes)
     oh, ow = _window_output((h, wd), (kh, kw), strides, padding, dilation)
     xp = np.pad(x, ((0, 0), (0, 0), *padding, (0, 0))).reshape(
         n, groups, blocks, h + sum(padding[0]), wd + sum(padding[1]), size
@@ -475,6 +479,9 @@ conv_blocked = register(
         infer=_conv_blocked_type,
         reference=_conv_blocked_reference,
         template="contraction",
+        takes_epilogue=True,
+        dense_images=True,
+        made_by_passes=True,
         no_gradient=LATER,
         samples=_conv_samples,
     )
@@ -491,7 +498,7 @@ def _dot_packed_type(a: TensorType, b: TensorType, *, columns_total: int) -> Ten
     k = k * together(b.dtype)
     expect(a.shape[-1] == k, f"dot_packed: operand 0 has {a.shape[-1]} columns but operand 1 holds {k} rows")
     expect(tuple(batch) in ((), a.shape[:-2]), f"dot_packed: batches of {a} and {b} differ")
-    expect(panels == _ceil(columns_total, columns), f"dot_packed: {b} does not hold {columns_total} columns")
+    expect(panels == ceil_div(columns_total, columns), f"dot_packed: {b} does not hold {columns_total} columns")
     return _sums(a, (*a.shape[:-1], columns_total))
 
 
@@ -511,6 +518,8 @@ dot_packed = register(
         infer=_dot_packed_type,
         reference=_dot_packed_reference,
         template="contraction",
+        takes_epilogue=True,
+        made_by_passes=True,
         no_gradient=LATER,
         samples=lambda: [
             Sample(
@@ -568,6 +577,9 @@ depthwise_blocked = register(
         infer=_depthwise_type,
         reference=_depthwise_reference,
         template="depthwise",
+        takes_epilogue=True,
+        dense_images=True,
+        made_by_passes=True,
         no_gradient=LATER,
         samples=lambda: [
             Sample(

@@ -90,6 +90,7 @@ dot: OpSpec = register(
         summary="The matrix product a[..., M, K] b[..., K, N] of each pair of matrices; leading dimensions are equal.",
         infer=_dot_type,
         reference=_dot_reference,
+        takes_epilogue=True,
         gradient=by_operand(
             lambda g, a, b, y: dot(g, _transposed(b)),
             lambda g, a, b, y: dot(_transposed(a), g),

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
+from graphc.ir.dims import ceil_div
 from graphc.ir.graph import Value
 from graphc.ir.types import TensorType
 from graphc.ops.injective import tensor_operand
@@ -47,7 +48,7 @@ def has_vector(peephole: bool = False, linear_before_reset: bool = False) -> boo
 def pack_gates(r: Value, gates: Sequence[int], width: int) -> list[Value]:
     """Weights r[sum(gates) * H, K] packed for products of so many gates each: [ceil(H / width), K, gates * width]."""
     hidden, depth = r.shape[0] // sum(gates), r.shape[1]
-    panels = -(-hidden // width)
+    panels = ceil_div(hidden, width)
     zero = np.zeros((), r.dtype.numpy)
     packed, first = [], 0
     for n in gates:
@@ -143,7 +144,7 @@ def _unpacked(packed: np.ndarray, gates: int, hidden: int) -> np.ndarray:
 def _packed(r: np.ndarray, gates: Sequence[int], width: int) -> list[np.ndarray]:
     """`pack_gates` of an array."""
     hidden, depth = r.shape[0] // sum(gates), r.shape[1]
-    panels = -(-hidden // width)
+    panels = ceil_div(hidden, width)
     full = np.zeros((sum(gates), panels * width, depth), r.dtype)
     full[:, :hidden] = r.reshape(-1, hidden, depth)
     parts = np.split(full.reshape(-1, panels, width, depth), np.cumsum(gates)[:-1])
@@ -184,6 +185,8 @@ recurrence = register(
         infer=_type,
         reference=_reference,
         template="recurrence",
+        writes_strided=True,
+        made_by_passes=True,
         no_gradient=LATER,
         samples=_samples,
     )

@@ -165,6 +165,7 @@ scatter_elements = register(
         name="scatter_elements",
         kind=Kind.ANCHOR,
         template="scatter",
+        writes_strided=True,
         summary="x with x[i with i[axis] = indices[i]] set to, or combined with, updates[i], in order.",
         infer=_scatter_elements_type,
         reference=_scatter_elements_reference,
@@ -221,6 +222,7 @@ scatter_nd = register(
         name="scatter_nd",
         kind=Kind.ANCHOR,
         template="scatter",
+        writes_strided=True,
         summary=(
             "x with the slices at the coordinates in the last axis of the indices set to, or combined with, updates."
         ),

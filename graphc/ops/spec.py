@@ -32,6 +32,7 @@ __all__ = [
     "Sample",
     "expect",
     "has_kernel",
+    "names_where",
     "register",
 ]
 
@@ -104,13 +105,26 @@ class OpSpec:
     infer(*operand types, **attrs)           result type, or a tuple of them; raises GraphTypeError naming the operand
     reference(*arrays, **attrs)              the NumPy oracle: tests, constant folding, the interpreter
     scalar(*Scalars, **attrs)                ELEMENTWISE: one element
+    commutative                              ELEMENTWISE, two operands, no attributes: they may change places
+    idempotent                               ELEMENTWISE, one operand, no attributes: done twice it is as done once
+    keeps_finite                             ELEMENTWISE: finite results of finite operands, overflow aside
     compute(result type, readers, index, **attrs)   INJECTIVE: the element at `index` (one Scalar a dimension); each
                                              reader knows its operand's static type, see `Reader`
     view(Layout, result type, **attrs)       INJECTIVE: the layout of the result inside the operand's own buffer, or
                                              None when this layout cannot express it
+    looks_up                                 INJECTIVE: the other operands say where the first is read, so that must lie in
+                                             memory
+    apart                                    INJECTIVE: never part of a loop nest, for the plan of memory makes it free by
+                                             having its operands computed where they belong; or it only says when
     combine                                  REDUCE: "add", "mul", "maximum", "minimum", "and", "or" over the axes in
                                              the attribute `axes`
     template                                 ANCHOR: the name of the kernel template in graphc.kernels
+    takes_epilogue                           ANCHOR: its template can do elementwise operations on what it stores, so they
+                                             are fused behind it
+    writes_strided                           ANCHOR: its template can store its results in any layout (a slice of a
+                                             concatenation, say), not only densely
+    dense_images                             ANCHOR: its kernel copies the first operand, a batch of images, unless each
+                                             image lies densely
     decompose(node)                          values of smaller operations that compute the same
     body_types(operand types, **attrs)       CONTROL, FUSION: the input types of each body, in the order of `Node.bodies`
     gradient(node, cotangents, wanted)       the cotangents of the operands, as graph, from those of the results (None:
@@ -118,6 +132,9 @@ class OpSpec:
                                              `graphc.ops.gradient`. Without it, `no_gradient` says why there is none
     batch(node, operands, batched, size)     the results for `size` cases at once, see `graphc.ops.batching`; without it
                                              the cases are taken one after the other
+    made_by_passes                           only passes make it: a graph that somebody wrote or imported has none
+    packs                                    puts weights in the order in which a kernel reads them: of constants that is
+                                             done ahead, whatever it takes and even when they are one number repeated
     promote                                  called with Python numbers or shapes that differ, operands are broadcast
     samples()                                cases for the generated tests
     """
@@ -128,15 +145,25 @@ class OpSpec:
     summary: str = ""
     reference: Callable[..., Any] | None = None
     scalar: Callable[..., Scalar] | None = None
+    commutative: bool = False
+    idempotent: bool = False
+    keeps_finite: bool = False
     compute: Callable[..., Scalar] | None = None
     view: Callable[..., Layout | None] | None = None
+    looks_up: bool = False
+    apart: bool = False
     combine: str | None = None
     template: str | None = None
+    takes_epilogue: bool = False
+    writes_strided: bool = False
+    dense_images: bool = False
     decompose: Callable[..., tuple[Value, ...]] | None = None
     body_types: Callable[..., Sequence[tuple[Any, ...]]] | None = None
     gradient: Gradient | None = None
     no_gradient: str = ""
     batch: Batch | None = None
+    made_by_passes: bool = False
+    packs: bool = False
     promote: bool = False
     samples: Callable[[], Iterable[Sample]] = field(default=lambda: ())
 
@@ -194,6 +221,13 @@ def register(spec: OpSpec) -> OpSpec:
         raise ValueError(f"operation {spec.name!r} is registered twice")
     REGISTRY[spec.name] = spec
     return spec
+
+
+def names_where(holds: Callable[[OpSpec], bool]) -> tuple[str, ...]:
+    """The names of the operations of which something holds: the roots of a rule for all of them.
+
+    To be asked once all are registered, which `from graphc import ops` sees to."""
+    return tuple(name for name, spec in REGISTRY.items() if holds(spec))
 
 
 def has_kernel(dtype: DType) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from graphc.ir.dims import ceil_div
 from graphc.ir.graph import Node, Value
 from graphc.ir.types import TensorType
 from graphc.ops.injective import tensor_operand
@@ -44,13 +45,13 @@ def _pack_type(w: TensorType, *, columns: int, channels: int, guarded: bool) -> 
     expect(
         channels >= k and channels % 2 == 0, f"pack_strassen_weights: {k} steps do not make {channels} in two halves"
     )
-    return w.with_shape((-(-n // (2 * columns)), 7 + guarded, channels // 2, columns))
+    return w.with_shape((ceil_div(n, 2 * columns), 7 + guarded, channels // 2, columns))
 
 
 def _pack_reference(w: np.ndarray, *, columns: int, channels: int, guarded: bool) -> np.ndarray:
     matrix = w if w.ndim == 2 else w.reshape(w.shape[:2]).T
     (k, n), half = matrix.shape, channels // 2
-    pairs = -(-n // (2 * columns))
+    pairs = ceil_div(n, 2 * columns)
     result = np.zeros((pairs, 7 + guarded, half, columns), w.dtype)
     for pair, seven in enumerate(result):  # a pair at a time: float64 takes room
         full = np.zeros((channels, 2 * columns))
@@ -101,6 +102,8 @@ pack_strassen_weights = register(
         infer=_pack_type,
         reference=_pack_reference,
         decompose=_pack_decompose,
+        packs=True,
+        made_by_passes=True,
         samples=lambda: [
             Sample((_W,), {"columns": 2, "channels": 6, "guarded": False}),
             Sample((_W,), {"columns": 4, "channels": 8, "guarded": True}),
@@ -137,7 +140,7 @@ def _dot_type(a: TensorType, w: TensorType, *, columns_total: int) -> TensorType
     expect(a.dtype == w.dtype, f"dot_strassen: operand 1 is {w.dtype} but operand 0 is {a.dtype}")
     pairs, _, half, columns = w.static_shape
     expect(half < a.static_shape[-1] <= 2 * half, f"dot_strassen: operand 0 is {a} but operand 1 holds {2 * half} rows")
-    expect(pairs == -(-columns_total // (2 * columns)), f"dot_strassen: {w} does not hold {columns_total} columns")
+    expect(pairs == ceil_div(columns_total, 2 * columns), f"dot_strassen: {w} does not hold {columns_total} columns")
     return a.with_shape((*a.shape[:-1], columns_total))
 
 
@@ -151,6 +154,8 @@ dot_strassen = register(
             _multiply(a, w)[..., : a.shape[-2], :columns_total]
         ),
         template="strassen",
+        takes_epilogue=True,
+        made_by_passes=True,
         no_gradient=LATER,
         samples=lambda: [
             Sample(
@@ -176,14 +181,14 @@ def _conv_type(x: TensorType, w: TensorType, *, filters: int, lanes: int) -> Ten
     pairs, _, half, columns = w.static_shape
     channels = x.static_shape[1] * x.static_shape[4]
     expect(half < channels <= 2 * half, f"conv_strassen: {x} does not go with weights {w}")
-    expect(pairs == -(-filters // (2 * columns)), f"conv_strassen: {w} does not hold {filters} filters")
-    return x.with_shape((x.shape[0], -(-filters // lanes), *x.shape[2:4], lanes))
+    expect(pairs == ceil_div(filters, 2 * columns), f"conv_strassen: {w} does not hold {filters} filters")
+    return x.with_shape((x.shape[0], ceil_div(filters, lanes), *x.shape[2:4], lanes))
 
 
 def _conv_reference(x: np.ndarray, w: np.ndarray, *, filters: int, lanes: int) -> np.ndarray:
     n, blocks, high, wide, size = x.shape
     rows = x.transpose(0, 2, 3, 1, 4).reshape(n, high * wide, blocks * size)
-    out = -(-filters // lanes)
+    out = ceil_div(filters, lanes)
     y = np.zeros((n, high * wide, out * lanes), x.dtype)
     y[..., :filters] = _multiply(rows, w)[:, : high * wide, :filters]
     return np.ascontiguousarray(y.reshape(n, high, wide, out, lanes).transpose(0, 3, 1, 2, 4))
@@ -205,6 +210,9 @@ conv_strassen = register(
         infer=_conv_type,
         reference=_conv_reference,
         template="strassen",
+        takes_epilogue=True,
+        dense_images=True,
+        made_by_passes=True,
         no_gradient=LATER,
         samples=_conv_samples,
     )

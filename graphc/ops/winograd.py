@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from graphc.ir.dims import ceil_div
 from graphc.ir.graph import Node, Value
 from graphc.ir.types import TensorType
 from graphc.ops.injective import tensor_operand
@@ -45,7 +46,7 @@ Pair = tuple[int, int]
 
 def _window(kernel: Sequence[int], phases: Pair) -> tuple[int, ...]:
     """The taps of a phase, down and along."""
-    return tuple(-(-k // p) for k, p in zip(kernel, phases, strict=True))
+    return tuple(ceil_div(k, p) for k, p in zip(kernel, phases, strict=True))
 
 
 def _pack_type(
@@ -56,9 +57,9 @@ def _pack_type(
     o, c, *kernel = w.static_shape
     expect(o % groups == 0, f"pack_winograd_weights: {o} filters do not divide into {groups} groups")
     expect(deep >= c, f"pack_winograd_weights: {c} channels do not fit into {deep}")
-    channels = -(-phases[0] * phases[1] * deep // block) * block
+    channels = ceil_div(phases[0] * phases[1] * deep, block) * block
     points = _points(tile, _window(kernel, phases))
-    return w.with_shape((groups, -(-(o // groups) // columns), points, channels, columns))
+    return w.with_shape((groups, ceil_div(o // groups, columns), points, channels, columns))
 
 
 def _pack_reference(
@@ -67,8 +68,8 @@ def _pack_reference(
     o, c, *kernel = w.shape
     (down, along), window, filters = phases, _window(kernel, phases), o // groups
     weigh = _weigh(tile, window)
-    channels = -(-down * along * deep // block) * block
-    result = np.zeros((groups, -(-filters // columns), len(weigh), channels, columns), w.dtype)
+    channels = ceil_div(down * along * deep, block) * block
+    result = np.zeros((groups, ceil_div(filters, columns), len(weigh), channels, columns), w.dtype)
     for g, panels in enumerate(result):
         for p, panel in enumerate(panels):  # a panel at a time: float64 takes room
             part = w[g * filters + p * columns : min((g + 1) * filters, g * filters + (p + 1) * columns)]
@@ -112,6 +113,8 @@ pack_winograd_weights = register(
         infer=_pack_type,
         reference=_pack_reference,
         decompose=_pack_decompose,
+        packs=True,
+        made_by_passes=True,
         samples=lambda: [
             Sample((_W,), {"tile": (2, 2), "block": 2, "columns": 4, "groups": 1, "phases": (1, 1), "deep": 3}),
             Sample((_W,), {"tile": (4, 4), "block": 4, "columns": 2, "groups": 2, "phases": (1, 1), "deep": 3}),
@@ -145,11 +148,11 @@ def _conv_type(
     expect(points == _points(tile, kernel), f"conv_winograd: {w} does not hold {_points(tile, kernel)} points")
     expect(x.shape[1] * x.shape[4] == groups * deep, f"conv_winograd: {x} does not go with weights {w}")
     expect(
-        filters % groups == 0 and panels == -(-(filters // groups) // columns),
+        filters % groups == 0 and panels == ceil_div(filters // groups, columns),
         f"conv_winograd: {w} does not hold {filters} filters",
     )
     out = tuple(n + sum(pad) - k + 1 for n, pad, k in zip(x.shape[2:4], padding, kernel, strict=True))
-    return x.with_shape((x.shape[0], groups * -(-(filters // groups) // lanes), *out, lanes))
+    return x.with_shape((x.shape[0], groups * ceil_div(filters // groups, lanes), *out, lanes))
 
 
 def _conv_reference(
@@ -166,7 +169,7 @@ def _conv_reference(
     n, _, h, wd, _ = x.shape
     each, axes = filters // groups, [filtering(m, r) for m, r in zip(tile, kernel, strict=True)]
     out = [size + sum(pad) - k + 1 for size, pad, k in zip((h, wd), padding, kernel, strict=True)]
-    tiles = [-(-o // m) for o, m in zip(out, tile, strict=True)]
+    tiles = [ceil_div(o, m) for o, m in zip(out, tile, strict=True)]
     plain = x.transpose(0, 1, 4, 2, 3).reshape(n, groups, deep, h, wd)
     reach = [t * m + f.taps - 1 for t, m, f in zip(tiles, tile, axes, strict=True)]
     full = np.zeros((n, groups, deep, *(max(r, s + sum(p)) for r, s, p in zip(reach, (h, wd), padding, strict=True))))
@@ -191,7 +194,7 @@ def _conv_reference(
     products = np.einsum("ngcijp,gpcf->ngfijp", at_points, weights, optimize=True)
     y = (products @ interpolate.T).reshape(n, groups, each, *tiles, *tile).transpose(0, 1, 2, 3, 5, 4, 6)
     y = y.reshape(n, groups, each, tiles[0] * tile[0], tiles[1] * tile[1])[..., : out[0], : out[1]]
-    blocks = -(-each // lanes)
+    blocks = ceil_div(each, lanes)
     result = np.zeros((n, groups, blocks * lanes, *out), x.dtype)
     result[:, :, :each] = y
     return np.ascontiguousarray(result.reshape(n, groups * blocks, lanes, *out).transpose(0, 1, 3, 4, 2))
@@ -220,6 +223,9 @@ conv_winograd = register(
         infer=_conv_type,
         reference=_conv_reference,
         template="winograd",
+        takes_epilogue=True,
+        dense_images=True,
+        made_by_passes=True,
         no_gradient=LATER,
         samples=_conv_samples,
     )

@@ -12,7 +12,6 @@ from codegen.launching import Y, epilogue, launch, surrounded
 from graphc.codegen.cpu.compile import Target, compile_assembly
 from graphc.codegen.cpu.templates.contraction import contraction_arguments, contraction_source
 from graphc.codegen.cpu.templates.epilogue import Argument, Epilogue, store_dense
-from graphc.codegen.cpu.templates.packing import PACK_ARGUMENTS, pack_source
 from graphc.errors import OptionError
 from graphc.kernels import contraction as c
 from graphc.kernels import machine as machines
@@ -103,22 +102,6 @@ def test_right_operands_shared_by_all_batches() -> None:
     s = c.schedule(p, MACHINE)
     a, b = rng.standard_normal((4, 9, 11)).astype("f"), rng.standard_normal((11, 18)).astype("f")
     close(run_gemm(p, s, a, c.pack_matrix(p, s.variant, b))[:, 0], a @ b)
-
-
-@pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize(("k", "n"), [(5, 16), (33, 70), (8, 3), (64, 48)])
-def test_packing_at_run_time_gives_what_packing_at_compile_time_gives(k: int, n: int, transposed: bool) -> None:
-    rng = np.random.default_rng(k * n)
-    p = c.GemmProblem(8, n, k, batch=2, groups=3, shared=False)
-    v = c.schedule(p, MACHINE).variant
-    b = surrounded(rng.standard_normal((2, 3, n, k) if transposed else (2, 3, k, n)).astype("f"))
-    view = b.swapaxes(-1, -2) if transposed else b
-    packed = np.full(c.packed_matrix_shape(p, v), np.nan, "f")
-    strides = {f"b_{part}": s // 4 for part, s in zip(("batch", "group", "step", "column"), view.strides, strict=True)}
-    panels = packed.shape[2]
-    values = {"b": b, "packed": packed, "groups": 3, "panels": panels, "k": k, "n": n, **strides}
-    launch("pack", pack_source(v.vectors, v.lanes), PACK_ARGUMENTS, values, 6 * panels, 0, calls=2)
-    np.testing.assert_array_equal(packed, c.pack_matrix(p, v, np.ascontiguousarray(view)))
 
 
 def reference_conv(p: c.ConvProblem, x: np.ndarray, w: np.ndarray) -> np.ndarray:

@@ -27,13 +27,7 @@ from graphc.ir.types import OptionalType, SequenceType, TensorType, Type, tensor
 from graphc.ops import REGISTRY
 from graphc.ops.spec import OpSpec, Sample
 
-#: made by passes: a graph before passes has none of them
-BY_PASSES = {
-    "fusion", "block", "unblock", "pack_conv_weights", "pack_matrix", "pack_depthwise_weights", "conv_blocked",
-    "dot_packed", "depthwise_blocked", "pack_winograd_weights", "conv_winograd",
-    "pack_strassen_weights", "conv_strassen", "dot_strassen", "attention", "recurrence",
-}  # fmt: skip
-SAMPLED = [s for s in REGISTRY.values() if s.name not in BY_PASSES and list(s.samples())]
+SAMPLED = [s for s in REGISTRY.values() if not s.made_by_passes and list(s.samples())]
 #: what onnxruntime says of an operator or element type that it has no kernel for
 LACKING = ("NOT_IMPLEMENTED", "Could not find an implementation", "INVALID_GRAPH", "not supported")
 

@@ -40,6 +40,38 @@ def test_every_operation_is_complete(name: str) -> None:
         assert spec.no_gradient or spec.gradient
 
 
+def test_operations_of_one_template_say_the_same_about_it() -> None:
+    said: dict[str, tuple[bool, bool]] = {}
+    for spec in REGISTRY.values():
+        says = spec.takes_epilogue, spec.writes_strided
+        if spec.template is None:
+            assert not any(says), f"{spec.name} has no template"
+        else:
+            assert said.setdefault(spec.template, says) == says, spec.name
+
+
+@pytest.mark.parametrize(("spec", "sample"), samples(lambda spec: spec.keeps_finite))
+def test_what_keeps_finite_makes_finite_numbers_of_finite_ones(spec: OpSpec, sample: Sample) -> None:
+    operands, (result,) = operands_of(sample), results_of(spec, sample)
+    if object in [x.dtype for x in (*operands, result)]:
+        return  # strings
+    moderate = [np.abs(x.astype(np.float64)) < 200 for x in operands]  # not NaN, and nothing overflows
+    assert np.isfinite(result[np.logical_and.reduce(moderate)].astype(np.float64)).all()
+
+
+@pytest.mark.parametrize(("spec", "sample"), samples(lambda spec: spec.commutative))
+def test_operands_of_what_commutes_may_change_places(spec: OpSpec, sample: Sample) -> None:
+    x, y = sample.operands
+    (there,), (back,) = (results_of(spec, Sample(operands)) for operands in ((x, y), (y, x)))
+    _assert_same(there, back)
+
+
+@pytest.mark.parametrize(("spec", "sample"), samples(lambda spec: spec.idempotent))
+def test_what_is_idempotent_changes_nothing_the_second_time(spec: OpSpec, sample: Sample) -> None:
+    (once,) = results_of(spec, Sample(sample.operands))
+    _assert_same(*results_of(spec, Sample((once,))), once)
+
+
 @pytest.mark.parametrize(("spec", "sample"), samples())
 def test_inference_agrees_with_the_reference(spec: OpSpec, sample: Sample) -> None:
     inferred = spec.infer(*map(type_of, operands_of(sample)), **sample.attrs)

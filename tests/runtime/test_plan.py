@@ -116,16 +116,6 @@ def test_both_sides_of_a_branch(kernels: SimpleNamespace) -> None:
         assert list(out) == ([11, 0] if value else [0, 22])
 
 
-def test_words_move_and_swap() -> None:
-    memory = words(1, 2, 3)
-    builder = PlanBuilder()
-    builder.swap(address(memory, 0), address(memory, 1))
-    builder.move(address(memory, 2), address(memory, 0))
-    builder.add(address(memory, 1), -5)
-    run(builder.build(), 1)
-    assert list(memory) == [2, -4, 2]
-
-
 def test_ticks_sum_time(kernels: SimpleNamespace) -> None:
     out = np.zeros(2000, np.int64)
     block = words(address(out))

@@ -27,12 +27,6 @@ __all__ = ["OPSET", "Body", "Model", "Refusal", "allowed", "type_proto"]
 #: The first that has every element type up to 4 bits and the smallest exponents (float8_e8m0fnu, float4_e2m1fn).
 OPSET = 24
 
-_PASSES_MAKE = {
-    "fusion", "block", "unblock", "pack_conv_weights", "pack_matrix", "pack_depthwise_weights", "conv_blocked",
-    "dot_packed", "depthwise_blocked", "pack_winograd_weights", "conv_winograd",
-    "pack_strassen_weights", "conv_strassen", "dot_strassen", "attention",
-}  # fmt: skip
-
 
 class Refusal(Exception):  # noqa: N818  (it is caught where it is collected, never seen as an error)
     """A node that cannot be written, and why; collected over the whole graph."""
@@ -257,7 +251,7 @@ class Body:
     def _export(self, node: Node) -> list[str]:
         if node.op.name == "constant":
             return [self.model.initializer(node.attrs["data"])]
-        if node.op.name in _PASSES_MAKE:
+        if node.op.made_by_passes:
             raise Refusal("it is made by passes; export the graph as it is before they run")
         for t in node.types:
             if isinstance(t, TensorType) and t.dtype.bits == 2:

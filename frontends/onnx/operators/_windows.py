@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from graphc.frontends.onnx.context import Context
-from graphc.ir.dims import Dim, DimLike
+from graphc.ir.dims import Dim, DimLike, ceil_div
 
 __all__ = ["Windows", "windows"]
 
@@ -73,7 +73,7 @@ def _same(c: Context, extent: DimLike, span: int, stride: int) -> int:
         return span - 1
     if isinstance(extent, Dim):
         c.unsupported("automatic padding of a symbolic extent; give the inputs' concrete shapes")
-    return max((-(-extent // stride) - 1) * stride + span - extent, 0)
+    return max((ceil_div(extent, stride) - 1) * stride + span - extent, 0)
 
 
 def _ceiling(c: Context, extent: DimLike, span: int, stride: int, padding: tuple[int, int]) -> int:
@@ -83,7 +83,7 @@ def _ceiling(c: Context, extent: DimLike, span: int, stride: int, padding: tuple
         return 0
     if isinstance(extent, Dim):
         c.unsupported("ceil_mode over a symbolic extent; give the inputs' concrete shapes")
-    count = -(-(extent + low + high - span) // stride) + 1
+    count = ceil_div(extent + low + high - span, stride) + 1
     if (count - 1) * stride >= extent + low:  # a window that would start after the data is dropped
         count -= 1
     return max((count - 1) * stride + span - extent - low - high, 0)

@@ -10,7 +10,7 @@ from graphc import ops
 from graphc.frontends.onnx.context import Context
 from graphc.frontends.onnx.operators._common import INT64, axes_operand, broadcast, reshape, scalar, shape_value, to
 from graphc.frontends.onnx.registry import importer
-from graphc.ir.dims import Dim, DimLike, product
+from graphc.ir.dims import Dim, DimLike, ceil_div, product
 from graphc.ir.graph import Value, constant
 from graphc.ops import functions
 from graphc.ops.shapes import broadcast_shapes, resolve_shape, slice_bounds
@@ -117,7 +117,7 @@ def split(c: Context, x: Value, sizes: Value | None = None) -> list[Value]:
     if given is None:
         if c.int("num_outputs", count) != count:
             c.invalid(f"num_outputs is {c.int('num_outputs')} but there are {count} outputs")
-        part = -(-extent // count)  # the last part may be smaller
+        part = ceil_div(extent, count)  # the last part may be smaller
         given = [part] * (count - 1) + [extent - part * (count - 1)]
     if len(given) != count:
         c.invalid(f"there are {len(given)} sizes for {count} outputs")

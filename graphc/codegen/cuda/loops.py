@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from graphc.codegen.cuda.expressions import CUDA, expanded
 from graphc.codegen.scalar import INNERMOST, Level, Writer, identity_of, nested, register_type
+from graphc.ir.dims import ceil_div
 from graphc.ir.scalar import Scalar, scalar, temp
 from graphc.kernels.ir import LoopNest, Map, Reduce, Store
 from graphc.kernels.loops import inner_extents, rewritten
@@ -27,7 +28,7 @@ _MINE, _THEIRS = 1 << 20, (1 << 20) + 1
 def loop_grid(kernel: LoopNest, integers: Sequence[int], threads: int) -> tuple[int, int, int]:
     """How many blocks a launch has work for."""
     points = math.prod(integers[e.attr] if e.op == "param" else e.attr for e in kernel.extents)
-    blocks = points if inner_extents(kernel) else -(-points // threads)
+    blocks = points if inner_extents(kernel) else ceil_div(points, threads)
     return max(1, min(blocks, _MAX_BLOCKS)), 1, 1
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.errors import CompileError
+from graphc.ir.dims import ceil_div
 from graphc.ir.dtypes import DType
 
 __all__ = ["ProductKernel", "product_grid", "product_source"]
@@ -30,7 +31,7 @@ def product_grid(kernel: ProductKernel, integers: Sequence[int]) -> tuple[tuple[
     """Grid and block: blocks in x go along columns, in y along rows, in z through the batch."""
     batches, m, n = integers[:3]
     side = kernel.tile
-    return (max(1, -(-n // side)), max(1, -(-m // side)), max(1, min(batches, 65535))), (side, side, 1)
+    return (max(1, ceil_div(n, side)), max(1, ceil_div(m, side)), max(1, min(batches, 65535))), (side, side, 1)
 
 
 _SOURCE = '''\

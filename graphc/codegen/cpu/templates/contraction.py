@@ -9,6 +9,7 @@ task's row tiles wait in scratch memory meanwhile.
 from __future__ import annotations
 
 from graphc.codegen.cpu.templates.epilogue import Argument, Epilogue, declarations, imports, indent
+from graphc.ir.dims import ceil_div
 from graphc.kernels.contraction import MANY_SHARERS, SLOTS, ContractionVariant
 
 __all__ = ["contraction_arguments", "contraction_source", "sharers_argument"]
@@ -111,7 +112,7 @@ def contraction_source(variant: ContractionVariant, epilogue: Epilogue, name: st
         declarations=indent(list(declarations(arguments)), 1),
         call=(_TABLE if variant.mode == "table" else _ROWS).format(rows=variant.rows),
         lanes_here=f"min({lanes}, columns_total - q * {lanes})" if variant.partial else lanes,
-        turns=-(-variant.unroll * variant.columns // fetched), fetched=fetched,
+        turns=ceil_div(variant.unroll * variant.columns, fetched), fetched=fetched,
         tile_size=variant.rows * variant.columns, round_size=variant.inner * variant.columns,
         epilogue=indent(epilogue.lines, 8),
     )  # fmt: skip

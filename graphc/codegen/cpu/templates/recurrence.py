@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from graphc.codegen.cpu.templates.epilogue import indent
 from graphc.codegen.cpu.templates.fused import value_lines
+from graphc.ir.dims import ceil_div
 from graphc.kernels.recurrence import Cell, Read, RecurrenceKernel, Sweep
 
 __all__ = ["LAYER_NUMBERS", "NUMBERS", "read_names", "recurrence_source", "written_names"]
@@ -205,7 +206,7 @@ def _sweep(kernel: RecurrenceKernel, number: int, used: set[str]) -> str:
     return _SWEEP.format(
         number=number, rows=v.rows, lanes=v.lanes, units=units, width=units * v.lanes, columns=v.columns,
         inner=v.inner, round_size=v.inner * v.columns, fetched=fetched,
-        turns=-(-v.unroll * v.columns // fetched),
+        turns=ceil_div(v.unroll * v.columns, fetched),
         source="old0" if sweep.of_state else "work0",
         inputs=indent(inputs, 4), place=indent(place, 5), gates=indent(gates, 6),
     )  # fmt: skip

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from graphc.codegen.cpu.templates.contraction import sharers_argument
 from graphc.codegen.cpu.templates.epilogue import Argument, Epilogue, declarations, imports, indent
+from graphc.ir.dims import ceil_div
 from graphc.kernels.strassen import MATRICES, PRODUCTS, RATIO, SLOTS, StrassenVariant
 
 __all__ = ["strassen_arguments", "strassen_source"]
@@ -194,7 +195,7 @@ def strassen_source(variant: StrassenVariant, epilogue: Epilogue, name: str = "s
         lanes=product.lanes, inner=product.inner, dtype=product.dtype, partial=product.partial,
         tile_size=product.rows * product.columns,
         lanes_here=f"min({product.lanes}, columns_total - q * {product.lanes})" if product.partial else product.lanes,
-        sharers=sharers_argument(product), fetched=fetched, turns=-(-product.unroll * product.columns // fetched),
+        sharers=sharers_argument(product), fetched=fetched, turns=ceil_div(product.unroll * product.columns, fetched),
         imports="\n".join(imports(arguments, epilogue)),
         declarations=indent(list(declarations(arguments)), 1),
         epilogue=indent(epilogue.lines, 7),

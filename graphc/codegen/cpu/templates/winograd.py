@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from graphc.codegen.cpu.templates.contraction import sharers_argument
 from graphc.codegen.cpu.templates.epilogue import Argument, Epilogue, declarations, imports, indent
+from graphc.ir.dims import ceil_div
 from graphc.kernels.winograd import SLOTS, WinogradVariant
 
 __all__ = ["winograd_arguments", "winograd_source"]
@@ -98,7 +99,7 @@ def winograd_source(variant: WinogradVariant, epilogue: Epilogue, name: str = "w
         tile=variant.tile, kernel=variant.kernel, points=variant.points, pixels=variant.pixels,
         rows=product.rows, vectors=product.vectors, columns=product.columns, lanes=product.lanes, inner=product.inner,
         dtype=product.dtype, tile_size=product.rows * product.columns,
-        sharers=sharers_argument(product), fetched=fetched, turns=-(-product.unroll * product.columns // fetched),
+        sharers=sharers_argument(product), fetched=fetched, turns=ceil_div(product.unroll * product.columns, fetched),
         imports="\n".join(imports(arguments, epilogue)),
         declarations=indent(list(declarations(arguments)), 1),
         epilogue=indent(epilogue.lines, 7),
