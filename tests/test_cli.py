@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -380,7 +381,41 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "cache" in done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"graphc: warning: graphc keeps nothing compiled in {blocked / 'cache'}")
+
+
+_IMPORTED = """
+import sys
+from graphc.cli import main
+status = main(sys.argv[1:])
+heavy = ("numba", "llvmlite", "onnx", "onnxruntime", "graphc.ops", "graphc.passes", "graphc.kernels")
+print(*(name for name in heavy if name in sys.modules), file=sys.stderr)
+sys.exit(status)
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="models are stored on x86-64 alone")
+def test_a_warm_run_takes_the_stored_model(tmp_path: Path) -> None:
+    """It compiles nothing, not even for the line about memory; a check needs the other runtime alone."""
+    path = save(classifier(batch=2), tmp_path / "m.onnx")
+
+    def process(*arguments: str) -> tuple[list[str], list[str]]:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", _IMPORTED, "run", str(path), "--threads", "1", *arguments],
+            env={**os.environ, "GRAPHC_CACHE": str(tmp_path / "cache")},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return [line for line in done.stdout.splitlines() if "launches" in line], done.stderr.splitlines()[-1].split()
+
+    (first, imported), (second, later) = process(), process()
+    assert "numba" in imported
+    assert not later
+    assert len(first) == 1
+    assert second == first
+    assert process("--check", "onnxruntime", "--output", str(tmp_path / "y.npz"))[1] == ["onnxruntime"]
 
 
 def test_tune_measures_keeps_and_says_what_it_saves(

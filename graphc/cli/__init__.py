@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from graphc import __version__
 from graphc.errors import GraphcError
@@ -32,7 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     traceback = arguments.traceback or os.environ.get("GRAPHC_TRACEBACK", "0") not in ("", "0")
     try:
-        status = _command(arguments)
+        with warnings.catch_warnings():
+            if not traceback:
+                warnings.showwarning = _show_warning
+            status = _command(arguments)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
@@ -78,6 +83,11 @@ def _command(arguments: argparse.Namespace) -> int:
     from graphc.cli.inspect import inspect
 
     return inspect(arguments)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning as a line of its own: where it was raised says nothing to who types a command."""
+    print(f"graphc: warning: {message}", file=sys.stderr)
 
 
 def _describe(error: Exception) -> str:
