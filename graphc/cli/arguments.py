@@ -12,7 +12,7 @@ from graphc import __version__
 from graphc.errors import OptionError
 from graphc.options import MOST_THREADS, PRECISIONS, seconds
 
-__all__ = ["natural", "parser", "positive", "threads", "time"]
+__all__ = ["duration", "natural", "parser", "positive", "thread_number"]
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -110,7 +110,7 @@ def _tune(commands: Commands) -> None:
     _add_common(parser)
     parser.add_argument(
         "--budget",
-        type=time,
+        type=duration,
         default=60.0,
         metavar="TIME",
         help="how long to measure: 90, 90s or 5m (default 60s); Ctrl-C keeps what was found so far",
@@ -207,7 +207,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def _add_threads(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--threads", type=threads, metavar="N", help="threads to use (default: every CPU of this process)"
+        "--threads", type=thread_number, metavar="N", help="threads to use (default: every CPU of this process)"
     )
 
 
@@ -235,7 +235,7 @@ def _add_precision(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_seconds(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument("--seconds", type=time, default=2.0, metavar="TIME", help=what)
+    parser.add_argument("--seconds", type=duration, default=2.0, metavar="TIME", help=what)
 
 
 def _add_shape(parser: argparse.ArgumentParser) -> None:
@@ -266,12 +266,12 @@ def natural(text: str) -> int:
     return _number(text, 0, None)
 
 
-def threads(text: str) -> int:
+def thread_number(text: str) -> int:
     """A number of threads."""
     return _number(text, 1, MOST_THREADS)
 
 
-def time(text: str) -> float:
+def duration(text: str) -> float:
     """Seconds, from text such as "90s"."""
     try:
         return seconds(text)
