@@ -11,20 +11,18 @@ The figures also go into bench/results/accuracy.json.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from bench.suite import RESULTS
+from bench.record import parse, write
 from graphc import ops
 from graphc.cli import show
 from graphc.ir.graph import Graph, Value, constant, input_value
 from graphc.ir.interpret import run
 from graphc.ir.types import tensor
-from graphc.measure.machine import describe_machine
 from graphc.ops import functions
 from graphc.options import PRECISIONS, Options
 from graphc.passes.pipeline import optimise, prepare
@@ -133,15 +131,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
-    parser.add_argument("--save", default=str(RESULTS / "accuracy.json"), help="where the figures go")
-    arguments = parser.parse_args(argv)
+    arguments = parse(parser, "accuracy", argv)
     errors = [measure(name, p) for name in LAYERS for p in arguments.precision]
     rows = [
         (e.layer, e.precision, f"{e.largest:.1e}", f"{e.root_mean_square:.1e}", ", ".join(e.kernels)) for e in errors
     ]
     show.table(["layer", "precision", "largest", "rms", "kernels"], rows, right=["largest", "rms"])
-    with open(arguments.save, "w", encoding="utf-8") as file:
-        json.dump({"machine": describe_machine(), "errors": [asdict(e) for e in errors]}, file, indent=1)
+    write(arguments.save, {"errors": [asdict(e) for e in errors]})
     return 0
 
 

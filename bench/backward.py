@@ -11,22 +11,20 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import statistics
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import graphc
-from graphc.measure.machine import describe_machine
+from bench.record import parse, write
+from graphc.cli.arguments import duration, thread_number
 from graphc.measure.turns import take_turns
 
 __all__ = ["main"]
 
-RESULTS = Path(__file__).parent / "results"
 #: batch, widths, activation
 NETS: dict[str, tuple[int, tuple[int, ...], str]] = {
     "784-512-512-10, batch 128": (128, (784, 512, 512, 10), "relu"),
@@ -71,9 +69,9 @@ def ratio(name: str, threads: int, seconds: float) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a line a net; 1 when one misses the goal."""
     parser = argparse.ArgumentParser(prog="python -m bench.backward", description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, nargs="+", default=[2, 1])
-    parser.add_argument("--seconds", type=float, default=2.0)
-    given = parser.parse_args(argv)
+    parser.add_argument("--threads", type=thread_number, nargs="+", default=[2, 1])
+    parser.add_argument("--seconds", type=duration, default=2.0)
+    given = parse(parser, "backward", argv)
     results = []
     for threads in given.threads:
         for name in NETS:
@@ -86,9 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
     worst = max(r["ratio"] for r in results)
     print(f"worst ratio {worst:.2f} (goal: at most {GOAL})")
-    RESULTS.mkdir(exist_ok=True)
-    record = {"machine": describe_machine(), "results": results}
-    (RESULTS / "backward.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write(given.save, {"results": results})
     return 0 if worst <= GOAL else 1
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from bench.models import SHIPPED, Case, cases
 from graphc.cli.agree import Agreement, compare
+from graphc.cli.arguments import thread_number
 from graphc.measure.peers import onnxruntime_session
 
 __all__ = ["check", "main"]
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--models", type=Path, help="the folder of fetched models (default: $GRAPHC_MODELS, or models/)"
     )
-    parser.add_argument("--threads", type=int, nargs="+", default=[2], metavar="N")
+    parser.add_argument("--threads", type=thread_number, nargs="+", default=[2], metavar="N")
     parser.add_argument("--random-weights", action="store_true", help="the shipped topologies with random weights")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME")
     arguments = parser.parse_args(argv)

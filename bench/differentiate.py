@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import argparse
 import cProfile
-import json
 import pstats
 import time
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,18 +20,16 @@ import onnx
 from onnx import helper, numpy_helper
 
 import graphc
+from bench.record import parse, write
 from graphc import ops
 from graphc.api import resolve
 from graphc.autodiff.transforms import value_and_grad
 from graphc.ir.graph import Graph, input_value
 from graphc.ir.types import tensor
-from graphc.measure.machine import describe_machine
 from graphc.options import Options
 from graphc.passes.pipeline import optimise, prepare
 
 __all__ = ["main", "measure", "parameters_as_inputs", "program"]
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def parameters_as_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -125,8 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.differentiate", description="Time gradient graphs.")
     parser.add_argument("--nodes", type=int, nargs="*", default=[5_000, 10_000, 20_000], help="lengths of programs")
     parser.add_argument("--profile", metavar="CASE", help="show where the time of one case goes: resnet50, 20000, ...")
-    parser.add_argument("--save", type=Path, default=RESULTS / "differentiate.json", help="where the figures go")
-    arguments = parser.parse_args(argv)
+    arguments = parse(parser, "differentiate", argv)
 
     model = parameters_as_inputs(onnx.load(resolve("onnx:resnet50")))
     cases: dict[str, Callable[[], Graph]] = {"resnet50": partial(_resnet50, model)}
@@ -145,8 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{f.seconds:7.2f}"
         )
     record = {name: {**f._asdict(), "seconds": f.seconds} for name, f in found.items()}
-    text = json.dumps({"machine": describe_machine(), "cases": record}, indent=1)
-    arguments.save.write_text(text + "\n", encoding="utf-8")
+    write(arguments.save, {"cases": record})
     return 0
 
 

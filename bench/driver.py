@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from graphc.cli.arguments import positive, thread_number
 from graphc.codegen.cpu.workers import compile_all
 from graphc.runtime.native import kernel_addresses
 from graphc.runtime.plan import Plan, PlanBuilder
@@ -123,8 +124,8 @@ def _time_compiling() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m bench.driver", description="Time the plan driver.")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--repeat", type=int, default=300)
+    parser.add_argument("--threads", type=thread_number, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--repeat", type=positive, default=300)
     parser.add_argument("--compile", action="store_true", help="time compiling in helper processes, too")
     arguments = parser.parse_args(argv)
     _time_driver(arguments.threads, arguments.repeat)

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from bench.record import parse
 from bench.suite import Make, Result, parser, run_suite
 from graphc.measure.peers import Subject, load_subject
 
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for group, shapes in SHAPES.items()
         for m, k, n in shapes
     }
-    return run_suite(parser("gemm", __doc__).parse_args(argv), cases, SUBJECTS, {"GFLOP/s": rate})
+    return run_suite(parse(parser("gemm", __doc__), "gemm", argv), cases, SUBJECTS, {"GFLOP/s": rate})
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from bench.models import Case, cases
-from bench.suite import RESULTS, save
+from bench.record import parse, write
+from graphc.cli.arguments import thread_number
 from graphc.measure.peers import Unavailable
 from graphc.measure.worker import Worker
 
@@ -44,13 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.memory", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--threads", type=int, default=2, metavar="N")
+    parser.add_argument("--threads", type=thread_number, default=2, metavar="N")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME")
     parser.add_argument(
         "--models", type=Path, help="the folder of fetched models (default: $GRAPHC_MODELS, or models/)"
     )
-    parser.add_argument("--save", type=Path, default=RESULTS / "memory.json", help="where the figures go")
-    arguments = parser.parse_args(argv)
+    arguments = parse(parser, "memory", argv, places=["models"])
     try:
         chosen = list(cases(arguments.models, arguments.only))
     except (FileNotFoundError, ValueError) as e:
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(
             f"geometric mean {mean:.2f}; more than onnxruntime on {len(more)} of {len(results)}: {', '.join(more) or '-'}"
         )
-        save(arguments.save, results)
+        write(arguments.save, {"results": results})
         failures += len(more)
     return 1 if failures else 0
 

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.record import parse
 from bench.suite import Make, parser, run_suite
 from graphc.measure.peers import Subject, Unavailable, load_subject, torch_program
 
@@ -190,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
     options = parser("minilm", __doc__)
     options.add_argument("--export", type=Path, metavar="FILE.onnx", help="only write the model")
-    given = options.parse_args(argv)
+    given = parse(options, "minilm", argv)
     if given.export:
         given.export.write_bytes(exported())
         return 0

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.record import parse
 from bench.suite import Make, parser, run_suite
 from graphc.measure.peers import Subject, Unavailable, load_subject
 
@@ -142,7 +143,7 @@ def cases() -> dict[str, Callable[[], Make]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
-    return run_suite(parser("recurrent", __doc__).parse_args(argv), cases(), SUBJECTS)
+    return run_suite(parse(parser("recurrent", __doc__), "recurrent", argv), cases(), SUBJECTS)
 
 
 if __name__ == "__main__":

@@ -9,28 +9,26 @@ figures also go into bench/results/recurrent_memory.json.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 import graphc
+from bench.record import parse, write
 from graphc import ops
 from graphc.autodiff.transforms import grad, value_and_grad
+from graphc.cli.arguments import thread_number
 from graphc.errors import OptionError
 from graphc.ir.graph import Graph, input_value
 from graphc.ir.types import tensor
 from graphc.kernels.schedule import peak
-from graphc.measure.machine import describe_machine
 from graphc.passes.rematerialise import rematerialise
 from graphc.runtime.executable import Executable
 
 __all__ = ["main"]
 
-RESULTS = Path(__file__).parent / "results"
 EVERY = 32
 
 
@@ -97,10 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.recurrent_memory", description="Memory for time.")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16])
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=thread_number, default=1)
     parser.add_argument("--repeat", type=int, default=5)
-    options = parser.parse_args(argv)
-    results: dict[str, object] = {"machine": describe_machine()}
+    options = parse(parser, "recurrent_memory", argv)
+    results: dict[str, object] = {}
 
     print(f"LSTM-128 over {options.steps} steps, gradients of its weights, {options.threads} threads")
     for batch in options.batch:
@@ -128,8 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         results[f"dense, depth {depth}"] = {"arena": [plain, some], "milliseconds": [before, after]}
 
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "recurrent_memory.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write(options.save, results)
     return 0
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.models import Case, cases
+from bench.record import parse
 from bench.suite import Make, Result, parser, run_suite
 from graphc.measure.peers import PEERS, load_subject
 
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--against", nargs="+", choices=PEERS, default=["onnxruntime", "openvino"], help="torch needs onnx2torch"
     )
     options.set_defaults(seconds=2.0)
-    arguments = options.parse_args(argv)
+    arguments = parse(options, "speed", argv, places=["models"])
     names = ["graphc", *arguments.against]
     try:
         chosen: dict[str, Callable[[], Make]] = {

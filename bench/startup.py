@@ -23,11 +23,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from graphc.measure.machine import describe_machine
+from bench.record import parse, write
+from graphc.cli.arguments import thread_number
 
 __all__ = ["main"]
-
-RESULTS = Path(__file__).parent / "results"
 
 _LOAD = {
     "graphc": """
@@ -135,20 +134,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", nargs="*", default=[*SHIPPED, *TRAINED], metavar="NAME", help="default: all")
     parser.add_argument("--cold", default="resnet50", metavar="NAME", help="the model of the cold start; '' for none")
     parser.add_argument("--repeat", type=int, default=5, help="processes of each kind")
-    parser.add_argument("--threads", default="1", help="threads of both")
-    parser.add_argument("--save", type=Path, default=RESULTS / "startup.json", help="where the figures go")
-    arguments = parser.parse_args(argv)
+    parser.add_argument("--threads", type=thread_number, default=1, help="threads of both")
+    arguments = parse(parser, "startup", argv)
+    threads = str(arguments.threads)
 
-    figures: dict[str, Any] = {"machine": describe_machine(), "threads": int(arguments.threads)}
+    figures: dict[str, Any] = {"threads": arguments.threads}
     if arguments.cold:
-        figures["cold"] = {"model": arguments.cold} | _cold(arguments.cold, arguments.threads, arguments.repeat)
+        figures["cold"] = {"model": arguments.cold} | _cold(arguments.cold, threads, arguments.repeat)
     columns = "".join(f"{what:>28s}" for what in ("time, s", "cpu, s", "memory, MB"))
     print(f"{'':24s}{columns}\n{'model':24s}" + f"{'graphc':>10s}{'ort':>10s}{'ratio':>8s}" * 3)
     table: dict[str, Any] = {}
     for name in arguments.models:
         with tempfile.TemporaryDirectory() as folder:
             file, names = _feeds(name, folder)
-            given = [file, folder, arguments.threads, *names]
+            given = [file, folder, threads, *names]
             _first_result("graphc", given)  # leaves in the cache what the others find
             runs: dict[str, list[dict[str, Any]]] = {subject: [] for subject in _LOAD}
             for _ in range(arguments.repeat):
@@ -162,9 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ]
         print(f"{name:24s}{''.join(cells)}  {' '.join(ours['imported'])}", flush=True)
     figures["warm"] = table
-    arguments.save.parent.mkdir(parents=True, exist_ok=True)
-    arguments.save.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    print(f"wrote {arguments.save}")
+    write(arguments.save, figures)
     return 0
 
 

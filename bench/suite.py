@@ -1,4 +1,4 @@
-"""What the suites share: cases measured at several thread counts, a table, and a record in bench/results/.
+"""What the suites share: cases measured at several thread counts, a table, and a record (`bench.record`).
 
 A suite names its cases and says how to make the subjects of one; the first subject is graphc.
 
@@ -16,16 +16,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench import record
 from graphc.cli.agree import compare
+from graphc.cli.arguments import duration, thread_number
 from graphc.errors import OptionError
 from graphc.measure.machine import describe_machine
 from graphc.measure.peers import PEERS, Subject, Unavailable
 from graphc.measure.picture import draw_ratios
 from graphc.measure.turns import Figures, figures, take_turns
 
-__all__ = ["RESULTS", "Make", "Result", "draw", "main", "markdown", "measure", "parser", "run_suite", "save", "summary"]
-
-RESULTS = Path(__file__).parent / "results"
+__all__ = ["Make", "Result", "draw", "main", "markdown", "measure", "parser", "run_suite", "summary"]
 
 #: how to make each subject of a case at a number of threads; a maker raises Unavailable where there is none
 Make = Mapping[str, Callable[[int], Subject]]
@@ -80,18 +80,21 @@ def measure(case: str, make: Make, threads: int, seconds: float) -> Result:
 
 
 def parser(name: str, doc: str | None) -> argparse.ArgumentParser:
-    """The options that all suites have."""
+    """The options that all suites have, but for `--save`, which `record.parse` adds."""
     out = argparse.ArgumentParser(
-        prog=f"python -m bench.{name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=f"python -m bench.{name}",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    out.add_argument("--threads", type=int, nargs="+", default=[2, 1], metavar="N")
+    out.add_argument("--threads", type=thread_number, nargs="+", default=[2, 1], metavar="N")
     out.add_argument("--only", nargs="+", default=[], metavar="TEXT", help="cases whose names contain one of these")
-    out.add_argument("--seconds", type=float, default=1.0, help="measuring time for each subject of a case (default 1)")
     out.add_argument(
-        "--save",
-        type=Path,
-        default=RESULTS / f"{name}.json",
-        help="where the figures go, and beside them a picture, .svg",
+        "--seconds",
+        type=duration,
+        default=1.0,
+        metavar="TIME",
+        help="measuring time for each subject of a case (default 1)",
     )
     return out
 
@@ -102,7 +105,7 @@ def run_suite(
     subjects: Sequence[str],
     columns: Mapping[str, Callable[[Result], str]] | None = None,
 ) -> int:
-    """Measure the cases chosen by `options` (see `parser`), print a table, keep the record.
+    """Measure the cases chosen by `options` (see `parser`), print a table, keep the record and beside it a picture.
 
     `columns` stand behind the ratio. The exit code: 1 when a case fails or its outputs differ, 2 when there is none.
     """
@@ -136,8 +139,9 @@ def run_suite(
     for (peer, why), names in missing.items():
         print(f"{peer}, {'all cases' if len(names) == len(results) else ', '.join(dict.fromkeys(names))}: {why}")
     if results:
-        save(options.save, [r.record for r in results])
-        draw(options.save.with_suffix(".svg"), results)
+        record.write(options.save, {"results": [r.record for r in results]})
+        if options.save is not None:
+            draw(options.save.with_suffix(".svg"), results)
     return 1 if failures else 0
 
 
@@ -165,14 +169,6 @@ def summary(results: Sequence[Result]) -> str:
     mean = math.exp(sum(map(math.log, ratios.values())) / len(ratios))
     worst = max(ratios, key=lambda name: ratios[name])
     return f"ratio to the fastest peer: geometric mean {mean:.2f}, worst {ratios[worst]:.2f} ({worst})"
-
-
-def save(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
-    """Keep the results and what they were measured on."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    record = {"machine": describe_machine(), "results": list(results)}
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(f"wrote {path}")
 
 
 def draw(path: Path, results: Sequence[Result]) -> None:
@@ -223,11 +219,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print a record as a table."""
     options = argparse.ArgumentParser(prog="python -m bench.suite", description="Print a suite's record as a table.")
     options.add_argument("record", type=Path, metavar="FILE.json")
-    record = json.loads(options.parse_args(argv).record.read_text(encoding="utf-8"))
-    machine = record["machine"]
+    kept = json.loads(options.parse_args(argv).record.read_text(encoding="utf-8"))
+    machine = kept["machine"]
     versions = ", ".join(f"{n} {machine['versions'][n]}" for n in PEERS if n in machine["versions"])
     print(f"{machine['processor']}, {machine['cpus']} CPUs, {machine['date']}; {versions}\n")
-    print(markdown(record["results"]))
+    print(markdown(kept["results"]))
     return 0
 
 

@@ -176,18 +176,28 @@ def resolve(model: str | os.PathLike[str]) -> Path:
     """The file for a path or for `onnx:NAME` (`onnx:resnet50`). Raises ModelError when there is none."""
     text = os.fspath(model)
     if not text.startswith("onnx:"):
+        name = text.removesuffix(".onnx")
+        if name.isidentifier() and not os.path.lexists(text) and name in (_shipped() or ()):
+            raise ModelError(f"there is no file {text!r}; did you mean onnx:{name}?")
         return Path(text)
-    from importlib.util import find_spec
-
-    spec = find_spec("onnx")  # to import it takes longer than a warm start
-    if spec is None or spec.origin is None:
+    known = _shipped()
+    if known is None:
         raise ModelError(f"{text} is a model of the onnx package, which is not installed")
-    folder = Path(spec.origin).parent / _SHIPPED
-    known = {p.stem.removeprefix("light_").removeprefix("bvlc_"): p for p in sorted(folder.glob("light_*.onnx"))}
     name = text.removeprefix("onnx:")
     if name not in known:
         raise ModelError(f"no model {name!r} comes with the onnx package; there are {', '.join(known)}")
     return known[name]
+
+
+def _shipped() -> dict[str, Path] | None:
+    """The files of the models that come with the onnx package, by name; None where that is not installed."""
+    from importlib.util import find_spec
+
+    spec = find_spec("onnx")  # to import it takes longer than a warm start
+    if spec is None or spec.origin is None:
+        return None
+    folder = Path(spec.origin).parent / _SHIPPED
+    return {p.stem.removeprefix("light_").removeprefix("bvlc_"): p for p in sorted(folder.glob("light_*.onnx"))}
 
 
 def _proto(model: Any) -> OnnxModel:

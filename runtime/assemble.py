@@ -15,6 +15,7 @@ from graphc.kernels.ir import Kernel, Launch, Operand
 from graphc.kernels.program import Branch, Count, Exhausted, Instruction, Jump, Label, Place, Rebind
 from graphc.options import Options
 from graphc.runtime.cache import ALIGNMENT, aligned_empty
+from graphc.runtime.footprint import Footprint
 from graphc.runtime.native import kernel_addresses
 from graphc.runtime.plan import Plan, PlanBuilder
 from graphc.runtime.planned import planned
@@ -59,6 +60,12 @@ class CompiledGraph:
     def run(self, arguments: Sequence[np.ndarray], donated: Mapping[int, int] | None = None) -> list[np.ndarray]:
         """The outputs, new arrays, for inputs of exactly the graph's types; see `PlacedPlan.run`."""
         return self._placed.run(arguments, donated)
+
+    @property
+    def footprint(self) -> Footprint:
+        """What it takes, in numbers."""
+        memory = self.memory
+        return Footprint(len(self.program.launches), memory.arena, memory.lower_bound, memory.constants)
 
     def _place_constants(self) -> list[np.ndarray]:
         """The constants at aligned addresses; `_regions` knows which buffer each is."""

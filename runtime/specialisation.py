@@ -23,6 +23,7 @@ from graphc.passes.specialise import specialise
 from graphc.runtime.assemble import CompiledGraph
 from graphc.runtime.control import run_control
 from graphc.runtime.executable import Executable, GraphSource
+from graphc.runtime.footprint import Footprint, total
 from graphc.runtime.planned import arena_bytes
 from graphc.runtime.stages import Stage, partition
 
@@ -57,6 +58,11 @@ class Specialisation:
     def plans(self) -> list[CompiledGraph]:
         """The native programs compiled so far, in the order they run."""
         return [p for s in self._compiled for p in s.plans]
+
+    @property
+    def footprint(self) -> Footprint:
+        """What the native programs compiled so far take together."""
+        return total(p.footprint for p in self.plans)
 
     @property
     def single_plan(self) -> CompiledGraph | None:

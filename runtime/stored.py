@@ -30,6 +30,7 @@ from graphc.runtime import driver, measured
 from graphc.runtime.cache import Cache, split
 from graphc.runtime.executable import Port
 from graphc.runtime.fingerprint import fingerprint
+from graphc.runtime.footprint import Footprint
 from graphc.runtime.image import Image, load_image
 from graphc.runtime.relocatable import PlacedPlan, RelocatablePlan, Sites
 
@@ -92,7 +93,9 @@ class Store:
         if found is None:
             return None
         try:
-            return StoredSpecialisation(_placed(*found, options.thread_count), graph, options)
+            head = json.loads(found[0])
+            plan = _placed(head, found[1], options.thread_count)
+            return StoredSpecialisation(plan, Footprint(**head["footprint"]), graph, options)
         except _UNUSABLE:
             return None
 
@@ -127,10 +130,11 @@ class Store:
 
 
 class StoredSpecialisation:
-    """A compiled form that came from disk. It runs; everything else that a `Specialisation` knows (graph, stages, plans)
-    it finds by compiling the model after all."""
+    """A compiled form that came from disk. It runs and knows its `footprint`; everything else that a `Specialisation`
+    knows (graph, stages, plans) it finds by compiling the model after all."""
 
-    def __init__(self, plan: PlacedPlan, graph: Callable[[], Graph], options: Options) -> None:
+    def __init__(self, plan: PlacedPlan, footprint: Footprint, graph: Callable[[], Graph], options: Options) -> None:
+        self.footprint = footprint
         self._plan, self._graph, self._options = plan, graph, options
         self._whole: Specialisation | None = None
 
@@ -184,14 +188,14 @@ def _entry(compiled: CompiledGraph) -> tuple[bytes, list[np.ndarray]]:
         "arena": plan.arena,
         "scratch": plan.scratch,
         "is_parallel": plan.is_parallel,
+        "footprint": compiled.footprint._asdict(),
         "sizes": [a.nbytes for a in arrays],
     }
     return json.dumps(head).encode(), arrays
 
 
-def _placed(text: bytes, body: np.ndarray, threads: int) -> PlacedPlan:
-    """The inverse of `_entry`, ready to run."""
-    head = json.loads(text)
+def _placed(head: Mapping[str, Any], body: np.ndarray, threads: int) -> PlacedPlan:
+    """What `_entry` made an entry of, ready to run."""
     code, rows, blocks, slots, sites, *constants = split(body, head["sizes"])
     image = Image(code.tobytes(), head["machine"], head["entries"], head["imports"])
     start = load_image(image)

@@ -174,12 +174,15 @@ class Tuner:
         options: of the compilations; their threads are used for measuring.
         again: measure also what has been measured before.
 
-    `findings` grows while `run` works, so that an interrupted run loses nothing.
+    `findings` grows while `run` works, so that an interrupted run loses nothing. `known` counts the model's problems that
+    had been measured before; `left` are the keys of those that still have to be: all, until they are done.
     """
 
     def __init__(self, options: Options, again: bool = False) -> None:
         self.options, self.again = options, again
         self.findings: list[Finding] = []
+        self.known = 0
+        self.left: list[str] = []
 
     def run(
         self,
@@ -198,7 +201,9 @@ class Tuner:
         with asking() as questions, using({}):
             compile_model()
         known = {} if self.again else kept()
-        order = [key for key in _costliest(questions) if key not in known]
+        problems = _costliest(questions)
+        order = [key for key in problems if key not in known]
+        self.known, self.left = len(problems) - len(order), list(order)
         for done, key in enumerate(order):
             if progress is not None:
                 progress(done, len(order), key)
@@ -211,6 +216,7 @@ class Tuner:
                 finding = _decided(key, questions.lowered[key], times)
                 if finding.choice is not None or len(times) == len(choices):
                     keep({key: finding.choice or choices[0]})
+                    self.left.remove(key)
                 self.findings.append(finding)
 
 

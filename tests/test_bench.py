@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from bench import gemm, memory, minilm, recurrent
+from bench.record import RESULTS, parse, write
 from bench.suite import Make, Result, draw, markdown, parser, run_suite, summary
 from graphc.cli.agree import compare
 from graphc.measure.peers import Subject, Unavailable, load_subject
@@ -44,7 +45,8 @@ def test_a_suite_measures_compares_and_records(tmp_path: Path, capsys: pytest.Ca
         return make
 
     cases, save = {"right": case(0), "wrong": case(1)}, tmp_path / "s.json"
-    arguments = parser("suite", None).parse_args(["--seconds", "0.01", "--threads", "1", "2", "--save", str(save)])
+    options = ["--seconds", "0.01s", "--threads", "1", "2", "--save", str(save)]
+    arguments = parse(parser("suite", None), "suite", options)
     names = ("graphc", "openvino", "onnxruntime")
     assert run_suite(arguments, cases, names, {"GFLOP/s": gemm.rate}) == 1
     out = capsys.readouterr().out
@@ -56,10 +58,39 @@ def test_a_suite_measures_compares_and_records(tmp_path: Path, capsys: pytest.Ca
         assert r["ratio"] == pytest.approx(r["figures"]["graphc"]["median"] / r["figures"]["onnxruntime"]["median"])
         assert set(r["disagreement"]) == ({"graphc"} if r["case"] == "wrong" else set())
         assert r["facts"]["flops"] == 2 * 4 * 8 * 16
-    arguments.only = ["right"]
+    arguments.only, arguments.save, kept = ["right"], None, save.read_bytes()
     assert run_suite(arguments, cases, names) == 0
+    assert "not kept" in capsys.readouterr().out
+    assert [p.read_bytes() for p in tmp_path.glob("*.json")] == [kept]
     arguments.only = ["none"]
     assert run_suite(arguments, cases, names) == 2
+
+
+def test_only_a_whole_run_replaces_what_is_committed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def target(*options: str) -> Path | None:
+        made = parser("speed", None)
+        made.add_argument("--models", type=Path)
+        made.set_defaults(seconds=2.0)
+        path: Path | None = parse(made, "speed", options, places=["models"]).save
+        return path
+
+    assert target() == target("--models", "m") == target("--seconds", "2s") == RESULTS / "speed.json"
+    assert (RESULTS / "speed.json").exists()
+    for part in (["--only", "gemm"], ["--threads", "1"], ["--seconds", "10s"]):
+        assert target(*part) is None
+        assert target(*part, "--save", "s.json") == Path("s.json")
+    write(None, {})
+    assert "--save" in capsys.readouterr().out
+    write(tmp_path / "new" / "s.json", {"results": []})
+    assert set(json.loads((tmp_path / "new" / "s.json").read_text())) == {"machine", "results"}
+
+
+@pytest.mark.parametrize("option", [["--threads", "0"], ["--seconds", "soon"], ["--thr", "1"]])
+def test_a_suite_refuses_what_the_command_line_refuses(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(parser("speed", None), "speed", option)
+    error = capsys.readouterr().err
+    assert "expected a" in error or "unrecognized" in error
 
 
 def result(case: str, threads: int, ours: float, theirs: float) -> Result:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import pytest
 from small_models import chooser, classifier, convolutions, save
 
 from graphc.cli import main
+from graphc.cli.arguments import parser
 from graphc.cli.feeds import choose_shapes, parse_shapes, random_array, random_feeds, read_arrays
 from graphc.cli.show import bytes_text, seconds_text
 from graphc.errors import GraphcError, InputError, OptionError
@@ -150,6 +153,32 @@ def test_usage_errors_exit_with_2(arguments: list[str], capsys: pytest.CaptureFi
     assert "usage:" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--repeat", "abc", "expected a whole number of at least 1, got 'abc'"),
+        ("--repeat", "0", "expected a whole number of at least 1, got '0'"),
+        ("--seed", "-1", "expected a whole number of at least 0, got '-1'"),
+        ("--threads", "0", "expected a whole number from 1 to 1024, got '0'"),
+        ("--threads", "1025", "expected a whole number from 1 to 1024, got '1025'"),
+        ("--rep", "3", "unrecognized arguments: --rep 3"),
+    ],
+)
+def test_a_usage_error_says_what_is_expected(
+    option: str, value: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "m.onnx", option, value])
+    assert message in capsys.readouterr().err
+
+
+def test_every_command_is_a_file_with_a_function_of_its_name() -> None:
+    (commands,) = (a.choices for a in parser()._actions if a.dest == "command")
+    assert isinstance(commands, dict)
+    for name in commands:
+        assert callable(getattr(import_module(f"graphc.cli.{name}"), name))
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["--version"])
@@ -168,6 +197,9 @@ def test_files_that_are_no_models(capsys: pytest.CaptureFixture[str], tmp_path: 
     (tmp_path / "cut.onnx").write_bytes(whole[: len(whole) // 2])
     assert "cut.onnx" in fails(capsys, "run", str(tmp_path / "cut.onnx"))
     assert "resnet50" in fails(capsys, "run", "onnx:resnet51")
+    for name in ("resnet50", "resnet50.onnx"):
+        assert "did you mean onnx:resnet50?" in fails(capsys, "run", name)
+    assert "did you mean" not in fails(capsys, "run", "resnet51")
 
 
 def test_unsupported_operators_are_listed_together(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -380,7 +412,41 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "cache" in done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"graphc: warning: graphc keeps nothing compiled in {blocked / 'cache'}")
+
+
+_IMPORTED = """
+import sys
+from graphc.cli import main
+status = main(sys.argv[1:])
+heavy = ("numba", "llvmlite", "onnx", "onnxruntime", "graphc.ops", "graphc.passes", "graphc.kernels")
+print(*(name for name in heavy if name in sys.modules), file=sys.stderr)
+sys.exit(status)
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="models are stored on x86-64 alone")
+def test_a_warm_run_takes_the_stored_model(tmp_path: Path) -> None:
+    """It compiles nothing, not even for the line about memory; a check needs the other runtime alone."""
+    path = save(classifier(batch=2), tmp_path / "m.onnx")
+
+    def process(*arguments: str) -> tuple[list[str], list[str]]:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", _IMPORTED, "run", str(path), "--threads", "1", *arguments],
+            env={**os.environ, "GRAPHC_CACHE": str(tmp_path / "cache")},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return [line for line in done.stdout.splitlines() if "launches" in line], done.stderr.splitlines()[-1].split()
+
+    (first, imported), (second, later) = process(), process()
+    assert "numba" in imported
+    assert not later
+    assert len(first) == 1
+    assert second == first
+    assert process("--check", "onnxruntime", "--output", str(tmp_path / "y.npz"))[1] == ["onnxruntime"]
 
 
 def test_tune_measures_keeps_and_says_what_it_saves(
@@ -397,11 +463,41 @@ def test_tune_measures_keeps_and_says_what_it_saves(
     assert "estimated" in shown
     assert len(measured.kept()) >= 1
     assert main(["tune", model, "--threads", "1"]) == 0
-    assert "measured before" in capsys.readouterr().err
+    assert "have been measured before" in capsys.readouterr().err
     for text in ("0", "-3s", "soon"):
         with pytest.raises(SystemExit):
             main(["tune", model, f"--budget={text}"])
         assert "expected a time such as" in capsys.readouterr().err
+
+
+def test_tune_says_what_it_had_no_time_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from graphc.runtime import measured, tuning
+
+    monkeypatch.setattr(measured, "default_directory", lambda: tmp_path)
+    monkeypatch.setattr(tuning, "CANDIDATES", 1)
+    model = str(save(convolutions(), tmp_path / "model.onnx"))
+
+    def tuned(*arguments: str) -> str:
+        assert main(["tune", model, "--threads", "1", *arguments]) == 0
+        return capsys.readouterr().err.splitlines()[-1]
+
+    too_short = tuned("--budget", "0.000001")
+    assert too_short.startswith("graphc: the budget of 1e-06 s is spent: 0 of ")
+    problems = int(too_short.split(" 0 of ")[1].split()[0])
+    assert not measured.kept()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning, "candidates", interrupted)
+        assert tuned() == too_short.replace("the budget of 1e-06 s is spent", "interrupted")
+    assert tuned() == f"graphc: {problems} of {problems} problems measured"
+    assert tuned().startswith(f"graphc: nothing to measure: all {problems} problems")
+    assert main(["tune", str(save(chooser(), tmp_path / "if.onnx"))]) == 0
+    assert "no kernel of this model is a convolution or product" in capsys.readouterr().err
 
 
 def test_export_saves_what_graphc_imports(capsys: pytest.CaptureFixture[str], tmp_path: Path, model: str) -> None:
@@ -411,4 +507,8 @@ def test_export_saves_what_graphc_imports(capsys: pytest.CaptureFixture[str], tm
     saved = onnx.load(target)
     onnx.checker.check_model(saved, full_check=True)
     assert [d.dim_value for d in saved.graph.input[0].type.tensor_type.shape.dim] == [2, 8]
-    assert "is a folder" in fails(capsys, "export", model, str(tmp_path))
+    (tmp_path / "folder.onnx").mkdir()
+    assert "is a folder" in fails(capsys, "export", model, str(tmp_path / "folder.onnx"))
+    for wrong in ("saved.txt", "saved"):
+        assert "ends in .onnx" in fails(capsys, "export", "none.onnx", str(tmp_path / wrong))
+    assert "no folder" in fails(capsys, "export", model, str(tmp_path / "no" / "saved.onnx"))

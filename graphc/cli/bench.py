@@ -27,7 +27,6 @@ from graphc.measure.peers import Unavailable, check_names, load_subject
 from graphc.measure.turns import PAUSE, ROUNDS, Figures, figures, turn
 from graphc.measure.worker import Loaded, Worker
 from graphc.options import Options
-from graphc.runtime.executable import Executable
 
 __all__ = ["Outcome", "bench"]
 
@@ -56,7 +55,7 @@ class Outcome:
 
 def bench(arguments: argparse.Namespace) -> int:
     """The command; returns its exit code: 1 when graphc's outputs differ from those of the first peer."""
-    from graphc.api import resolve, source_of
+    from graphc.api import executable_of, resolve
 
     peers = [name.strip() for name in arguments.against.split(",") if name.strip()]
     check_names(peers)
@@ -69,9 +68,9 @@ def bench(arguments: argparse.Namespace) -> int:
         show.check_file("--json", arguments.json)
     options = Options.of(threads=arguments.threads, precision=arguments.precision, progress=sys.stderr.isatty())
     file = resolve(arguments.model)
-    exe = Executable(source_of(arguments.model), options)
+    exe = executable_of(arguments.model, options)
     feeds = feeds_for(exe.inputs, shapes=arguments.shape, inputs=arguments.input, seed=arguments.seed)
-    exe.specialisation(feeds)  # so that kernels are in the cache, and what is wrong with the model is said now
+    exe.specialisation(feeds)  # so that it is in the cache, and what is wrong with the model is said now
     outcome = _measure(["graphc", *peers], file, feeds, options, arguments.processes, arguments.seconds)
     _compare(outcome)
     _show(outcome, options.thread_count, arguments.processes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from graphc.cli import show
 from graphc.cli.feeds import parse_shapes
 
 __all__ = ["export"]
@@ -15,6 +16,7 @@ def export(arguments: argparse.Namespace) -> int:
     from graphc.api import load, source_of
     from graphc.saving import export as save
 
+    show.check_file("FILE", arguments.file, [".onnx"])
     shapes = parse_shapes(arguments.shape, source_of(arguments.model).inputs) if arguments.shape else None
     graph = load(arguments.model, shapes=shapes)
     save(graph, arguments.file)

@@ -17,8 +17,7 @@ from graphc.cli.agree import compare
 from graphc.cli.feeds import feeds_for
 from graphc.errors import InputError, OptionError
 from graphc.options import Options
-from graphc.runtime.executable import Executable
-from graphc.runtime.specialisation import Specialisation
+from graphc.runtime.footprint import Footprint
 from graphc.runtime.stored import StoredSpecialisation
 
 __all__ = ["run"]
@@ -26,7 +25,7 @@ __all__ = ["run"]
 
 def run(arguments: argparse.Namespace) -> int:
     """The command; returns its exit code."""
-    from graphc.api import resolve, source_of
+    from graphc.api import executable_of, resolve
 
     options = Options.of(
         threads=arguments.threads,
@@ -42,13 +41,14 @@ def run(arguments: argparse.Namespace) -> int:
     times: dict[str, float] = {}
     started = time.perf_counter()
     path = resolve(arguments.model)
-    exe = Executable(source_of(arguments.model), options)
+    exe = executable_of(arguments.model, options)
     times["load"] = time.perf_counter() - started
 
     feeds = feeds_for(exe.inputs, shapes=arguments.shape, inputs=arguments.input, seed=arguments.seed)
     started = time.perf_counter()
     specialisation = exe.specialisation(feeds)
-    times["compile"] = time.perf_counter() - started
+    is_stored = isinstance(specialisation, StoredSpecialisation)
+    times["find compiled" if is_stored else "compile"] = time.perf_counter() - started
 
     started = time.perf_counter()
     results = exe.run(None, feeds)
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     _show_values("outputs", names, results)
     _show_top(names, results)
     show.table(["time", ""], [(name, show.seconds_text(t)) for name, t in times.items()], right=[""])
-    _show_memory(specialisation)
+    _show_memory(specialisation.footprint)
     if arguments.output:
         _save(Path(arguments.output), dict(zip(names, results, strict=True)))
     return _check(path, names, feeds, results) if arguments.check else 0
@@ -97,17 +97,12 @@ def _show_top(names: Sequence[str], values: Sequence[Any], count: int = 5) -> No
             show.console().print(f"{name}: top {count}: " + ", ".join(f"{i} ({flat[i]:.4g})" for i in best))
 
 
-def _show_memory(specialisation: Specialisation | StoredSpecialisation) -> None:
-    plans = specialisation.plans
-    if not plans:
-        return
-    arena, bound, constants = (
-        sum(getattr(p.memory, what) for p in plans) for what in ("arena", "lower_bound", "constants")
-    )
-    show.console().print(
-        f"{sum(len(p.program.launches) for p in plans)} kernel launches; {show.bytes_text(arena)} of planned memory "
-        f"(lower bound {show.bytes_text(bound)}), {show.bytes_text(constants)} of constants"
-    )
+def _show_memory(takes: Footprint) -> None:
+    if takes.launches:
+        show.console().print(
+            f"{takes.launches} kernel launches; {show.bytes_text(takes.arena)} of planned memory "
+            f"(lower bound {show.bytes_text(takes.lower_bound)}), {show.bytes_text(takes.constants)} of constants"
+        )
 
 
 def _save(path: Path, results: Mapping[str, Any]) -> None:

@@ -39,15 +39,15 @@ def tune(arguments: argparse.Namespace) -> int:
 
     feeds = feeds_for(Executable(source, options).inputs, shapes=arguments.shape)
     tuner = Tuner(options, again=arguments.forget)
+    why = f"the budget of {arguments.budget:g} s is spent"
     try:
         with _progress() as report:
             tuner.run(compiled, arguments.budget, report)
     except KeyboardInterrupt:
-        show.note("interrupted; what was found so far is kept")
-    if not tuner.findings:
-        show.note("nothing to measure: all of this model has been measured before; --forget measures it again")
-        return 0
-    _show(tuner.findings)
+        why = "interrupted"
+    if tuner.findings:
+        _show(tuner.findings)
+    show.note(_summary(tuner, why))
     if any(f.choice is not None for f in tuner.findings):
         with using({}):
             estimated = compiled()
@@ -56,6 +56,21 @@ def tune(arguments: argparse.Namespace) -> int:
             f"{source.name}: {show.seconds_text(before)} as estimated, {show.seconds_text(after)} as tuned"
         )
     return 0
+
+
+def _summary(tuner: Tuner, why: str) -> str:
+    """What was measured, what had been before, and what was not and `why`."""
+    done, left = len([f for f in tuner.findings if f.key not in tuner.left]), len(tuner.left)
+    before = f", {tuner.known} had been measured before" if tuner.known else ""
+    if left:
+        return f"{why}: {done} of {done + left} problems measured{before}; the same command goes on with the others"
+    if done:
+        return f"{done} of {done} problems measured{before}"
+    if tuner.known:
+        return f"nothing to measure: all {tuner.known} problems have been measured before; --forget measures them again"
+    if why == "interrupted":
+        return "interrupted before anything was measured"
+    return "nothing to measure: no kernel of this model is a convolution or product of float32 or float64"
 
 
 def _show(findings: list[Finding]) -> None:

@@ -46,7 +46,6 @@ class Subject:
     """What is measured: `run` once, and `arrays` of what a run returned, to compare with other subjects' (not timed).
 
     `facts` gives what is for the record; of graphc: `launches`, and bytes of the planned `arena` and of its `lower bound`.
-    It is asked after the measurement: graphc has to compile for it what it has taken from a former process.
     """
 
     run: Callable[[], Any]
@@ -132,12 +131,8 @@ def _graphc(file: File, feeds: Feeds, threads: int, precision: str) -> Subject:
     exe.specialisation(given)
 
     def facts() -> dict[str, Any]:
-        plans = exe.specialisation(given).plans
-        return {
-            "launches": sum(len(p.program.launches) for p in plans),
-            "arena": sum(p.memory.arena for p in plans),
-            "lower bound": sum(p.memory.lower_bound for p in plans),
-        }
+        takes = exe.specialisation(given).footprint
+        return {"launches": takes.launches, "arena": takes.arena, "lower bound": takes.lower_bound}
 
     return Subject(lambda: exe.run(None, given), facts=facts)
 
