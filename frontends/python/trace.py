@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from graphc.autodiff.prune import tidied
-from graphc.errors import TraceError
+from graphc.errors import GraphTypeError, TraceError
 from graphc.frontends.python.functions import as_array, value_of
 from graphc.frontends.python.promotion import is_number, kind_of
 from graphc.frontends.python.tensor import Tensor
@@ -60,7 +60,7 @@ def spec(shape: Sequence[int | str | None] | int, dtype: Any = "float32") -> Spe
     """An argument of this shape and element type, for `trace`.
 
     A dimension is a number, a name (`"batch"`: an open size; equal names are equal sizes), or None (an open size of
-    its own).
+    its own). Raises GraphTypeError for anything else.
     """
     dims = (shape,) if isinstance(shape, int) else tuple(shape)
     return Spec(TensorType(dtype_of(dtype), tuple(_dim(d, k) for k, d in enumerate(dims))))
@@ -69,7 +69,13 @@ def spec(shape: Sequence[int | str | None] | int, dtype: Any = "float32") -> Spe
 def _dim(d: Any, axis: int) -> DimLike:
     if d is None:
         return Dim(Symbol(f"?{axis}"))  # `describe` names it after the argument
-    return Dim(Symbol(d)) if isinstance(d, str) else d if isinstance(d, Dim) else operator.index(d)
+    if isinstance(d, str | Dim):
+        return Dim(Symbol(d)) if isinstance(d, str) else d
+    if not hasattr(d, "__index__") or operator.index(d) < 0:
+        raise GraphTypeError(
+            f"spec: dimension {axis} is {d!r:.80}; it is a number from 0, a name, or None for an open size"
+        )
+    return operator.index(d)
 
 
 class Traced(NamedTuple):

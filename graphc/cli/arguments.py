@@ -22,6 +22,7 @@ MODEL is a file, or onnx:NAME for a topology that comes with the onnx package (o
 environment:
   GRAPHC_CACHE       folder for compiled kernels and models (default: graphc in the user's cache folder)
   GRAPHC_TRACEBACK   set to 1 to see where an error was raised
+  (README.md lists the others)
 """
 
 #: of every parser. Options are written out: what a part of a name means would change with every option that is added

@@ -467,6 +467,9 @@ def test_open_sizes() -> None:
         (lambda x: graphc.add(x, np.ones((2, 2))), GraphTypeError, ["add", "[2, 2]", "[3, 4]"]),
         (lambda x: graphc.sum(x, axis=2), AxisError, ["sum", "axis 2", "rank 2"]),
         (lambda x: graphc.sum(x, axis=(0, 0)), AxisError, ["sum", "twice"]),
+        (lambda x: graphc.sum(x, axis=(0, 1.0)), GraphTypeError, ["sum", "whole number", "1.0 (float)"]),
+        (lambda x: graphc.softmax(x, axis="0"), GraphTypeError, ["softmax", "whole number", "'0' (str)"]),
+        (lambda x: graphc.flip(x, axis=x), GraphTypeError, ["flip", "an axis"]),
         (lambda x: graphc.squeeze(x, 0), ValueError, ["squeeze", "axis 0", "extent 3"]),
         (lambda x: graphc.expand_dims(x, axis=5), IndexError, ["expand_dims", "axis 5"]),
         (lambda x: graphc.matmul(x, x), GraphTypeError, ["matmul", "[3, 4]", "extent 4", "3"]),
@@ -495,3 +498,9 @@ def test_mistakes_name_the_function_the_operand_and_the_line(
     assert all(word in text for word in words), text
     if isinstance(raised.value, GraphTypeError | IndexError):
         assert "test_array_api.py:" in text
+
+
+@pytest.mark.parametrize("shape", [(2, -3), -1, (2.5,), ("n", b"m")])
+def test_a_spec_of_no_shape_is_refused(shape: Any) -> None:
+    with pytest.raises(GraphTypeError, match=r"spec: dimension \d is .*; it is a number from 0, a name, or None"):
+        graphc.spec(shape)

@@ -264,7 +264,9 @@ class Body:
         elif node.op.decompose is not None:
             names = [self.lower(v) for v in node.op.decompose(node)]
         else:
-            raise Refusal("ONNX has no such operator, nor operators that it could be made of")
+            raise Refusal(
+                "ONNX has no such operator, nor operators that it could be made of; save the parts before and after it"
+            )
         made = {name for n in self.nodes[before:] for name in n.output}
         for k, v in enumerate(node.outputs):
             if v in self.wanted:

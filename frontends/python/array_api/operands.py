@@ -82,8 +82,13 @@ def broadcast(name: str, values: Sequence[Value]) -> tuple[Value, ...]:
 
 
 def axis_of(name: str, axis: Any, rank: int) -> int:
-    """An axis counted from the front. Raises AxisError when there is no such axis."""
-    k = operator.index(axis)
+    """An axis counted from the front. Raises AxisError when there is no such axis, GraphTypeError for what is no number."""
+    if isinstance(axis, Tensor | Value):
+        raise GraphTypeError(f"{name}: an axis must be known while the function is traced; this one is data")
+    try:
+        k = operator.index(axis)
+    except TypeError:
+        raise GraphTypeError(f"{name}: an axis is a whole number, not {axis!r:.80} ({type(axis).__name__})") from None
     if not -rank <= k < rank:
         raise AxisError(f"{name}: axis {k} does not exist in an array of rank {rank}")
     return k % rank
