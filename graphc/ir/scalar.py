@@ -264,6 +264,8 @@ def scalar(op: str, *operands: Scalar | float) -> Scalar:
     """
     if op in ("select", "choose"):
         condition, *sides = operands
+        if not isinstance(condition, Scalar):
+            raise GraphTypeError(f"{op} by {condition!r}, which is no expression")
         return (select if op == "select" else choose)(condition, *sides)
     args = _coerce(*operands)
     first = args[0].dtype

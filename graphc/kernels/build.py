@@ -29,6 +29,7 @@ from graphc.ir.types import TensorType
 from graphc.kernels.layouts import as_layout, before_unit_axes, concat_slots, elementwise_operands, same_place
 from graphc.kernels.program import Buffer, Instruction, Place, Placed, Program
 from graphc.kernels.schedule import schedule
+from graphc.kernels.share import share_kernels
 from graphc.ops.fusion import anchor_of, fusion, split_fusion, template_of
 from graphc.ops.spec import NEST_KINDS, Kind, Layout
 
@@ -67,6 +68,7 @@ def build(graph: Graph, threads: int = 1) -> Program:
     arguments = [builder.external(v, Place.INPUT, i) for i, v in enumerate(graph.inputs)]
     results = [builder.external(v, Place.OUTPUT, i) for i, v in enumerate(graph.outputs)]
     builder.run(graph, arguments, results)
+    share_kernels(builder.program)
     return builder.program
 
 

@@ -23,7 +23,7 @@ from graphc.kernels.program import Placed
 from graphc.ops.fusion import anchor_of
 from graphc.ops.spec import Kind
 
-__all__ = ["Access", "Axes", "Epilogue", "EpilogueStore", "fused_epilogue"]
+__all__ = ["Access", "Axes", "Epilogue", "EpilogueStore", "Epilogues", "fused_epilogue"]
 
 
 class _InexpressibleError(Exception):
@@ -59,6 +59,31 @@ class Epilogue:
     outputs: int
     loads: tuple[Access, ...]
     stores: tuple[EpilogueStore, ...]
+
+    @property
+    def integers(self) -> tuple[tuple[int, str], ...]:
+        """Which strides the launch gives, in its order: (number of the access, loads first; variable)."""
+        accesses = (*self.loads, *(store.access for store in self.stores))
+        return tuple((number, variable) for number, access in enumerate(accesses) for variable in access.strides)
+
+
+@dataclass(frozen=True)
+class Epilogues:
+    """Several epilogues in one kernel: the launch's first integer behind the template's says which of them it runs.
+
+    They count the same `buffers`; the last ones are those of an epilogue that has fewer. Then follow `integers`, the
+    strides that any of them takes.
+    """
+
+    choices: tuple[Epilogue, ...]
+
+    @property
+    def buffers(self) -> tuple[DType, ...]:
+        return self.choices[0].buffers
+
+    @property
+    def integers(self) -> tuple[tuple[int, str], ...]:
+        return tuple(sorted({name for choice in self.choices for name in choice.integers}))
 
 
 @dataclass(frozen=True)
@@ -112,17 +137,17 @@ def fused_epilogue(
     assert anchor is not None
     placed: dict[Value, Placed] = {}
     outputs: Sequence[Value] = node.outputs
+    nodes: Sequence[Node] = ()
     if anchor is not node:
         body: Graph = node.attrs["body"]
-        placed, outputs = dict(zip(body.inputs, operands, strict=True)), body.outputs
-    result_value = anchor.outputs[0]
+        placed, outputs, nodes = dict(zip(body.inputs, operands, strict=True)), body.outputs, body.nodes
     index = tuple(s.index(a) for a in range(len(axes.shape)))
-    used: list[Value] = []
+    elements = _Elements(placed, anchor.outputs[0], nodes)
     try:
-        known: dict[tuple[Value, tuple[Scalar, ...]], Scalar] = {}
-        values = [_element(v, index, placed, result_value, used, known) for v in outputs]
+        values = [elements.at(v, index) for v in outputs]
     except _InexpressibleError:
         return None
+    used = elements.used
     where: list[Placed] = [placed[v] for v in used] + list(results)
     accesses: dict[Scalar, int] = {}
     loads: list[Access] = []
@@ -190,46 +215,47 @@ class _Reader:
         return self._read(index)
 
 
-def _element(
-    v: Value,
-    index: tuple[Scalar, ...],
-    placed: Mapping[Value, Placed],
-    anchor: Value,
-    used: list[Value],
-    known: dict[tuple[Value, tuple[Scalar, ...]], Scalar],
-) -> Scalar:
-    """The element of a body value at `index`, in terms of the anchor's result and loads; `known` is a memo."""
-    if (v, index) not in known:
-        known[v, index] = _computed(v, index, placed, anchor, used, known)
-    return known[v, index]
+class _Elements:
+    """Elements of a body's values, as expressions of the anchor's result and of loads from what is `placed`."""
 
+    def __init__(self, placed: Mapping[Value, Placed], anchor: Value, nodes: Sequence[Node]) -> None:
+        self.used: list[Value] = []  # operands that are loaded, in the order of their numbers
+        self._placed, self._anchor = placed, anchor
+        self._known: dict[tuple[Value, tuple[Scalar, ...]], Scalar] = {}
+        self._behind = {anchor}  # what is computed from the anchor's result
+        for node in nodes:
+            if not self._behind.isdisjoint(node.inputs):
+                self._behind.update(node.outputs)
 
-def _computed(
-    v: Value,
-    index: tuple[Scalar, ...],
-    placed: Mapping[Value, Placed],
-    anchor: Value,
-    used: list[Value],
-    known: dict[tuple[Value, tuple[Scalar, ...]], Scalar],
-) -> Scalar:
-    if v == anchor:
-        if any(i.op != "index" or i.attr != axis for axis, i in enumerate(index) if v.shape[axis] != 1):
-            raise _InexpressibleError("the anchor's result is read at another element than the one computed")
-        return s.temp(0, v.dtype)
-    if v in placed:
-        if v not in used:
-            used.append(v)
-        p = placed[v]
+    def at(self, v: Value, index: tuple[Scalar, ...]) -> Scalar:
+        """The element at `index`."""
+        if (v, index) not in self._known:
+            self._known[v, index] = self._computed(v, index)
+        return self._known[v, index]
+
+    def _computed(self, v: Value, index: tuple[Scalar, ...]) -> Scalar:
+        if v == self._anchor:
+            if any(i.op != "index" or i.attr != axis for axis, i in enumerate(index) if v.shape[axis] != 1):
+                raise _InexpressibleError("the anchor's result is read at another element than the one computed")
+            return s.temp(0, v.dtype)
+        if v in self._placed:
+            return self._loaded(v, index)
+        node = v.node
+        if v.literal is not None and v.literal.size == 1:
+            return s.const(v.literal.item(), v.dtype)
+        if node.op.kind is Kind.ELEMENTWISE and node.op.scalar is not None:
+            inputs: Sequence[Value] = node.inputs
+            if node.op.commutative:  # one order, so that x + y and y + x are one kernel
+                inputs = sorted(inputs, key=lambda x: x not in self._behind)
+            return node.op.scalar(*(self.at(x, index) for x in inputs), **node.attrs)
+        if node.op.kind is Kind.INJECTIVE and node.op.compute is not None:
+            readers = [_Reader(x.tensor, lambda at, x=x: self.at(x, tuple(at))) for x in node.inputs]
+            return node.op.compute(v.tensor, readers, index, **node.attrs)
+        raise _InexpressibleError(f"{node.op.name} in an epilogue")
+
+    def _loaded(self, v: Value, index: tuple[Scalar, ...]) -> Scalar:
+        if v not in self.used:
+            self.used.append(v)
+        p = self._placed[v]
         index = tuple(s.const(0) if d == 1 else i for i, d in zip(index, p.shape, strict=True))
-        return s.load(used.index(v), s.linear(index, p.strides), v.dtype)
-    node = v.node
-    if v.literal is not None and v.literal.size == 1:
-        return s.const(v.literal.item(), v.dtype)
-    if node.op.kind is Kind.ELEMENTWISE and node.op.scalar is not None:
-        return node.op.scalar(*(_element(x, index, placed, anchor, used, known) for x in node.inputs), **node.attrs)
-    if node.op.kind is Kind.INJECTIVE and node.op.compute is not None:
-        readers = [
-            _Reader(x.tensor, lambda at, x=x: _element(x, tuple(at), placed, anchor, used, known)) for x in node.inputs
-        ]
-        return node.op.compute(v.tensor, readers, index, **node.attrs)
-    raise _InexpressibleError(f"{node.op.name} in an epilogue")
+        return s.load(self.used.index(v), s.linear(index, p.strides), v.dtype)

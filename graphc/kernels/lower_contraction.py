@@ -25,7 +25,7 @@ from graphc.kernels.contraction import (
     offset_table,
 )
 from graphc.kernels.direct import conv_nest, dot_nest
-from graphc.kernels.epilogue import Axes, Epilogue, fused_epilogue
+from graphc.kernels.epilogue import Axes, Epilogue, Epilogues, fused_epilogue
 from graphc.kernels.ir import Launch, Operand
 from graphc.kernels.lower import launches
 from graphc.kernels.machine import host_machine
@@ -45,7 +45,7 @@ class ContractionKernel:
     """A contraction kernel: the micro-kernel's variant and what is done with its results."""
 
     variant: ContractionVariant
-    epilogue: Epilogue
+    epilogue: Epilogue | Epilogues
 
     @property
     def family(self) -> str:

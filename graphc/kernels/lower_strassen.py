@@ -10,7 +10,7 @@ from graphc.ir.graph import Node
 from graphc.kernels.build import ProgramBuilder, lowering
 from graphc.kernels.choice import strassen_plan
 from graphc.kernels.contraction import ConvProblem, GemmProblem, Problem
-from graphc.kernels.epilogue import Axes, Epilogue, fused_epilogue
+from graphc.kernels.epilogue import Axes, Epilogue, Epilogues, fused_epilogue
 from graphc.kernels.ir import Launch
 from graphc.kernels.lower_contraction import blocked_image, names_of
 from graphc.kernels.machine import host_machine
@@ -25,7 +25,7 @@ class StrassenKernel:
     """A Strassen kernel: its variant and what is done with its results."""
 
     variant: StrassenVariant
-    epilogue: Epilogue
+    epilogue: Epilogue | Epilogues
 
     @property
     def family(self) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from graphc.ir.graph import Node
 from graphc.ir.scalar import Scalar, cast, const, index, linear, load, select, temp
 from graphc.kernels.build import ProgramBuilder, lowering
-from graphc.kernels.epilogue import Axes, Epilogue, fused_epilogue
+from graphc.kernels.epilogue import Axes, Epilogue, Epilogues, fused_epilogue
 from graphc.kernels.ir import Launch, LoopNest, Map, Reduce, Store
 from graphc.kernels.lower import launches
 from graphc.kernels.lower_contraction import names_of
@@ -32,7 +32,7 @@ class WindowKernel:
     """A window kernel: the micro-kernel's variant and what is done with its results."""
 
     variant: WindowVariant
-    epilogue: Epilogue
+    epilogue: Epilogue | Epilogues
 
     @property
     def family(self) -> str:

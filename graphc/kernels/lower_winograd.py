@@ -8,7 +8,7 @@ from graphc.ir.graph import Node
 from graphc.kernels.build import ProgramBuilder, lowering
 from graphc.kernels.choice import filtering_plan
 from graphc.kernels.contraction import ConvProblem
-from graphc.kernels.epilogue import Axes, Epilogue, fused_epilogue
+from graphc.kernels.epilogue import Axes, Epilogue, Epilogues, fused_epilogue
 from graphc.kernels.ir import Launch
 from graphc.kernels.lower_contraction import blocked_image, names_of, zeros
 from graphc.kernels.machine import host_machine
@@ -23,7 +23,7 @@ class WinogradKernel:
     """A Winograd kernel: its variant and what is done with its results."""
 
     variant: WinogradVariant
-    epilogue: Epilogue
+    epilogue: Epilogue | Epilogues
 
     @property
     def family(self) -> str:

@@ -16,7 +16,7 @@ from graphc.codegen.cpu.templates.windows import window_source
 from graphc.codegen.cpu.templates.winograd import winograd_source
 from graphc.codegen.scalar import Text, expression, literal, register_type
 from graphc.ir.scalar import Scalar, walk
-from graphc.kernels.epilogue import Access, Epilogue, EpilogueStore
+from graphc.kernels.epilogue import Access, Epilogue, Epilogues, EpilogueStore
 from graphc.kernels.lower_contraction import ContractionKernel
 from graphc.kernels.lower_strassen import StrassenKernel
 from graphc.kernels.lower_window import WindowKernel
@@ -45,19 +45,30 @@ def winograd(kernel: WinogradKernel, name: str) -> str:
     return winograd_source(kernel.variant, epilogue_lines(kernel.epilogue), name)
 
 
-def epilogue_lines(epilogue: Epilogue) -> Lines:
+def epilogue_lines(epilogue: Epilogue | Epilogues) -> Lines:
     """The epilogue as source: operands are `e0`, `e1`, ..., strides `s0_m` and so on."""
     pointers = [Argument(f"e{k}", dtype.name) for k, dtype in enumerate(epilogue.buffers)]
-    integers: list[Argument] = []
+    strides = [Argument(_stride(*name), "int") for name in epilogue.integers]
     used: set[str] = set()
+    if isinstance(epilogue, Epilogue):
+        lines, which = _lines(epilogue, used), []
+    else:
+        lines, which = [], [Argument("choice", "int")]
+        for number, choice in enumerate(epilogue.choices):
+            is_last = number == len(epilogue.choices) - 1
+            lines.append("else:" if is_last else f"{'elif' if number else 'if'} choice == {number}:")
+            lines += [f"    {line}" for line in _lines(choice, used)]
+    imports = (f"from graphc.codegen.cpu.intrinsics import {', '.join(sorted(used))}",) if used else ()
+    return Lines((*pointers, *which, *strides), tuple(lines), imports)
 
+
+def _stride(number: int, variable: str) -> str:
+    return f"s{number}_{variable}"
+
+
+def _lines(epilogue: Epilogue, used: set[str]) -> list[str]:
     def place(number: int, access: Access) -> str:
-        terms = []
-        for variable in access.strides:
-            name = f"s{number}_{variable}"
-            integers.append(Argument(name, "int"))
-            terms.append(f"{variable} * {name}")
-        return " + ".join(terms) or "0"
+        return " + ".join(f"{variable} * {_stride(number, variable)}" for variable in access.strides) or "0"
 
     lines = []
     for k, access in enumerate(epilogue.loads):
@@ -67,8 +78,7 @@ def epilogue_lines(epilogue: Epilogue) -> Lines:
     values = value_lines([_stored(store, epilogue) for store in epilogue.stores], lines, used)
     for store, at, value in zip(epilogue.stores, targets, values, strict=True):
         lines.append(f"store(e{store.access.buffer}, {at}, {value}, lanes)")
-    imports = (f"from graphc.codegen.cpu.intrinsics import {', '.join(sorted(used))}",) if used else ()
-    return Lines((*pointers, *integers), tuple(lines), imports)
+    return lines
 
 
 def _stored(store: EpilogueStore, epilogue: Epilogue) -> Scalar:
