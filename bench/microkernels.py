@@ -25,7 +25,7 @@ from graphc.kernels import contraction as c
 from graphc.kernels import windows as win
 from graphc.kernels.machine import ISAS, Machine, host_machine
 from graphc.measure.roofs import CHAINS, peak_source
-from graphc.ops.layout import together
+from graphc.ops.layout import pack_conv_weights, pack_matrix, together
 from graphc.runtime.native import kernel_addresses
 
 _WHERE = ("batch", "group", "vector", "row")
@@ -86,7 +86,8 @@ def gemm(machine: Machine, m: int, n: int, k: int, dtype: str) -> Launch:
     v = s.variant
     e = epilogue(v.lanes)
     values = c.arguments(p, s) | {
-        "x": rng.random((m, k), "f").astype(dtype), "w": c.aligned(c.pack_matrix(p, v, rng.random((k, n), "f"))),
+        "x": rng.random((m, k), "f").astype(dtype),
+        "w": c.aligned(pack_matrix.reference(rng.random((k, n), "f").astype(dtype), columns=v.columns)),
         "offsets": 0, "zeros": 0, "y": np.zeros((m, n), "f"), "bias": np.zeros(n + v.lanes, "f"),
         "y_batch": m * n, "y_group": m * n, "y_vector": v.lanes, "y_row": n,
     }  # fmt: skip
@@ -105,7 +106,11 @@ def conv(machine: Machine, p: c.ConvProblem) -> Launch:
     shape = (p.groups * p.filters, p.channels, *p.kernel)
     values = c.arguments(p, s) | {
         "x": rng.random((p.batch, p.groups * p.blocks, p.height, p.width, p.block), "f").astype(p.dtype),
-        "w": c.aligned(c.pack_weights(p, v, rng.random(shape, "f"))),
+        "w": c.aligned(
+            pack_conv_weights.reference(
+                rng.random(shape, "f").astype(p.dtype), block=p.block, columns=v.columns, groups=p.groups
+            )
+        ),
         "offsets": c.offset_table(p, v), "zeros": np.zeros(64, p.dtype),
         "y": np.zeros((p.batch, p.groups * blocks, pixels * lanes), "f"),
         "bias": np.zeros(p.groups * blocks * lanes, "f"),

@@ -10,8 +10,8 @@ kernel's positions and `outer` counts blocks of input channels. A kernel is comp
 (what its micro-kernel needs to know) and serves every layer of that variant: sizes are slots of its argument block.
 
 Layouts. Activations are blocked: x[batch, groups * channel blocks, height, width, block], the channels of each group
-padded to whole blocks. Weights are packed by `pack_weights` and `pack_matrix`: one panel for `columns` output columns,
-in the order in which the micro-kernel reads it. Padding must hold finite numbers (it is multiplied by zero weights).
+padded to whole blocks. Weights are packed by operations (`pack_conv_weights` and `pack_matrix` in `graphc.ops.layout`): one
+panel for `columns` output columns, in the order in which the micro-kernel reads it. Padding must hold finite numbers (it is multiplied by zero weights).
 
 Operands of bfloat16 are multiplied in pairs of steps that lie side by side, and summed in float32: their steps are even
 in number, and a panel of weights holds [steps / 2, columns, 2] (see `together`).
@@ -32,8 +32,7 @@ from graphc.ops.layout import summed_in, together
 
 __all__ = [
     "SLOTS", "ContractionVariant", "ConvProblem", "GemmProblem", "Schedule", "aligned", "arguments",
-    "estimated_cycles", "from_blocked", "offset_table", "pack_matrix", "pack_weights", "packed_matrix_shape",
-    "packed_weights_shape", "register_tiles", "schedule", "to_blocked",
+    "estimated_cycles", "from_blocked", "offset_table", "register_tiles", "schedule", "to_blocked",
 ]  # fmt: skip
 
 Mode = Literal["rows", "strided", "table"]
@@ -402,60 +401,6 @@ def arguments(problem: Problem, s: Schedule) -> dict[str, int]:
         "row_stride": problem.block, "step_stride": 1,
         "x_group": problem.blocks * image, "x_batch": problem.groups * problem.blocks * image,
     }  # fmt: skip
-
-
-def packed_weights_shape(problem: ConvProblem, v: ContractionVariant) -> tuple[int, ...]:
-    """[groups, panels, channel blocks, kernel rows, kernel columns, channels of a block, columns of a panel], in pairs."""
-    steps = _in_pairs(problem.block, v)
-    return (problem.groups, ceil_div(problem.filters, v.columns), problem.blocks, *problem.kernel, *steps)
-
-
-def _in_pairs(steps: int, v: ContractionVariant) -> tuple[int, ...]:
-    """How steps lie in a panel: [steps, columns], or [steps / 2, columns, 2]."""
-    return (steps, v.columns) if v.together == 1 else (steps // v.together, v.columns, v.together)
-
-
-def _paired(packed: np.ndarray, v: ContractionVariant) -> np.ndarray:
-    """[..., steps, columns] as `_in_pairs` says."""
-    if v.together == 1:
-        return np.ascontiguousarray(packed)
-    *others, steps, columns = packed.shape
-    return np.ascontiguousarray(packed.reshape(*others, steps // v.together, v.together, columns).swapaxes(-1, -2))
-
-
-def pack_weights(problem: ConvProblem, v: ContractionVariant, w: np.ndarray) -> np.ndarray:
-    """Weights w[groups * filters, channels, *kernel] as the micro-kernel reads them, padded with zeros.
-
-    Raises ValueError when the shape of `w` is another one.
-    """
-    expected = (problem.groups * problem.filters, problem.channels, *problem.kernel)
-    if w.shape != expected:
-        raise ValueError(f"weights of shape {w.shape} for a convolution that needs {expected}")
-    g, panels, blocks, kh, kw = packed_weights_shape(problem, v)[:5]
-    block, columns = problem.block, v.columns
-    full = np.zeros((g, panels * columns, blocks * block, kh, kw), problem.dtype)
-    full[:, : problem.filters, : problem.channels] = w.reshape(g, problem.filters, problem.channels, kh, kw)
-    return _paired(full.reshape(g, panels, columns, blocks, block, kh, kw).transpose(0, 1, 3, 5, 6, 4, 2), v)
-
-
-def packed_matrix_shape(problem: GemmProblem, v: ContractionVariant) -> tuple[int, ...]:
-    """[batches of the right operand, groups, panels, k, columns of a panel], in pairs."""
-    batch, panels = 1 if problem.shared else problem.batch, ceil_div(problem.n, v.columns)
-    return (batch, problem.groups, panels, *_in_pairs(problem.k, v))
-
-
-def pack_matrix(problem: GemmProblem, v: ContractionVariant, w: np.ndarray) -> np.ndarray:
-    """Right operands w[..., k, n], one for each group (and batch, unless shared), as the micro-kernel reads them.
-
-    Raises ValueError when `w` has another number of elements.
-    """
-    batch, groups, panels = packed_matrix_shape(problem, v)[:3]
-    k, columns = problem.k, v.columns
-    if w.shape[-2:] != (k, problem.n) or w.size != batch * groups * k * problem.n:
-        raise ValueError(f"right operand of shape {w.shape} for {batch} x {groups} products that need {(k, problem.n)}")
-    full = np.zeros((batch, groups, k, panels * columns), problem.dtype)
-    full[..., : problem.n] = w.reshape(batch, groups, k, problem.n)
-    return _paired(full.reshape(batch, groups, k, panels, columns).transpose(0, 1, 3, 2, 4), v)
 
 
 def offset_table(problem: ConvProblem, v: ContractionVariant) -> np.ndarray:

@@ -19,7 +19,7 @@ import numpy as np
 from graphc.ir.dims import ceil_div
 from graphc.kernels.machine import Machine
 
-__all__ = ["SLOTS", "WindowProblem", "WindowSchedule", "WindowVariant", "arguments", "pack_depthwise", "schedule"]
+__all__ = ["SLOTS", "WindowProblem", "WindowSchedule", "WindowVariant", "arguments", "schedule"]
 
 Combine = Literal["fma", "add", "max"]
 
@@ -134,16 +134,3 @@ def arguments(problem: WindowProblem, s: WindowSchedule) -> dict[str, int]:
         first, last, s.rows_per_task, s.row_tasks,
     )  # fmt: skip
     return dict(zip(SLOTS[2:], numbers, strict=True))
-
-
-def pack_depthwise(problem: WindowProblem, w: np.ndarray) -> np.ndarray:
-    """Weights w[channels, *kernel] as [blocks, *kernel, lanes], padded with zeros.
-
-    Raises ValueError when `w` has more channels than the problem's blocks hold, or another window.
-    """
-    room = problem.blocks * problem.lanes
-    if w.shape[1:] != problem.kernel or w.shape[0] > room:
-        raise ValueError(f"weights of shape {w.shape} for windows of {problem.kernel} and at most {room} channels")
-    full = np.zeros((room, *problem.kernel), problem.dtype)
-    full[: w.shape[0]] = w
-    return np.ascontiguousarray(full.reshape(problem.blocks, problem.lanes, *problem.kernel).transpose(0, 2, 3, 1))

@@ -52,7 +52,7 @@ def run_gemm(p: c.GemmProblem, s: c.Schedule, a: np.ndarray, b: np.ndarray) -> n
     e = store_dense("float32")
     y = surrounded(np.zeros((p.batch, p.groups, p.m, p.n), np.float32))
     values = c.arguments(p, s) | {
-        "x": a, "w": c.aligned(c.pack_matrix(p, s.variant, b)), "offsets": 0, "zeros": 0,
+        "x": a, "w": c.aligned(pack_matrix.reference(b, columns=s.variant.columns)), "offsets": 0, "zeros": 0,
         "y": y, "y_batch": p.groups * p.m * p.n, "y_group": p.m * p.n, "y_vector": s.variant.lanes, "y_row": p.n,
     }  # fmt: skip
     source = contraction_source(s.variant, e)
@@ -125,7 +125,8 @@ def run_conv(
     lanes, pixels = s.variant.lanes, p.rows
     blocks = -(-p.filters // lanes)
     values = c.arguments(p, s) | {
-        "x": surrounded(c.to_blocked(x, p.block, p.groups)), "w": c.aligned(c.pack_weights(p, s.variant, w)),
+        "x": surrounded(c.to_blocked(x, p.block, p.groups)),
+        "w": c.aligned(pack_conv_weights.reference(w, block=p.block, columns=s.variant.columns, groups=p.groups)),
         "offsets": c.offset_table(p, s.variant), "zeros": np.zeros(p.inner, BFLOAT16),
         "y": y, "y_batch": p.groups * blocks * pixels * lanes, "y_group": blocks * pixels * lanes,
         "y_vector": pixels * lanes, "y_row": lanes,
@@ -198,20 +199,6 @@ def test_steps_that_do_not_come_in_pairs_are_refused() -> None:
         c.schedule(c.GemmProblem(3, 4, 5, dtype="bfloat16"), HOST)
     with pytest.raises(ValueError, match="2 steps at once"):
         c.schedule(c.ConvProblem(1, 3, 8, 4, 4, (1, 1), block=3, dtype="bfloat16"), HOST)
-
-
-def test_weights_are_packed_as_the_operations_pack_them() -> None:
-    rng = np.random.default_rng(6)
-    p = c.GemmProblem(3, 21, 10, dtype="bfloat16")
-    v = c.schedule(p, HOST).variant
-    b = numbers(rng, 10, 21)
-    np.testing.assert_array_equal(c.pack_matrix(p, v, b)[0, 0], pack_matrix.reference(b, columns=v.columns))
-    q = convolutions(16)["groups"]
-    v = c.schedule(q, HOST).variant
-    w = numbers(rng, 18, 10, 3, 3)
-    packed = pack_conv_weights.reference(w, block=16, columns=v.columns, groups=3)
-    np.testing.assert_array_equal(c.pack_weights(q, v, w), packed)
-    assert packed.shape[-3:] == (8, v.columns, 2)
 
 
 @pytest.mark.parametrize(("rows", "vectors"), [(12, 2), (8, 3), (6, 4)])

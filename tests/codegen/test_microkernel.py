@@ -16,6 +16,7 @@ from graphc.errors import OptionError
 from graphc.kernels import contraction as c
 from graphc.kernels import machine as machines
 from graphc.kernels.machine import ISAS, Machine, host_machine
+from graphc.ops.layout import pack_conv_weights, pack_matrix
 
 MACHINE = host_machine()
 TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
@@ -61,7 +62,7 @@ def test_matrix_products_of_any_size(m: int, n: int, k: int, dtype: str) -> None
     p = c.GemmProblem(m, n, k, dtype=dtype)
     s = c.schedule(p, MACHINE)
     a, b = surrounded(rng.standard_normal((m, k)).astype(dtype)), rng.standard_normal((k, n)).astype(dtype)
-    close(run_gemm(p, s, a, c.pack_matrix(p, s.variant, b))[0, 0], a @ b)
+    close(run_gemm(p, s, a, pack_matrix.reference(b, columns=s.variant.columns))[0, 0], a @ b)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -71,7 +72,7 @@ def test_tasks_cover_a_product_once_however_they_are_cut(threads: int) -> None:
     s = c.schedule(p, MACHINE, threads, rows=4, vectors=2)
     a = rng.standard_normal((2, 3, 61, 40)).astype("f")
     b = rng.standard_normal((2, 3, 40, 70)).astype("f")
-    close(run_gemm(p, s, a, c.pack_matrix(p, s.variant, b), calls=min(threads, s.tasks)), a @ b)
+    close(run_gemm(p, s, a, pack_matrix.reference(b, columns=s.variant.columns), calls=min(threads, s.tasks)), a @ b)
 
 
 def test_sums_survive_panels_that_are_cut_into_blocks() -> None:
@@ -80,7 +81,12 @@ def test_sums_survive_panels_that_are_cut_into_blocks() -> None:
     s = c.schedule(p, MACHINE, rows=4, vectors=2)
     a, b = rng.standard_normal((20, 71)).astype("f"), rng.standard_normal((71, 20)).astype("f")
     for rounds in (1, 2, 3, 100):
-        close(run_gemm(p, replace(s, rounds_per_block=rounds), a, c.pack_matrix(p, s.variant, b))[0, 0], a @ b)
+        close(
+            run_gemm(p, replace(s, rounds_per_block=rounds), a, pack_matrix.reference(b, columns=s.variant.columns))[
+                0, 0
+            ],
+            a @ b,
+        )
 
 
 def test_a_transposed_left_operand_and_padded_rows() -> None:
@@ -93,7 +99,7 @@ def test_a_transposed_left_operand_and_padded_rows() -> None:
     ):
         p = c.GemmProblem(33, 21, 19, row_stride=row_stride, step_stride=step_stride)
         s = c.schedule(p, MACHINE)
-        close(run_gemm(p, s, view, c.pack_matrix(p, s.variant, b))[0, 0], view @ b)
+        close(run_gemm(p, s, view, pack_matrix.reference(b, columns=s.variant.columns))[0, 0], view @ b)
 
 
 def test_right_operands_shared_by_all_batches() -> None:
@@ -101,7 +107,7 @@ def test_right_operands_shared_by_all_batches() -> None:
     p = c.GemmProblem(9, 18, 11, batch=4)
     s = c.schedule(p, MACHINE)
     a, b = rng.standard_normal((4, 9, 11)).astype("f"), rng.standard_normal((11, 18)).astype("f")
-    close(run_gemm(p, s, a, c.pack_matrix(p, s.variant, b))[:, 0], a @ b)
+    close(run_gemm(p, s, a, pack_matrix.reference(b, columns=s.variant.columns))[:, 0], a @ b)
 
 
 def reference_conv(p: c.ConvProblem, x: np.ndarray, w: np.ndarray) -> np.ndarray:
@@ -129,7 +135,8 @@ def run_conv(
     y = surrounded(np.zeros((p.batch, p.groups * blocks, high, wide, lanes), p.dtype))
     plane = high * wide * lanes
     values = c.arguments(p, s) | {
-        "x": surrounded(c.to_blocked(x, p.block, p.groups)), "w": c.aligned(c.pack_weights(p, s.variant, w)),
+        "x": surrounded(c.to_blocked(x, p.block, p.groups)),
+        "w": c.aligned(pack_conv_weights.reference(w, block=p.block, columns=s.variant.columns, groups=p.groups)),
         "offsets": c.offset_table(p, s.variant), "zeros": np.zeros(p.inner, p.dtype),
         "y": y, "y_batch": p.groups * blocks * plane, "y_group": blocks * plane, "y_vector": plane, "y_row": lanes,
     } | more  # fmt: skip
@@ -199,15 +206,6 @@ def test_an_epilogue_of_bias_residual_and_relu_may_work_in_place() -> None:
     in_place = c.to_blocked(residual, LANES, 3)
     run_conv(p, s, x, w, e, {"bias": blocked_bias, "z": in_place, "y": in_place})
     close(c.from_blocked(in_place, 18, 3), expected)
-
-
-def test_packing_refuses_weights_of_another_shape() -> None:
-    p = CONVOLUTIONS["3x3"]
-    v = c.schedule(p, MACHINE).variant
-    with pytest.raises(ValueError, match=r"shape \(16, 15, 3, 3\).*needs \(16, 16, 3, 3\)"):
-        c.pack_weights(p, v, np.zeros((16, 15, 3, 3), "f"))
-    with pytest.raises(ValueError, match=r"shape \(4, 5\)"):
-        c.pack_matrix(c.GemmProblem(3, 4, 5), v, np.zeros((4, 5), "f"))
 
 
 def test_blocked_layout_round_trip() -> None:

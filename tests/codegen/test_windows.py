@@ -13,6 +13,7 @@ from graphc.codegen.cpu.templates.windows import window_arguments, window_source
 from graphc.kernels import windows as w
 from graphc.kernels.contraction import aligned, from_blocked, to_blocked
 from graphc.kernels.machine import host_machine
+from graphc.ops.layout import pack_depthwise_weights
 
 MACHINE = host_machine()
 LANES = MACHINE.isa.lanes(4)
@@ -23,9 +24,10 @@ def run(p: w.WindowProblem, x: np.ndarray, weights: np.ndarray | None, e: Epilog
     high, wide = p.output
     y = surrounded(np.zeros((p.batch, p.blocks, high, wide, p.lanes), p.dtype))
     plane = high * wide * p.lanes
+    packed = None if weights is None else pack_depthwise_weights.reference(weights[:, None], size=p.lanes)
     values = w.arguments(p, s) | {
         "x": surrounded(to_blocked(x, p.lanes)),
-        "w": np.zeros(64, p.dtype) if weights is None else aligned(w.pack_depthwise(p, weights)),
+        "w": np.zeros(64, p.dtype) if packed is None else aligned(packed),
         "y": y, "y_batch": p.blocks * plane, "y_group": 0, "y_vector": plane, "y_row": p.lanes,
     }  # fmt: skip
     launch(
@@ -98,8 +100,3 @@ def test_doubles() -> None:
     x, weights = rng.standard_normal((1, 2 * lanes, 9, 14)), rng.standard_normal((2 * lanes, 3, 3))
     expected = (taps(p, x, 0) * weights.reshape(2 * lanes, -1).T[:, None, :, None, None]).sum(0)
     np.testing.assert_allclose(run(p, x, weights, epilogue(dtype="float64")), expected, rtol=1e-12, atol=1e-12)
-
-
-def test_packing_refuses_another_window() -> None:
-    with pytest.raises(ValueError, match=r"\(9, 3, 3\)"):
-        w.pack_depthwise(w.WindowProblem(1, 1, 8, 8, (3, 3), lanes=8), np.zeros((9, 3, 3), "f"))
