@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from graphc.ir.dtypes import DType
+from graphc.ir.scalar import Scalar, walk
 from graphc.kernels.epilogue import Access, Epilogue, Epilogues, EpilogueStore
 from graphc.kernels.ir import Kernel, Launch, Operand
 from graphc.kernels.program import Program, Rebind
@@ -20,6 +21,8 @@ __all__ = ["MOST_CHOICES", "share_kernels"]
 
 #: epilogues in a kernel; choosing costs a comparison each, for every vector of results
 MOST_CHOICES = 4
+#: scalar operations of an epilogue that is worth sharing for; a longer one costs more to compile than its template
+MOST_OPERATIONS = 64
 
 
 def share_kernels(program: Program) -> None:
@@ -27,7 +30,7 @@ def share_kernels(program: Program) -> None:
     variants: dict[Kernel, list[Epilogue]] = {}
     for kernel in dict.fromkeys(launch.kernel for launch in program.launches):
         epilogue = getattr(kernel, "epilogue", None)
-        if isinstance(epilogue, Epilogue):
+        if isinstance(epilogue, Epilogue) and len(_operations(epilogue)) <= MOST_OPERATIONS:
             variants.setdefault(_with(kernel, None), []).append(epilogue)
     shared: dict[Kernel, tuple[Kernel, int]] = {}  # a kernel's replacement, and the number of its epilogue there
     for variant, epilogues in variants.items():
@@ -64,13 +67,25 @@ def _groups(epilogues: Iterable[Epilogue]) -> Iterator[list[Epilogue]]:
 
     Their order depends on nothing else, so that another program with the same epilogues has the same kernel.
     """
-    left = sorted(epilogues, key=lambda e: (-len(e.buffers), repr(e)))
+    left = sorted(epilogues, key=lambda e: (-len(e.buffers), repr((e.loads, _description(e)))))
     while left:
         longest = left[0].buffers
         group = [e for e in left if longest[len(longest) - len(e.buffers) :] == e.buffers][:MOST_CHOICES]
         left = [e for e in left if e not in group]
         if len(group) > 1:
             yield group
+
+
+def _operations(epilogue: Epilogue) -> list[Scalar]:
+    return walk(store.value for store in epilogue.stores)
+
+
+def _description(epilogue: Epilogue) -> list[object]:
+    """What an epilogue computes, in as many words as it has operations; its own text would unfold what it shares."""
+    operations = _operations(epilogue)
+    number = {e: k for k, e in enumerate(operations)}
+    values = [(e.op, str(e.dtype), e.attr, [number[a] for a in e.args]) for e in operations]
+    return [*values, *((number[store.value], store.access) for store in epilogue.stores)]
 
 
 def _counting(epilogue: Epilogue, buffers: tuple[DType, ...]) -> Epilogue:

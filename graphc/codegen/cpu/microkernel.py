@@ -31,7 +31,7 @@ from numba.extending import intrinsic
 from graphc.codegen.cpu import simd
 from graphc.codegen.cpu.simd import I32, Shape, Values, at, broadcast, constant, counted_loop
 from graphc.codegen.cpu.vector import pointer_type
-from graphc.kernels.contraction import MANY_SHARERS, ContractionVariant, Mode
+from graphc.kernels.contraction import SHARERS, ContractionVariant, Mode
 from graphc.kernels.windows import Combine, WindowVariant
 
 __all__ = ["contract", "emit_contraction", "emit_window", "window"]
@@ -267,7 +267,7 @@ def contract(
     inner: int,
     dtype: str = "float32",
     dot: bool = False,
-    sharers: int = MANY_SHARERS,
+    sharers: int = SHARERS,
 ) -> Any:
     """The contraction micro-kernel as a function to call in Numba code; arguments as `emit_contraction` lists them."""
     tile = ContractionVariant(rows, vectors, lanes, mode, inner, dtype=dtype, dot=dot, sharers=sharers)

@@ -13,7 +13,7 @@ pointer = vector.argument_pointer("float32")
 integers = vector.argument_pointer("int64")
 
 
-def recurrence_de28f51ba317(block, first, last, scratch):
+def recurrence_9c343ddf0462(block, first, last, scratch):
     total_steps = block[20]
     steps = block[21]
     first_product = block[22]
@@ -85,7 +85,7 @@ def recurrence_de28f51ba317(block, first, last, scratch):
                                     prefetch(x, far + 1 * hidden + 0)
                             # The first row tiles fetch the next block of weights, each other lines of it.
                             tiles = (row - first_row) // 4
-                            ahead = next_block + tiles * 32 if tiles < 6 else 0
+                            ahead = next_block + tiles * 96 if tiles < 2 else 0
                             contract0(
                                 tile, fresh, offset(old0, row * hidden + done * 6), w_block, ahead, valid,
                                 rounds, 6, rest if finished and t >= first_product else 0, hidden, 1,
@@ -136,7 +136,7 @@ def recurrence_de28f51ba317(block, first, last, scratch):
                                     prefetch(x, far + 2 * hidden + 16)
                             # The first row tiles fetch the next block of weights, each other lines of it.
                             tiles = (row - first_row) // 4
-                            ahead = next_block + tiles * 32 if tiles < 6 else 0
+                            ahead = next_block + tiles * 96 if tiles < 2 else 0
                             contract1(
                                 tile, fresh, offset(work0, row * hidden + done * 6), w_block, ahead, valid,
                                 rounds, 6, rest if finished and t >= first_product else 0, hidden, 1,

@@ -12,7 +12,7 @@ pointer = vector.argument_pointer("float32")
 integers = vector.argument_pointer("int64")
 
 
-def recurrence_e4c759345788(block, first, last, scratch):
+def recurrence_935c50896aa2(block, first, last, scratch):
     total_steps = block[11]
     steps = block[12]
     first_product = block[13]
@@ -82,7 +82,7 @@ def recurrence_e4c759345788(block, first, last, scratch):
                             )
                         # The first row tiles fetch the next block of weights, each other lines of it.
                         tiles = (row - first_row) // 4
-                        ahead = next_block + tiles * 32 if tiles < 6 else 0
+                        ahead = next_block + tiles * 96 if tiles < 2 else 0
                         contract0(
                             tile, fresh, offset(old0, row * hidden + done * 6), w_block, ahead, valid,
                             rounds, 6, rest if finished and t >= first_product else 0, hidden, 1,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from graphc.codegen.cpu.templates.epilogue import Argument, Epilogue, declarations, imports, indent
 from graphc.ir.dims import ceil_div
-from graphc.kernels.contraction import MANY_SHARERS, SLOTS, ContractionVariant
+from graphc.kernels.contraction import SHARERS, SLOTS, ContractionVariant
 
 __all__ = ["contraction_arguments", "contraction_source", "sharers_argument"]
 
@@ -92,7 +92,7 @@ _TABLE = """contract(
 
 def sharers_argument(variant: ContractionVariant) -> str:
     """The micro-kernel's last argument, where it is not the usual one."""
-    return "" if variant.sharers == MANY_SHARERS else f", sharers={variant.sharers}"
+    return "" if variant.sharers == SHARERS else f", sharers={variant.sharers}"
 
 
 def contraction_source(variant: ContractionVariant, epilogue: Epilogue, name: str = "contraction") -> str:
