@@ -67,6 +67,11 @@ class CompiledGraph:
         memory = self.memory
         return Footprint(len(self.program.launches), memory.arena, memory.lower_bound, memory.constants)
 
+    @property
+    def runner(self) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+        """What `run` comes to, for those who call often."""
+        return self._placed.run
+
     def _place_constants(self) -> list[np.ndarray]:
         """The constants at aligned addresses; `_regions` knows which buffer each is."""
         self._regions: dict[int, int] = {}

@@ -12,7 +12,7 @@ import functools
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -85,10 +85,10 @@ class GraphSource:
 
 
 class _Call(NamedTuple):
-    """The inputs of a call, by name, element type and shape, and what ran it."""
+    """The inputs of a call, by name, element type and shape, and what gave the outputs for them."""
 
     inputs: tuple[tuple[str, np.dtype, tuple[int, ...]], ...]
-    specialisation: Specialisation | StoredSpecialisation
+    run: Callable[[list[np.ndarray]], list[Any]]
 
 
 class Executable:
@@ -190,14 +190,14 @@ class Executable:
             if type(array) is not np.ndarray or array.dtype is not dtype or array.shape != shape:
                 return None
             arrays.append(array)
-        return last.specialisation.run(arrays)
+        return last.run(arrays)
 
     def _remember(self, given: Sequence[Any], specialisation: Specialisation | StoredSpecialisation) -> None:
         if self._static or not all(type(a) is np.ndarray and a.dtype.kind in "fiub" for a in given):
             self._last = None  # its values count too, or it is no plain array
             return
         inputs = tuple([(p.name, a.dtype, a.shape) for p, a in zip(self.inputs, given, strict=True)])
-        self._last = _Call(inputs, specialisation)
+        self._last = _Call(inputs, specialisation.runner)
 
     def prepare(self, **shapes: Sequence[int]) -> Specialisation | StoredSpecialisation:
         """Compile for the given input shapes now, without running; inputs of fixed shape may be left out.

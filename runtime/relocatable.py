@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import numpy as np
 
 from graphc.errors import GraphcError
+from graphc.runtime.address import address_of
 from graphc.runtime.cache import aligned_empty
 from graphc.runtime.plan import ADDRESSES, Op, Plan
 from graphc.runtime.threads import run
@@ -110,10 +111,11 @@ class PlacedPlan:
         """
         keep = []
         results = [np.empty(shape, dtype) for dtype, shape in self._outputs]
-        for output, number in (donated or {}).items():
-            array = arguments[number]
-            if array.flags.carray and array.dtype == self._inputs[number][0]:
-                results[output] = array
+        if donated:
+            for output, number in donated.items():
+                array = arguments[number]
+                if array.flags.carray and array.dtype == self._inputs[number][0]:
+                    results[output] = array
         with self._lock:
             slots = self._slots
             for sites, array, (dtype, shape) in zip(self._input_sites, arguments, self._inputs, strict=True):
@@ -126,11 +128,11 @@ class PlacedPlan:
                     if array.dtype is not dtype and array.dtype != dtype:
                         array = np.ascontiguousarray(array, dtype)
                         keep.append(array)
-                    address = array.__array_interface__["data"][0]
+                    address = address_of(array)
                     for at, offset in sites:
                         slots[at] = address + offset
             for sites, array in zip(self._output_sites, results, strict=True):
-                address = array.__array_interface__["data"][0]
+                address = address_of(array)
                 for at, offset in sites:
                     slots[at] = address + offset
             run(self.plan, self._threads)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from typing import Any
@@ -69,6 +69,13 @@ class Specialisation:
         """The native program that is all there is to it; None when there is more."""
         return self._single.plans[0] if isinstance(self._single, _NativeStage) and self._single.plans else None
 
+    @property
+    def runner(self) -> Callable[[list[Any]], list[Any]]:
+        """What `run` comes to, for those who call often."""
+        single = self._single
+        is_one_plan = isinstance(single, _NativeStage) and not single.depends_on_sizes
+        return single.plans[0].runner if is_one_plan else self.run
+
     def sharing(self, given: Iterable[int]) -> dict[int, int]:
         """For outputs, the input among `given` whose array they can be written into: of the same type, and not read
         any more by then. `run` takes it as `donated`."""
@@ -119,6 +126,11 @@ class _NativeStage:
     @property
     def plans(self) -> list[CompiledGraph]:
         return list(self._plans.values())
+
+    @property
+    def depends_on_sizes(self) -> bool:
+        """Whether there is a plan for each set of sizes, instead of one."""
+        return bool(self._symbols)
 
     def _plan(self, graph: Graph) -> CompiledGraph:
         if self._options.memory_budget is not None:
