@@ -38,8 +38,9 @@ __all__ = [
 Mode = Literal["rows", "strided", "table"]
 
 #: row tiles that share the fetching of the next weights, where there are as many. Few of them fetch enough when weights
-#: come from far away; with eight, products of 16 rows took a tenth longer (and all others the same).
-SHARERS = 2
+#: come from far away; with eight, products of 16 rows took a tenth longer (and all others the same). A product of few rows
+#: reads weights as fast as they come: to fetch more than a quarter of them twice makes it slower.
+SHARERS, SHARERS_OF_FEW_ROWS, FEW_ROWS = 2, 4, 4
 
 #: The argument block of a contraction kernel: int64 slots in this order, then those of the epilogue.
 #: Addresses are in bytes, everything else counts elements.
@@ -243,7 +244,8 @@ class ContractionVariant:
 
     def shared_by(self, row_tiles: int) -> ContractionVariant:
         """This variant for so many row tiles, which share the fetching of what comes next."""
-        return replace(self, sharers=min(row_tiles, SHARERS))
+        few = row_tiles == 1 and self.rows <= FEW_ROWS
+        return replace(self, sharers=SHARERS_OF_FEW_ROWS if few else min(row_tiles, SHARERS))
 
     @property
     def tile_bytes(self) -> int:

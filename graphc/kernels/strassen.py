@@ -62,8 +62,10 @@ SLOTS = (
 
 #: estimated gain below which the plain product is taken: the model is not exact, and plain is simpler
 MUST_SAVE = 0.97
-#: cycles a vector: of making the left sums, and of the sums of products behind a result
-LEFT_CYCLES, GUARD_CYCLES, RESULT_CYCLES = 3.5, 1.0, 4.0
+#: cycles a vector: of making the left sums, and of the sums of products behind a result; and how much more where rows are
+#: guarded. Measured: a matrix of 128 steps gains nothing, one of 256 a tenth
+LEFT_CYCLES, RESULT_CYCLES = 3.5, 4.0
+GUARDED_LEFT_CYCLES, GUARDED_RESULT_CYCLES = 1.0, 12.0
 #: what weights cost beyond those of the plain product, which come from memory at each run of a model: they are not
 #: hidden behind the arithmetic as well as in a loop over one layer
 MORE_BYTES_PER_CYCLE_MATRIX, MORE_BYTES_PER_CYCLE_IMAGE = 10.0, 4.0  # measured on MiniLM, and on resnet50
@@ -211,8 +213,9 @@ def _plan(problem: StrassenProblem, machine: Machine, threads: int, rows: int, v
         for column_cuts in range(1, min(panel_pairs, 4 * threads) + 1):
             wide = ceil_div(panel_pairs, column_cuts)
             tasks = problem.batch * ceil_div(pairs, each) * ceil_div(panel_pairs, wide)
-            left = each * 2 * rows * problem.k / lanes * (LEFT_CYCLES + (GUARD_CYCLES if problem.guarded else 0))
-            results = each * wide * 4 * rows * vectors * RESULT_CYCLES
+            left = each * 2 * rows * problem.k / lanes * (LEFT_CYCLES + problem.guarded * GUARDED_LEFT_CYCLES)
+            result = RESULT_CYCLES + problem.guarded * GUARDED_RESULT_CYCLES
+            results = each * wide * 4 * rows * vectors * result
             weights = threads * wide * PRODUCTS * half * v.columns * itemsize
             products = max(each * wide * tile, weights / machine.stream_bytes_per_cycle)
             cycles = (left + products + results + 400) * ceil_div(tasks, threads) + more

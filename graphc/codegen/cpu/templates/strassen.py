@@ -70,7 +70,7 @@ def {name}(block, first, last, scratch):
                             offset(w_pair, {matrix} * size), ahead, valid, steps, outer, 0, across, 1,
                         )
             for r in range(pairs):
-                for quarter in range(4):
+{spoiled}                for quarter in range(4):
                     down, along = quarter // 2, quarter % 2
                     first_vector = (2 * pair + along) * {vectors}
                     m0 = first_row + r * {twice} + down * {rows}
@@ -147,7 +147,7 @@ else:
 
 #: where rows were computed by definition, each quarter's product is its sum
 _QUARTER_GUARDED = f"""\
-if plain[r] != 0:
+if by_definition:
     acc = whole(products, quarter * product_stride + at, 0)
 el{_QUARTER}"""
 
@@ -190,6 +190,7 @@ def strassen_source(variant: StrassenVariant, epilogue: Epilogue, name: str = "s
         where="where" if guarded else "i", matrix="matrix" if guarded else "i", fresh="fresh" if guarded else 1,
         matrices=MATRICES if guarded else PRODUCTS,
         quarter=indent((_QUARTER_GUARDED if guarded else _QUARTER).splitlines(), 7),
+        spoiled="                by_definition = plain[r] != 0\n" if guarded else "",
         flags="    plain = offset(products, 7 * product_stride)  # of each pair of row tiles\n" if guarded else "",
         rows=product.rows, twice=2 * product.rows, vectors=product.vectors, columns=product.columns,
         lanes=product.lanes, inner=product.inner, dtype=product.dtype, partial=product.partial,
