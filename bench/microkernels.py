@@ -26,6 +26,7 @@ from graphc.kernels import windows as win
 from graphc.kernels.machine import ISAS, Machine, host_machine
 from graphc.measure.roofs import CHAINS, peak_source
 from graphc.ops.layout import pack_conv_weights, pack_matrix, together
+from graphc.runtime.cache import aligned
 from graphc.runtime.native import kernel_addresses
 
 _WHERE = ("batch", "group", "vector", "row")
@@ -65,7 +66,7 @@ def launch(
     kernel = native(name, source)
     slots = [values[a.name] for a in arguments]
     block = np.array([v.ctypes.data if isinstance(v, np.ndarray) else v for v in slots], np.int64)
-    room = c.aligned(np.zeros(max(64, scratch), np.uint8))
+    room = aligned(np.zeros(max(64, scratch), np.uint8))
     pointers = block.ctypes.data, room.ctypes.data
     return lambda: kernel(pointers[0], 0, tasks, pointers[1]), (values, block, room)
 
@@ -87,7 +88,7 @@ def gemm(machine: Machine, m: int, n: int, k: int, dtype: str) -> Launch:
     e = epilogue(v.lanes)
     values = c.arguments(p, s) | {
         "x": rng.random((m, k), "f").astype(dtype),
-        "w": c.aligned(pack_matrix.reference(rng.random((k, n), "f").astype(dtype), columns=v.columns)),
+        "w": aligned(pack_matrix.reference(rng.random((k, n), "f").astype(dtype), columns=v.columns)),
         "offsets": 0, "zeros": 0, "y": np.zeros((m, n), "f"), "bias": np.zeros(n + v.lanes, "f"),
         "y_batch": m * n, "y_group": m * n, "y_vector": v.lanes, "y_row": n,
     }  # fmt: skip
@@ -106,7 +107,7 @@ def conv(machine: Machine, p: c.ConvProblem) -> Launch:
     shape = (p.groups * p.filters, p.channels, *p.kernel)
     values = c.arguments(p, s) | {
         "x": rng.random((p.batch, p.groups * p.blocks, p.height, p.width, p.block), "f").astype(p.dtype),
-        "w": c.aligned(
+        "w": aligned(
             pack_conv_weights.reference(
                 rng.random(shape, "f").astype(p.dtype), block=p.block, columns=v.columns, groups=p.groups
             )
@@ -131,7 +132,7 @@ def depthwise(machine: Machine, p: win.WindowProblem) -> Launch:
     high, wide = p.output
     values = win.arguments(p, s) | {
         "x": rng.random((p.batch, p.blocks, p.height, p.width, p.lanes), "f"),
-        "w": c.aligned(rng.random((p.blocks, *p.kernel, p.lanes), "f")),
+        "w": aligned(rng.random((p.blocks, *p.kernel, p.lanes), "f")),
         "y": np.zeros((p.batch, p.blocks, high * wide, p.lanes), "f"), "bias": np.zeros(p.blocks * p.lanes, "f"),
         "y_batch": p.blocks * high * wide * p.lanes, "y_group": 0, "y_vector": high * wide * p.lanes, "y_row": p.lanes,
     }  # fmt: skip

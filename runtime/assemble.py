@@ -14,7 +14,7 @@ from graphc.ir.graph import Graph, Value
 from graphc.kernels.ir import Kernel, Launch, Operand
 from graphc.kernels.program import Branch, Count, Exhausted, Instruction, Jump, Label, Place, Rebind
 from graphc.options import Options
-from graphc.runtime.cache import ALIGNMENT, aligned_empty
+from graphc.runtime.cache import aligned
 from graphc.runtime.footprint import Footprint
 from graphc.runtime.native import kernel_addresses
 from graphc.runtime.plan import Plan, PlanBuilder
@@ -79,7 +79,7 @@ class CompiledGraph:
         for i, b in enumerate(self.program.buffers):
             if b.place is Place.CONSTANT and b.array is not None:
                 self._regions[i] = CONSTANTS + len(placed)
-                placed.append(_aligned(b.array))
+                placed.append(aligned(b.array))
         return placed
 
     def _place(self, operand: Operand) -> int:
@@ -215,12 +215,3 @@ class _Rows:
     def finish(self) -> None:
         for row, target in self._jumps:
             self._builder.aim(row, self._labels[target])
-
-
-def _aligned(array: np.ndarray) -> np.ndarray:
-    """The array's bytes at an aligned address, copied only when they are not."""
-    if array.flags.c_contiguous and array.ctypes.data % ALIGNMENT == 0:
-        return array
-    copy = aligned_empty(max(array.nbytes, 1))[: array.nbytes].view(array.dtype).reshape(array.shape)
-    np.copyto(copy, array)
-    return copy

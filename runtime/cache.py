@@ -38,7 +38,16 @@ import numpy as np
 
 from graphc.errors import CacheError, OptionError
 
-__all__ = ["ALIGNMENT", "Cache", "aligned_empty", "default_cache", "default_directory", "model_cache", "split"]
+__all__ = [
+    "ALIGNMENT",
+    "Cache",
+    "aligned",
+    "aligned_empty",
+    "default_cache",
+    "default_directory",
+    "model_cache",
+    "split",
+]
 
 _MAGIC = b"graphc cache 1\n"
 _HEADER = len(_MAGIC) + 8 + 32  # magic, length, sha256
@@ -291,6 +300,15 @@ def aligned_empty(nbytes: int) -> np.ndarray:
     raw = np.empty(nbytes + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + nbytes]
+
+
+def aligned(array: np.ndarray) -> np.ndarray:
+    """The array's bytes at an aligned address, copied only when they are not."""
+    if array.flags.c_contiguous and array.ctypes.data % ALIGNMENT == 0:
+        return array
+    copy = aligned_empty(max(array.nbytes, 1))[: array.nbytes].view(array.dtype).reshape(array.shape)
+    np.copyto(copy, array)
+    return copy
 
 
 def split(body: np.ndarray, sizes: Iterable[int]) -> Iterator[np.ndarray]:

@@ -72,9 +72,9 @@ class Specialisation:
     @property
     def runner(self) -> Callable[[list[Any]], list[Any]]:
         """What `run` comes to, for those who call often."""
-        single = self._single
-        is_one_plan = isinstance(single, _NativeStage) and not single.depends_on_sizes
-        return single.plans[0].runner if is_one_plan else self.run
+        if isinstance(self._single, _NativeStage) and not self._single.depends_on_sizes:
+            return self._single.plans[0].runner
+        return self.run
 
     def sharing(self, given: Iterable[int]) -> dict[int, int]:
         """For outputs, the input among `given` whose array they can be written into: of the same type, and not read

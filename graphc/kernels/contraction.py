@@ -31,8 +31,8 @@ from graphc.kernels.machine import Machine
 from graphc.ops.layout import summed_in, together
 
 __all__ = [
-    "SLOTS", "ContractionVariant", "ConvProblem", "GemmProblem", "Schedule", "aligned", "arguments",
-    "estimated_cycles", "from_blocked", "offset_table", "register_tiles", "schedule", "to_blocked",
+    "SLOTS", "ContractionVariant", "ConvProblem", "GemmProblem", "Schedule", "arguments",
+    "estimated_cycles", "offset_table", "register_tiles", "schedule",
 ]  # fmt: skip
 
 Mode = Literal["rows", "strided", "table"]
@@ -424,29 +424,3 @@ def offset_table(problem: ConvProblem, v: ContractionVariant) -> np.ndarray:
     inside = (i >= 0) & (i < problem.height) & (j >= 0) & (j < problem.width)
     offsets = np.where(inside, (i * problem.width + j) * problem.block, -1).astype(np.int32)
     return np.ascontiguousarray(offsets.reshape(problem.taps, tiles, v.rows).transpose(1, 0, 2))
-
-
-def to_blocked(x: np.ndarray, block: int, groups: int = 1) -> np.ndarray:
-    """x[batch, channels, height, width] as [batch, groups * blocks, height, width, block], groups padded with zeros."""
-    batch, channels, height, width = x.shape
-    each = channels // groups
-    blocks = ceil_div(each, block)
-    full = np.zeros((batch, groups, blocks * block, height, width), x.dtype)
-    full[:, :, :each] = x.reshape(batch, groups, each, height, width)
-    return np.ascontiguousarray(full.reshape(batch, groups * blocks, block, height, width).transpose(0, 1, 3, 4, 2))
-
-
-def from_blocked(y: np.ndarray, channels: int, groups: int = 1) -> np.ndarray:
-    """The inverse: y[batch, groups * blocks, height, width, block] as [batch, channels, height, width]."""
-    batch, blocks, height, width, block = y.shape
-    full = y.transpose(0, 1, 4, 2, 3).reshape(batch, groups, blocks // groups * block, height, width)
-    return np.ascontiguousarray(full[:, :, : channels // groups].reshape(batch, channels, height, width))
-
-
-def aligned(x: np.ndarray) -> np.ndarray:
-    """A copy of `x` whose address is a multiple of 64, as that of packed weights must be."""
-    room = np.empty(x.nbytes + 64, np.uint8)
-    start = -room.ctypes.data % 64
-    copy = room[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
-    copy[...] = x
-    return copy

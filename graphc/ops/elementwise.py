@@ -728,9 +728,9 @@ logical_not = unary(
     no_gradient=DISCRETE,
     summary="Not x.",
 )
-bitwise_and = _bits("bitwise_and", "and", np.bitwise_and, INTEGER, "The bits set in both.")
-bitwise_or = _bits("bitwise_or", "or", np.bitwise_or, INTEGER, "The bits set in either.")
-bitwise_xor = _bits("bitwise_xor", "xor", np.bitwise_xor, INTEGER, "The bits set in exactly one.")
+bitwise_and = _bits("bitwise_and", "and", np.bitwise_and, INTEGER, "The bits set in both.", commutative=True)
+bitwise_or = _bits("bitwise_or", "or", np.bitwise_or, INTEGER, "The bits set in either.", commutative=True)
+bitwise_xor = _bits("bitwise_xor", "xor", np.bitwise_xor, INTEGER, "The bits set in exactly one.", commutative=True)
 bitwise_not = unary(
     "bitwise_not",
     np.invert,

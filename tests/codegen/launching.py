@@ -9,7 +9,8 @@ from itertools import pairwise
 import numpy as np
 
 from graphc.codegen.cpu.templates.epilogue import Argument, Epilogue
-from graphc.kernels.contraction import aligned
+from graphc.ir.dims import ceil_div
+from graphc.runtime.cache import aligned
 from graphc.runtime.native import kernel_addresses
 
 _PARTS = ("batch", "group", "vector", "row")
@@ -51,3 +52,20 @@ def surrounded(x: np.ndarray, margin: int = 256) -> np.ndarray:
     copy = room[margin : margin + x.size].reshape(x.shape)
     copy[...] = x
     return copy
+
+
+def to_blocked(x: np.ndarray, block: int, groups: int = 1) -> np.ndarray:
+    """x[batch, channels, height, width] as [batch, groups * blocks, height, width, block], groups padded with zeros."""
+    batch, channels, height, width = x.shape
+    each = channels // groups
+    blocks = ceil_div(each, block)
+    full = np.zeros((batch, groups, blocks * block, height, width), x.dtype)
+    full[:, :, :each] = x.reshape(batch, groups, each, height, width)
+    return np.ascontiguousarray(full.reshape(batch, groups * blocks, block, height, width).transpose(0, 1, 3, 4, 2))
+
+
+def from_blocked(y: np.ndarray, channels: int, groups: int = 1) -> np.ndarray:
+    """The inverse: y[batch, groups * blocks, height, width, block] as [batch, channels, height, width]."""
+    batch, blocks, height, width, block = y.shape
+    full = y.transpose(0, 1, 4, 2, 3).reshape(batch, groups, blocks // groups * block, height, width)
+    return np.ascontiguousarray(full[:, :, : channels // groups].reshape(batch, channels, height, width))

@@ -9,7 +9,7 @@ from dataclasses import replace
 import ml_dtypes
 import numpy as np
 import pytest
-from codegen.launching import Y, epilogue, launch, surrounded
+from codegen.launching import Y, epilogue, from_blocked, launch, surrounded, to_blocked
 from codegen.test_microkernel import innermost_loops, reference_conv
 
 from graphc.codegen.cpu.compile import Target, compile_assembly
@@ -18,6 +18,7 @@ from graphc.codegen.cpu.templates.epilogue import Argument, Epilogue, store_dens
 from graphc.kernels import contraction as c
 from graphc.kernels.machine import ISAS, Machine, host_machine
 from graphc.ops.layout import pack_conv_weights, pack_matrix
+from graphc.runtime.cache import aligned
 
 HOST = host_machine()
 HAS_DOT = HOST.isa.bfloat16_dot
@@ -52,7 +53,7 @@ def run_gemm(p: c.GemmProblem, s: c.Schedule, a: np.ndarray, b: np.ndarray) -> n
     e = store_dense("float32")
     y = surrounded(np.zeros((p.batch, p.groups, p.m, p.n), np.float32))
     values = c.arguments(p, s) | {
-        "x": a, "w": c.aligned(pack_matrix.reference(b, columns=s.variant.columns)), "offsets": 0, "zeros": 0,
+        "x": a, "w": aligned(pack_matrix.reference(b, columns=s.variant.columns)), "offsets": 0, "zeros": 0,
         "y": y, "y_batch": p.groups * p.m * p.n, "y_group": p.m * p.n, "y_vector": s.variant.lanes, "y_row": p.n,
     }  # fmt: skip
     source = contraction_source(s.variant, e)
@@ -125,8 +126,8 @@ def run_conv(
     lanes, pixels = s.variant.lanes, p.rows
     blocks = -(-p.filters // lanes)
     values = c.arguments(p, s) | {
-        "x": surrounded(c.to_blocked(x, p.block, p.groups)),
-        "w": c.aligned(pack_conv_weights.reference(w, block=p.block, columns=s.variant.columns, groups=p.groups)),
+        "x": surrounded(to_blocked(x, p.block, p.groups)),
+        "w": aligned(pack_conv_weights.reference(w, block=p.block, columns=s.variant.columns, groups=p.groups)),
         "offsets": c.offset_table(p, s.variant), "zeros": np.zeros(p.inner, BFLOAT16),
         "y": y, "y_batch": p.groups * blocks * pixels * lanes, "y_group": blocks * pixels * lanes,
         "y_vector": pixels * lanes, "y_row": lanes,
@@ -154,7 +155,7 @@ def test_convolutions(case: str, name: str) -> None:
     y = blocked_like(p, lanes, np.float32)
     run_conv(p, s, x, w, store_dense("float32"), y)
     expected = reference_conv(p, x.astype(float), w.astype(float))
-    close(c.from_blocked(y, p.groups * p.filters, p.groups), x, w, expected, p.steps)
+    close(from_blocked(y, p.groups * p.filters, p.groups), x, w, expected, p.steps)
     assert np.isnan(y.base[:256]).all()
     assert np.isnan(y.base[-256:]).all()
 
@@ -172,8 +173,8 @@ def test_an_epilogue_reads_and_stores_bfloat16() -> None:
         f"acc = acc + load(z, {Y}, lanes) * 1.00390625", dtype="bfloat16", arguments=(Argument("z", "bfloat16"),)
     )
     y = blocked_like(p, lanes, BFLOAT16)
-    run_conv(p, s, x, w, e, y, z=surrounded(c.to_blocked(residual, lanes)))
-    got, expected = c.from_blocked(y, 40), (residual.astype("f") * np.float32(1.00390625)).astype(BFLOAT16)
+    run_conv(p, s, x, w, e, y, z=surrounded(to_blocked(residual, lanes)))
+    got, expected = from_blocked(y, 40), (residual.astype("f") * np.float32(1.00390625)).astype(BFLOAT16)
     np.testing.assert_array_equal(got.astype("f"), expected.astype("f"))
     assert (np.unique(got).size) > 100
 
@@ -189,8 +190,8 @@ def test_numbers_half_way_are_rounded_to_even() -> None:
     )
     y = blocked_like(p, lanes, BFLOAT16)
     x, w = np.zeros((1, 32, 5, 7), BFLOAT16), np.zeros((40, 32, 1, 1), BFLOAT16)
-    run_conv(p, c.schedule(p, HOST), x, w, e, y, bias=surrounded(c.to_blocked(bias, lanes)))
-    got = c.from_blocked(y, 40)[0, :, 2, 3].astype("f")
+    run_conv(p, c.schedule(p, HOST), x, w, e, y, bias=surrounded(to_blocked(bias, lanes)))
+    got = from_blocked(y, 40)[0, :, 2, 3].astype("f")
     np.testing.assert_array_equal(got, np.resize([1, 1 + 2.0**-6, 1 + 2.0**-7, -1, np.nan], 40).astype("f"))
 
 

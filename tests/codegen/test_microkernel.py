@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from codegen.launching import Y, epilogue, launch, surrounded
+from codegen.launching import Y, epilogue, from_blocked, launch, surrounded, to_blocked
 
 from graphc.codegen.cpu.compile import Target, compile_assembly
 from graphc.codegen.cpu.templates.contraction import contraction_arguments, contraction_source
@@ -17,6 +17,7 @@ from graphc.kernels import contraction as c
 from graphc.kernels import machine as machines
 from graphc.kernels.machine import ISAS, Machine, host_machine
 from graphc.ops.layout import pack_conv_weights, pack_matrix
+from graphc.runtime.cache import aligned
 
 MACHINE = host_machine()
 TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
@@ -32,7 +33,7 @@ def run_gemm(p: c.GemmProblem, s: c.Schedule, a: np.ndarray, packed: np.ndarray,
     e, lanes = store_dense(p.dtype), s.variant.lanes
     y = surrounded(np.zeros((p.batch, p.groups, p.m, p.n), p.dtype))
     values = c.arguments(p, s) | {
-        "x": a, "w": c.aligned(packed), "offsets": 0, "zeros": 0,
+        "x": a, "w": aligned(packed), "offsets": 0, "zeros": 0,
         "y": y, "y_batch": p.groups * p.m * p.n, "y_group": p.m * p.n, "y_vector": lanes, "y_row": p.n,
     }  # fmt: skip
     arguments = contraction_arguments(s.variant, e)
@@ -135,8 +136,8 @@ def run_conv(
     y = surrounded(np.zeros((p.batch, p.groups * blocks, high, wide, lanes), p.dtype))
     plane = high * wide * lanes
     values = c.arguments(p, s) | {
-        "x": surrounded(c.to_blocked(x, p.block, p.groups)),
-        "w": c.aligned(pack_conv_weights.reference(w, block=p.block, columns=s.variant.columns, groups=p.groups)),
+        "x": surrounded(to_blocked(x, p.block, p.groups)),
+        "w": aligned(pack_conv_weights.reference(w, block=p.block, columns=s.variant.columns, groups=p.groups)),
         "offsets": c.offset_table(p, s.variant), "zeros": np.zeros(p.inner, p.dtype),
         "y": y, "y_batch": p.groups * blocks * plane, "y_group": blocks * plane, "y_vector": plane, "y_row": lanes,
     } | more  # fmt: skip
@@ -152,7 +153,7 @@ def run_conv(
     )
     assert np.isnan(y.base[:256]).all()
     assert np.isnan(y.base[-256:]).all()
-    return c.from_blocked(y, p.groups * p.filters, p.groups)
+    return from_blocked(y, p.groups * p.filters, p.groups)
 
 
 LANES = MACHINE.isa.lanes(4)
@@ -200,18 +201,18 @@ def test_an_epilogue_of_bias_residual_and_relu_may_work_in_place() -> None:
         arguments=(Argument("bias", "float32"), Argument("z", "float32")),
         imports=("from graphc.codegen.cpu.vector import maximum",),
     )
-    blocked_bias = c.to_blocked(bias[None, :, None, None], LANES, 3)
+    blocked_bias = to_blocked(bias[None, :, None, None], LANES, 3)
     expected = np.maximum(reference_conv(p, x, w) + bias[:, None, None] + residual, 0)
-    close(run_conv(p, s, x, w, e, {"bias": blocked_bias, "z": c.to_blocked(residual, LANES, 3)}), expected)
-    in_place = c.to_blocked(residual, LANES, 3)
+    close(run_conv(p, s, x, w, e, {"bias": blocked_bias, "z": to_blocked(residual, LANES, 3)}), expected)
+    in_place = to_blocked(residual, LANES, 3)
     run_conv(p, s, x, w, e, {"bias": blocked_bias, "z": in_place, "y": in_place})
-    close(c.from_blocked(in_place, 18, 3), expected)
+    close(from_blocked(in_place, 18, 3), expected)
 
 
 def test_blocked_layout_round_trip() -> None:
     x = np.arange(2 * 10 * 3 * 4, dtype="f").reshape(2, 10, 3, 4)
     for block, groups in ((8, 1), (4, 2), (3, 5)):
-        np.testing.assert_array_equal(c.from_blocked(c.to_blocked(x, block, groups), 10, groups), x)
+        np.testing.assert_array_equal(from_blocked(to_blocked(x, block, groups), 10, groups), x)
 
 
 @pytest.mark.parametrize("isa", ISAS)

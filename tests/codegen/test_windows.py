@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from codegen.launching import epilogue, launch, surrounded
+from codegen.launching import epilogue, from_blocked, launch, surrounded, to_blocked
 
 from graphc.codegen.cpu.templates.epilogue import Epilogue
 from graphc.codegen.cpu.templates.windows import window_arguments, window_source
 from graphc.kernels import windows as w
-from graphc.kernels.contraction import aligned, from_blocked, to_blocked
 from graphc.kernels.machine import host_machine
 from graphc.ops.layout import pack_depthwise_weights
+from graphc.runtime.cache import aligned
 
 MACHINE = host_machine()
 LANES = MACHINE.isa.lanes(4)
