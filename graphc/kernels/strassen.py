@@ -63,9 +63,9 @@ SLOTS = (
 #: estimated gain below which the plain product is taken: the model is not exact, and plain is simpler
 MUST_SAVE = 0.97
 #: cycles a vector: of making the left sums, and of the sums of products behind a result; and how much more where rows are
-#: guarded. Measured: a matrix of 128 steps gains nothing, one of 256 a tenth
+#: guarded. Measured: a matrix of 64 steps loses up to 8 %, one of 128 gains nothing, one of 256 a tenth
 LEFT_CYCLES, RESULT_CYCLES = 3.5, 4.0
-GUARDED_LEFT_CYCLES, GUARDED_RESULT_CYCLES = 1.0, 12.0
+GUARDED_LEFT_CYCLES, GUARDED_RESULT_CYCLES = 1.0, 6.0
 #: what weights cost beyond those of the plain product, which come from memory at each run of a model: they are not
 #: hidden behind the arithmetic as well as in a loop over one layer
 MORE_BYTES_PER_CYCLE_MATRIX, MORE_BYTES_PER_CYCLE_IMAGE = 10.0, 4.0  # measured on MiniLM, and on resnet50
