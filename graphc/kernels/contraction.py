@@ -10,8 +10,9 @@ kernel's positions and `outer` counts blocks of input channels. A kernel is comp
 (what its micro-kernel needs to know) and serves every layer of that variant: sizes are slots of its argument block.
 
 Layouts. Activations are blocked: x[batch, groups * channel blocks, height, width, block], the channels of each group
-padded to whole blocks. Weights are packed by operations (`pack_conv_weights` and `pack_matrix` in `graphc.ops.layout`): one
-panel for `columns` output columns, in the order in which the micro-kernel reads it. Padding must hold finite numbers (it is multiplied by zero weights).
+padded to whole blocks. Weights are packed by operations (`pack_conv_weights` and `pack_matrix` in `graphc.ops.layout`):
+one panel for `columns` output columns, in the order in which the micro-kernel reads it. Padding must hold finite numbers
+(it is multiplied by zero weights).
 
 Operands of bfloat16 are multiplied in pairs of steps that lie side by side, and summed in float32: their steps are even
 in number, and a panel of weights holds [steps / 2, columns, 2] (see `together`).
