@@ -382,14 +382,15 @@ def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
 def test_an_interrupted_run_exits_with_130_and_leaves_nothing_half_written(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     process = subprocess.Popen(
-        [sys.executable, "-m", "graphc", "run", "onnx:squeezenet"],
+        [sys.executable, "-m", "graphc", "run", "onnx:inception_v1"],
         env={**os.environ, "GRAPHC_CACHE": str(cache)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    time.sleep(4)  # in the middle of compiling kernels
+    while process.poll() is None and not any(path.is_file() for path in cache.rglob("*")):
+        time.sleep(0.01)  # the first kernel is there: thirty more are being compiled
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the helper processes too
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
