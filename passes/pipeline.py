@@ -87,7 +87,7 @@ def _optimisation(options: Options, machine: Machine) -> list[Pass]:
         # Attention while its products are still products and its softmax is in one piece.
         Pass("attention", lambda g: g if strict else fuse_attention(g), level=1),
         # Recurrent layers that a kernel computes whole, before decomposition makes loops of them.
-        Pass("recurrence", lambda g: pack_recurrences(g, machine, threads), level=1),
+        Pass("recurrence", lambda g: pack_recurrences(g, machine, threads, _algorithms(options)), level=1),
         # Operations without kernels become smaller ones before layouts are chosen: convolutions over lines and volumes
         # become convolutions over images, and those take part.
         Pass("decompose", decompose, requires=("batch-norm",), needed=True),
@@ -113,8 +113,12 @@ def _layout(options: Options, machine: Machine, threads: int) -> Callable[[Graph
     strict = options.precision == "strict"
     if options.level < 2 or "blocking" in options.disable:
         return lambda g: pack_only(g, machine, threads, narrow=not strict)
-    algorithms = frozenset() if strict else ALGORITHMS - options.disable
-    return lambda g: block_layout(g, machine, threads, algorithms, narrow=not strict)
+    return lambda g: block_layout(g, machine, threads, _algorithms(options), narrow=not strict)
+
+
+def _algorithms(options: Options) -> frozenset[str]:
+    """Algorithms that do less arithmetic than the plain sum, as far as they are allowed."""
+    return frozenset() if options.precision == "strict" or options.level < 2 else ALGORITHMS - options.disable
 
 
 def _simplify(graph: Graph, options: Options) -> Graph:

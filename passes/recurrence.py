@@ -20,7 +20,9 @@ from graphc.ir.graph import Graph, Node, Value, location, remake
 from graphc.ir.rules import located
 from graphc.ir.trace import record, refuse
 from graphc.kernels.machine import Machine
-from graphc.ops.recurrence import STATES, pack_gates, products, recurrence
+from graphc.kernels.recurrence import halves_pay
+from graphc.kernels.strassen import column_scales, inner_steps
+from graphc.ops.recurrence import STATES, pack_gates, pack_halves, products, recurrence
 from graphc.passes.match import uniform
 
 __all__ = ["pack_recurrences"]
@@ -33,9 +35,10 @@ VECTORS = 4
 ROWS = 4
 
 
-def pack_recurrences(graph: Graph, machine: Machine, threads: int) -> Graph:
-    """The graph with recurrent layers as their kernel takes them; shapes must be known."""
-    return deep(lambda g: _packed(g, machine, threads))(graph)
+def pack_recurrences(graph: Graph, machine: Machine, threads: int, algorithms: frozenset[str] = frozenset()) -> Graph:
+    """The graph with recurrent layers as their kernel takes them; shapes must be known. `algorithms` are those allowed
+    beside the plain sum (see graphc.kernels.choice.ALGORITHMS)."""
+    return deep(lambda g: _packed(g, machine, threads, "strassen" in algorithms))(graph)
 
 
 def _why_not(node: Node) -> str | None:
@@ -48,7 +51,7 @@ def _why_not(node: Node) -> str | None:
     return "there is nothing to compute" if 0 in (*x.static_shape, node.inputs[1].shape[1]) else None
 
 
-def _packed(graph: Graph, machine: Machine, threads: int) -> Graph:
+def _packed(graph: Graph, machine: Machine, threads: int, halves: bool) -> Graph:
     layers = []
     for node in graph.nodes:
         if node.op.name in STATES:
@@ -76,7 +79,7 @@ def _packed(graph: Graph, machine: Machine, threads: int) -> Graph:
             made: Sequence[Value] = remake(node, tuple(new[v] for v in node.inputs), node.where)
         else:
             with location(*located(*team)):
-                made = _recurrence(graph, team, new, machine)
+                made = _recurrence(graph, team, new, machine, halves)
             for member in team:
                 record("recurrence", member)
         new.update(zip((v for member in team for v in member.outputs), made, strict=True))
@@ -99,14 +102,15 @@ def _teams(graph: Graph, layers: Sequence[Node], threads: int) -> list[tuple[Nod
     return [tuple(group[k : k + threads]) for group in alike.values() for k in range(0, len(group), threads)]
 
 
-def _recurrence(graph: Graph, team: Sequence[Node], new: dict[Value, Value], machine: Machine) -> Sequence[Value]:
+def _recurrence(
+    graph: Graph, team: Sequence[Node], new: dict[Value, Value], machine: Machine, halves: bool
+) -> Sequence[Value]:
     cell, attrs = team[0].op.name, {k: v for k, v in team[0].attrs.items() if k != "reverse"}
-    gates = products(cell, attrs.get("linear_before_reset", False))
-    lanes = machine.isa.lanes(team[0].inputs[0].dtype.itemsize)
-    vectors = max(1, min(VECTORS // max(gates), ceil_div(int(team[0].inputs[1].shape[1]), lanes)))
     inside = [_projection(graph, node, machine) for node in team]
     if len({p.x.type if p else None for p in inside}) > 1:
         inside = [None] * len(team)
+    halved = halves and all(_halves(*pair, machine) for pair in zip(team, inside, strict=True))
+    gates, width = _panels(team[0], machine, halved)
     operands: list[Value] = []
     for node, projection in zip(team, inside, strict=True):
         x, r, *rest = (new[v] for v in node.inputs)
@@ -116,15 +120,20 @@ def _recurrence(graph: Graph, team: Sequence[Node], new: dict[Value, Value], mac
             steps, batch, _ = x.shape
             x, w, bias = projection
             operands.append(ops.reshape(new[x], shape=(steps, batch, x.shape[-1])))
-            operands += pack_gates(ops.transpose(new[w], perm=(1, 0)), gates, vectors * lanes)
+            weights = ops.transpose(new[w], perm=(1, 0))
+            if halved:
+                r = ops.concat(r, weights, axis=1)
+            else:
+                operands += pack_gates(weights, gates, width)
             zero = np.zeros((), w.dtype.numpy)
             operands.append(
                 ops.broadcast_to(zero, shape=w.shape[1:]) if bias is None else ops.reshape(new[bias], shape=w.shape[1:])
             )
-        operands += [
-            *pack_gates(r, gates, vectors * lanes),
-            *rest[: len(node.inputs) - 2 - attrs.get("lengths", False)],
-        ]
+        steps = 2 * inner_steps(_lanes(node, machine))
+        operands += (
+            pack_halves(r, gates, width, ceil_div(r.shape[1], steps) * steps) if halved else pack_gates(r, gates, width)
+        )
+        operands += rest[: len(node.inputs) - 2 - attrs.get("lengths", False)]
     if attrs.get("lengths", False):
         operands.append(ops.cast(new[team[0].inputs[-1]], dtype=dtype_of("int64")))
     result: Sequence[Value] = recurrence(
@@ -132,10 +141,47 @@ def _recurrence(graph: Graph, team: Sequence[Node], new: dict[Value, Value], mac
         cell=cell,
         reverse=tuple(node.attrs.get("reverse", False) for node in team),
         inputs=inside[0] is not None,
+        halved=halved,
         from_zero=all(map(_starts_from_zero, team)),
         **attrs,
     )
     return result
+
+
+def _lanes(node: Node, machine: Machine) -> int:
+    return machine.isa.lanes(node.inputs[0].dtype.itemsize)
+
+
+def _panels(node: Node, machine: Machine, halved: bool) -> tuple[tuple[int, ...], int]:
+    """The gates of each product of a layer, and how many hidden units a panel holds."""
+    gates = products(node.op.name, node.attrs.get("linear_before_reset", False))
+    lanes = _lanes(node, machine)
+    vectors = max(1, min(VECTORS // max(gates), ceil_div(int(node.inputs[1].shape[1]), lanes)))
+    if halved and any(n * vectors % 2 for n in gates):
+        vectors *= 2
+    return gates, vectors * lanes
+
+
+def _halves(node: Node, projection: _Projection | None, machine: Machine) -> bool:
+    """Whether a layer's products are done by Strassen's algorithm, with those of its inputs if it projects them."""
+    r, w = node.inputs[1].literal, projection.w.literal if projection else None
+    if r is None or (projection and (w is None or node.attrs.get("linear_before_reset", False))):
+        return False  # weights that change; or a gate that takes the two apart
+    weights = r if w is None else np.concatenate([r, w.T], axis=1)
+    (gates, width), (batch, hidden) = _panels(node, machine, True), node.inputs[2].shape
+    if not halves_pay(machine, batch, weights.shape[1], hidden, gates, [width] * len(gates), r.dtype.name):
+        return False
+    # columns that are added must be of like size
+    units, first = ceil_div(hidden, width) * width, 0
+    for n in gates:
+        part = np.zeros((n, units, weights.shape[1]), r.dtype)
+        part[:, :hidden] = weights[first * hidden : (first + n) * hidden].reshape(n, hidden, -1)
+        columns = part.reshape(n, -1, width, weights.shape[1]).transpose(3, 1, 0, 2).reshape(weights.shape[1], -1)
+        scales = column_scales(columns, n * width // 2)
+        if scales is None or not (scales == 1).all():
+            return False
+        first += n
+    return True
 
 
 class _Projection(NamedTuple):

@@ -10,15 +10,14 @@ from graphc.ir.dims import ceil_div
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Node
 from graphc.kernels.build import ProgramBuilder, lowering
-from graphc.kernels.contraction import ContractionVariant, GemmProblem, schedule
+from graphc.kernels.contraction import ContractionVariant
 from graphc.kernels.ir import Launch
 from graphc.kernels.lower_contraction import names_of
 from graphc.kernels.machine import Machine, host_machine
 from graphc.kernels.program import Count, Exhausted, Jump, Label, Placed
-from graphc.kernels.recurrence import Cell, RecurrenceKernel, cell_of, deal
+from graphc.kernels.recurrence import Cell, RecurrenceKernel, cell_of, deal, halved_tile, plain_tile
+from graphc.kernels.strassen import PRODUCTS, SUMS
 from graphc.ops.recurrence import Operands
-
-__all__ = ["tile_of"]
 
 
 @lowering("recurrence")
@@ -32,13 +31,14 @@ def lower_recurrence(builder: ProgramBuilder, node: Node, operands: list[Placed]
     inputs = depth if given.inside else 0
     hidden = given.initial[0][0].shape[1]
     cell = cell_of(name, dtype, **attrs)
-    variants = tuple(
-        tile_of(machine, batch, hidden, sweep.gates, w.shape[2] // sweep.gates, dtype.name)
-        for sweep, w in zip(cell.sweeps, given.weights[0], strict=True)
-    )
-    kernel = RecurrenceKernel(cell, variants, layers, given.inside, bool(given.lengths))
-    widths = tuple(v.columns // s.gates for v, s in zip(variants, cell.sweeps, strict=True))
-    rows = max(v.rows for v in variants)
+    halved = given.halved
+    lanes = machine.isa.lanes(dtype.itemsize)
+    tile = halved_tile if halved else plain_tile
+    vectors = [(1 + halved) * w.shape[-1] // lanes for w in given.weights[0]]  # of a panel
+    variants = tuple(tile(machine, batch, hidden, v, dtype.name) for v in vectors)
+    kernel = RecurrenceKernel(cell, variants, layers, given.inside, bool(given.lengths), halved)
+    widths = tuple(v * lanes // s.gates for v, s in zip(vectors, cell.sweeps, strict=True))
+    rows = (1 + halved) * max(v.rows for v in variants)
     tasks = deal(cell, layers, batch, hidden, inputs, widths, rows, dtype.itemsize, machine, builder.threads)
 
     # rows of x and y may lie apart; whatever else is needed is dense
@@ -60,9 +60,13 @@ def lower_recurrence(builder: ProgramBuilder, node: Node, operands: list[Placed]
         rest = (given.input_weights[k], given.bias[k], given.weights[k], given.initial[k], given.vector[k])
         read += [x, *(builder.dense(p) for part in rest for p in part)]
     lengths = [builder.dense(p) for p in given.lengths]
-    rounds = [_rounds(v, hidden, min(batch, tasks.rows_per_task), machine) for v in variants]
-    tiles = max(ceil_div(min(batch, tasks.rows_per_task), v.rows) * v.tile_bytes for v in variants)
-    scratch = tiles + given.inside * max(v.tile_bytes for v in variants)
+    if halved:
+        rounds = []
+        scratch = max(_halved_scratch(v, hidden + inputs, tasks.rows_per_task) for v in variants)
+    else:
+        rounds = [_rounds(v, hidden, min(batch, tasks.rows_per_task), machine) for v in variants]
+        tiles = max(ceil_div(min(batch, tasks.rows_per_task), v.rows) * v.tile_bytes for v in variants)
+        scratch = tiles + given.inside * max(v.tile_bytes for v in variants)
     flops = 2 * batch * hidden * (hidden + inputs) * sum(s.gates for s in cell.sweeps) * layers
 
     first_product = int(attrs.get("from_zero", False))
@@ -108,18 +112,6 @@ def _step_by_step(
     builder.program.loops.append((first, last))
 
 
-def tile_of(machine: Machine, batch: int, hidden: int, gates: int, width: int, dtype: str) -> ContractionVariant:
-    """The micro-kernel for a product whose panels hold the columns of `gates` gates for `width` hidden units."""
-    lanes = machine.isa.lanes(np.dtype(dtype).itemsize)
-    vectors = gates * (width // lanes)
-    problem = GemmProblem(batch, gates * hidden, hidden, dtype=dtype)
-    most = max(1, min(machine.isa.registers * 3 // 4, machine.isa.registers - vectors - 2) // vectors)
-    each = [schedule(problem, machine, rows=rows, vectors=vectors) for rows in range(1, min(most, batch) + 1)]
-    rows = min(each, key=lambda s: s.cycles).variant.rows
-    inner = max(1, min(8, 96 // (rows * vectors), hidden))
-    return ContractionVariant(rows, vectors, lanes, "rows", inner, hidden % lanes != 0, dtype)
-
-
 def _rounds(v: ContractionVariant, hidden: int, rows: int, machine: Machine) -> int:
     """Rounds of the micro-kernel after which the next tile of rows is due: so much of a panel stays in L1."""
     rounds = max(1, hidden // v.inner)
@@ -127,3 +119,13 @@ def _rounds(v: ContractionVariant, hidden: int, rows: int, machine: Machine) -> 
     if rows <= v.rows or panel_bytes <= machine.l1_bytes * 3 // 2:
         return rounds
     return max(1, rounds * (machine.l1_bytes * 3 // 4) // panel_bytes)
+
+
+def _halved_scratch(v: ContractionVariant, depth: int, rows: int) -> int:
+    """Bytes of a halved sweep's scratch memory, as its kernel lays it out: what is multiplied, left sums, products, and
+    which pairs of row tiles are computed by definition."""
+    pairs, rounds = ceil_div(rows, 2 * v.rows), ceil_div(depth, v.inner)
+    half = ceil_div(rounds, 2) * v.inner
+    left = SUMS * (pairs * v.rows * half + v.lanes) + PRODUCTS * (pairs * v.rows * v.columns + v.lanes)
+    elements = rows * (rounds * v.inner + v.lanes) + left + pairs
+    return elements * np.dtype(v.dtype).itemsize

@@ -10,19 +10,32 @@ that nothing is copied from step to step. The other states are read where they a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import numpy as np
 
 from graphc.ir import scalar as s
 from graphc.ir.dims import ceil_div
 from graphc.ir.dtypes import DType
 from graphc.ir.scalar import Scalar
-from graphc.kernels.contraction import ContractionVariant
+from graphc.kernels.contraction import ContractionVariant, GemmProblem, schedule
 from graphc.kernels.machine import Machine
+from graphc.kernels.strassen import (
+    GUARDED_LEFT_CYCLES,
+    LEFT_CYCLES,
+    MUST_SAVE,
+    PRODUCTS,
+    RESULT_CYCLES,
+    inner_steps,
+    pressure,
+)
 from graphc.ops.recurrent import SIGMOID, TANH, Activation, activation_scalar
 
-__all__ = ["Cell", "Read", "RecurrenceKernel", "Sweep", "Tasks", "Write", "cell_of", "deal"]
+__all__ = [
+    "Cell", "Read", "RecurrenceKernel", "Sweep", "Tasks", "Write", "cell_of", "deal", "halved_tile", "halves_pay", "plain_tile",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +85,8 @@ class Cell:
 class RecurrenceKernel:
     """A recurrence kernel: the cell, the micro-kernel of each sweep, how many layers stand side by side.
 
-    `inputs` says that it projects the inputs too, `lengths` that sequences may be shorter than the others. Sizes are
-    integers of the launch.
+    `inputs` says that it projects the inputs too, `lengths` that sequences may be shorter than the others, `halved` that
+    products are done by Strassen's algorithm. Sizes are integers of the launch.
     """
 
     cell: Cell
@@ -81,6 +94,7 @@ class RecurrenceKernel:
     layers: int
     inputs: bool
     lengths: bool
+    halved: bool = False
 
     @property
     def family(self) -> str:
@@ -172,6 +186,76 @@ def _rnn(dtype: DType, attrs: Mapping[str, Any]) -> Cell:
 _CELLS: Mapping[str, Callable[[DType, Mapping[str, Any]], Cell]] = {"lstm": _lstm, "gru": _gru, "rnn": _rnn}
 
 
+# ------------------------------------------------------------------------------------------------------------- tiles
+
+#: bytes a cycle that a core reads from beyond its L2
+FAR_BYTES = 16
+
+
+def plain_tile(machine: Machine, batch: int, hidden: int, vectors: int, dtype: str) -> ContractionVariant:
+    """The micro-kernel for a product whose panels hold `vectors` vectors of columns, the gates of some hidden units."""
+    lanes = machine.isa.lanes(np.dtype(dtype).itemsize)
+    problem = GemmProblem(batch, vectors * lanes, hidden, dtype=dtype)
+    most = max(1, min(machine.isa.registers * 3 // 4, machine.isa.registers - vectors - 2) // vectors)
+    each = [schedule(problem, machine, rows=rows, vectors=vectors) for rows in range(1, min(most, batch) + 1)]
+    rows = min(each, key=lambda s: s.cycles).variant.rows
+    inner = max(1, min(8, 96 // (rows * vectors), hidden))
+    return ContractionVariant(rows, vectors, lanes, "rows", inner, hidden % lanes != 0, dtype)
+
+
+def halved_tile(machine: Machine, batch: int, hidden: int, vectors: int, dtype: str) -> ContractionVariant:
+    """The micro-kernel of a halved product whose panels hold `vectors` vectors of columns: half of them, and half of the
+    rows of a pair of tiles."""
+    lanes = machine.isa.lanes(np.dtype(dtype).itemsize)
+
+    def variant(rows: int) -> ContractionVariant:
+        return ContractionVariant(rows, vectors // 2, lanes, "rows", inner_steps(lanes), hidden % lanes != 0, dtype)
+
+    most = max(1, machine.isa.registers * 3 // 4 // (vectors // 2))
+    choices = [variant(rows) for rows in range(1, min(most, ceil_div(batch, 2)) + 1)]
+    best = min(choices, key=lambda v: ceil_div(batch, 2 * v.rows) * _step_cycles(machine, v) * pressure(v))
+    return best.shared_by(ceil_div(batch, 2 * best.rows))
+
+
+def _step_cycles(machine: Machine, tile: ContractionVariant) -> float:
+    """Cycles of one step of a tile's micro-kernel."""
+    isa, multiplications = machine.isa, tile.rows * tile.vectors
+    return max(multiplications / isa.fma_per_cycle, isa.fma_latency, (tile.rows + tile.vectors) / isa.loads_per_cycle)
+
+
+def halves_pay(
+    machine: Machine, batch: int, depth: int, hidden: int, gates: Sequence[int], widths: Sequence[int], dtype: str
+) -> bool:
+    """Whether products of `depth` steps, each for `gates` gates in panels of `widths` hidden units, are estimated to take
+    less time by Strassen's algorithm, on one thread. Its weights are 7/4 times as many: where those of the plain product
+    stay in L2 and they do not, that costs extra; where both come from beyond it, they are fetched ahead."""
+    near = machine.l2_bytes * 3 // 4
+    itemsize = np.dtype(dtype).itemsize
+    lanes = machine.isa.lanes(itemsize)
+
+    def cycles(halved: bool) -> tuple[float, float]:
+        """Of the arithmetic, and bytes of weights."""
+        arithmetic = weights = 0.0
+        for n, width in zip(gates, widths, strict=True):
+            vectors, panels = n * (width // lanes), ceil_div(hidden, width)
+            if halved:
+                v = halved_tile(machine, batch, hidden, vectors, dtype)
+                pairs = ceil_div(batch, 2 * v.rows)
+                tile = PRODUCTS * (depth / 2 * _step_cycles(machine, v) + 20 + 2 * v.rows * v.vectors)
+                left = (LEFT_CYCLES + GUARDED_LEFT_CYCLES + 2) * depth / lanes * 2 * v.rows
+                arithmetic += pairs * (panels * (tile + 4 * v.rows * v.vectors * (RESULT_CYCLES + 2)) + left)
+            else:
+                v = plain_tile(machine, batch, hidden, vectors, dtype)
+                arithmetic += ceil_div(batch, v.rows) * panels * (depth * _step_cycles(machine, v) + 20)
+            weights += panels * depth * vectors * lanes * itemsize * (7 / 4 if halved else 1)
+        return arithmetic, weights
+
+    (fewer, more_bytes), (plain, plain_bytes) = cycles(True), cycles(False)
+    if plain_bytes > near:
+        return max(fewer, more_bytes / FAR_BYTES) < MUST_SAVE * max(plain, plain_bytes / FAR_BYTES)
+    return fewer + max(0.0, more_bytes - near) / FAR_BYTES < MUST_SAVE * plain
+
+
 # ------------------------------------------------------------------------------------------------------------- tasks
 
 
@@ -188,8 +272,6 @@ class Tasks:
 
 #: cycles from one launch of several tasks to the next
 TURN = 2500
-#: bytes a cycle that a core reads from beyond its L2
-FAR_BYTES = 16
 
 
 def deal(

@@ -9,6 +9,10 @@ hidden units:
 
 The product of the inputs with their weights is best done for all steps at once; but where the weights stay in a core's
 own cache and a step has rows enough, the kernel does it step by step (`inputs`), and its result never sees memory.
+
+With rows enough a product is done by Strassen's algorithm (`halved`, see graphc.kernels.strassen): a panel's columns are
+two panels there, packed as `pack_strassen_weights` has them. Inputs that the kernel projects are more steps of the same
+product then: a row is [h, x], and the packed weights are those of the state above those of the inputs.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from graphc.ops.injective import tensor_operand
 from graphc.ops.layout import LATER
 from graphc.ops.spec import REGISTRY, Kind, OpSpec, Sample, expect, register
 
-__all__ = ["STATES", "Operands", "has_vector", "pack_gates", "products", "recurrence"]
+__all__ = ["STATES", "Operands", "has_vector", "pack_gates", "pack_halves", "products", "recurrence"]
 
 #: the states of each cell
 STATES = {"lstm": 2, "gru": 1, "rnn": 1}
@@ -61,10 +65,24 @@ def pack_gates(r: Value, gates: Sequence[int], width: int) -> list[Value]:
     return packed
 
 
+def pack_halves(r: Value, gates: Sequence[int], width: int, steps: int) -> list[Value]:
+    """Weights r[sum(gates) * H, K] packed for halved products: [ceil(H / width), 8, steps / 2, gates * width / 2].
+
+    `steps` is K filled up to an even number of rounds.
+    """
+    packed = []
+    for n, panels in zip(gates, pack_gates(r, gates, width), strict=True):
+        many, depth, columns = panels.shape
+        matrix = ops.reshape(ops.transpose(panels, perm=(1, 0, 2)), shape=(depth, many * columns))
+        packed.append(ops.pack_strassen_weights(matrix, columns=n * width // 2, channels=steps, guarded=True))
+    return packed
+
+
 class Operands:
     """The operands (values, types, arrays, places) of a `recurrence` by their names, one entry a layer.
 
-    x is the projected input; or the layer's input, and then `input_weights` (one a product) and `bias` project it.
+    x is the projected input; or the layer's input, and then `bias` and `input_weights` (one a product; none if `halved`)
+    project it.
     `weights` has one entry a product, `initial` one a state, `vector` one or none; all layers share `lengths` (one or
     none).
     """
@@ -72,9 +90,10 @@ class Operands:
     def __init__(self, operands: Sequence[Any], cell: str, reverse: Sequence[bool], **attrs: Any) -> None:
         late, peephole = attrs.get("linear_before_reset", False), attrs.get("peephole", False)
         self.products, self.states = products(cell, late), STATES[cell]
-        self.inside = attrs.get("inputs", False)
+        self.inside, self.halved = attrs.get("inputs", False), attrs.get("halved", False)
         n = len(self.products)
-        sizes = (1, n * self.inside, int(self.inside), n, self.states, int(has_vector(peephole, late)))
+        apart = n * (self.inside and not self.halved)
+        sizes = (1, apart, int(self.inside), n, self.states, int(has_vector(peephole, late)))
         each, shared = sum(sizes), int(attrs.get("lengths", False))
         expect(
             len(operands) == each * len(reverse) + shared,
@@ -99,6 +118,18 @@ def _type(*operands: TensorType, cell: str, reverse: Sequence[bool], **attrs: An
         expect(x == first, f"recurrence: layers side by side have inputs of one type, here {first} and {x}")
         initial = given.initial[k]
         hidden = initial[0].shape[1]
+        if given.halved:
+            depth = hidden + given.inside * x.shape[2]
+            expect(
+                all(
+                    p.rank == 4 and p.shape[1] == 8 and 2 * p.shape[2] >= depth and p.dtype == x.dtype
+                    for p in given.weights[k]
+                ),
+                f"recurrence: packed weights {', '.join(map(str, given.weights[k]))}; [panels, 8, {ceil_div(depth, 2)} or "
+                "more, columns] is needed",
+            )
+            results += [x.with_shape((x.shape[0], x.shape[1], hidden)), *initial]
+            continue
         for packed, depth in ((given.weights[k], hidden), (given.input_weights[k], x.shape[2])):
             expect(
                 all(p.rank == 3 and p.shape[1] == depth and p.dtype == x.dtype for p in packed),
@@ -113,18 +144,23 @@ def _reference(
     cell: str,
     reverse: Sequence[bool],
     inputs: bool = False,
+    halved: bool = False,
     from_zero: bool = False,
     **attrs: Any,
 ) -> tuple[np.ndarray, ...]:
-    given = Operands(operands, cell, reverse, inputs=inputs, **attrs)
+    given = Operands(operands, cell, reverse, inputs=inputs, halved=halved, **attrs)
     layer = REGISTRY[cell].reference
     assert layer is not None
     results: list[np.ndarray] = []
     for k, back in enumerate(reverse):
         x, hidden = given.x[k], given.initial[k][0].shape[1]
+        weights = (
+            [_of_halves(w, hidden + inputs * x.shape[2]) for w in given.weights[k]] if halved else given.weights[k]
+        )
+        r = _joined(weights, given.products, hidden)
         if inputs:
-            x = x @ _joined(given.input_weights[k], given.products, hidden).T + given.bias[k][0]
-        r = _joined(given.weights[k], given.products, hidden)
+            w = r[:, hidden:] if halved else _joined(given.input_weights[k], given.products, hidden)
+            r, x = r[:, :hidden], x @ w.T + given.bias[k][0]
         results += layer(x, r, *given.initial[k], *given.vector[k], *given.lengths, reverse=back, **attrs)
     return tuple(results)
 
@@ -139,6 +175,23 @@ def _unpacked(packed: np.ndarray, gates: int, hidden: int) -> np.ndarray:
     _, depth, columns = packed.shape
     rows = packed.reshape(-1, depth, gates, columns // gates).transpose(2, 0, 3, 1)
     return rows.reshape(gates, -1, depth)[:, :hidden].reshape(gates * hidden, depth)
+
+
+def _of_halves(packed: np.ndarray, depth: int) -> np.ndarray:
+    """The panels [panels, K, columns] that were packed for a halved product: their quarters are among the matrices."""
+    b11, b21, b22, b12 = (packed[:, i] for i in (0, 1, 2, 7))
+    rows = np.concatenate([np.concatenate([b11, b12], axis=2), np.concatenate([b21, b22], axis=2)], axis=1)
+    return rows[:, :depth]
+
+
+def _in_halves(panels: np.ndarray) -> np.ndarray:
+    """`pack_halves` of panels that are packed already."""
+    many, depth, columns = panels.shape
+    pack = REGISTRY["pack_strassen_weights"].reference
+    assert pack is not None
+    matrix = panels.transpose(1, 0, 2).reshape(depth, many * columns)
+    packed: np.ndarray = pack(matrix, columns=columns // 2, channels=ceil_div(depth, 32) * 32, guarded=True)
+    return packed
 
 
 def _packed(r: np.ndarray, gates: Sequence[int], width: int) -> list[np.ndarray]:
@@ -168,6 +221,14 @@ def _samples() -> Iterable[Sample]:
                 x, w, bias = (draw(s).astype(xp.dtype) for s in ((*xp.shape[:2], 6), (len(r), 6), (len(r),)))
                 inside = (x, *_packed(w, gates, width), bias, *weights, *rest)
                 yield Sample((*inside, *lengths), {"cell": cell, "reverse": (back,), "inputs": True, **attrs})
+            wide = 2 * width if sum(gates) % 2 else width
+            halves = [_in_halves(p) for p in _packed(r, gates, wide)]
+            yield Sample((xp, *halves, *rest, *lengths), {"cell": cell, "reverse": (back,), "halved": True, **attrs})
+            if not ((lengths and back) or attrs.get("linear_before_reset", False)):
+                halves = [_in_halves(p) for p in _packed(np.concatenate([r, w], axis=1), gates, wide)]
+                joined = (x, bias, *halves, *rest)
+                joined_attrs = {"cell": cell, "reverse": (back,), "inputs": True, "halved": True, **attrs}
+                yield Sample((*joined, *lengths), joined_attrs)
         yield Sample((*layer, *layer), {"cell": cell, "reverse": (False, True), **attrs} | {"lengths": False})
 
 
@@ -179,7 +240,8 @@ recurrence = register(
             "Recurrent layers of one `cell` (lstm, gru, rnn) and one shape side by side, their recurrent weights packed "
             "by pack_gates; `reverse` says for each whether it walks backwards. Operands of each layer: xp (or with "
             "`inputs` x, packed input weights of each product and the bias), packed weights of each product, initial "
-            "states, the vector if there is one; then the lengths. Results of each layer: y, last states. With "
+            "states, the vector if there is one; then the lengths. Results of each layer: y, last states. With `halved` "
+            "the weights of a product are packed by pack_halves, those of the state above those of the inputs. With "
             "`from_zero` the first initial state is known to be zero, and the first step has no product."
         ),
         infer=_type,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,8 @@ GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 rng = np.random.default_rng(5)
 
 
-def weights(*shape: int) -> Value:
-    return constant(rng.uniform(-0.5, 0.5, shape).astype(np.float32))
+def weights(*shape: int, largest: float = 0.5) -> Value:
+    return constant(rng.uniform(-largest, largest, shape).astype(np.float32))
 
 
 def layer(x: Value, hidden: int, cell: str = "lstm", **attrs: Any) -> tuple[Value, ...]:
@@ -115,6 +116,56 @@ def test_weights_that_may_be_infinite_meet_the_zeros() -> None:
     graph = Graph([x, r], ops.rnn(xp, r, ops.broadcast_to(np.float32(0), shape=(4, 10))))
     (node,) = packed(graph)
     assert not node.attrs["from_zero"]
+
+
+#: a machine whose arithmetic is slow for its vectors' width
+SLOW = Machine(replace(ISAS["avx512"], fma_per_cycle=1), l2_bytes=8 << 20)
+
+
+def halved(graph: Graph) -> tuple[Graph, Node]:
+    """The graph as packed for SLOW, and its layer."""
+    after = pack_recurrences(graph, SLOW, 1, frozenset({"strassen"}))
+    (node,) = [n for n in after.nodes if n.op.name == "recurrence"]
+    return after, node
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize(
+    ("cell", "attrs"), [("lstm", {}), ("gru", {}), ("rnn", {}), ("gru", {"linear_before_reset": True})]
+)
+def test_products_are_halved_and_the_meaning_stays(
+    cell: str, attrs: dict[str, Any], inside: bool, agree: Callable[..., None]
+) -> None:
+    x = rows(batch=32, size=250)
+    columns = GATES[cell] * 250
+    late = [weights(250)] if attrs else []
+    xp = ops.reshape(
+        ops.dot(ops.reshape(x, shape=(3 * 32, 250)), weights(250, columns, largest=0.1)), shape=(3, 32, columns)
+    )
+    states = [ops.broadcast_to(np.float32(0), shape=(32, 250))] * STATES[cell]
+    y = getattr(ops, cell)(xp, weights(columns, 250, largest=0.1), *states, *late, **attrs)
+    graph = Graph([x], y if inside else [*y, xp])
+    after, node = halved(graph)
+    takes_apart = bool(attrs) and inside  # the new state's gate wants its two products one by one
+    assert (node.attrs["inputs"], node.attrs["halved"]) == (inside, not takes_apart)
+    agree(graph, after)
+
+
+def test_products_stay_whole_where_halves_do_not_pay_or_weights_differ() -> None:
+    def pays(batch: int, r: Value, hidden: int = 128) -> bool:
+        given = [input_value("x", tensor("float32", 3, batch, 4 * hidden)), *([] if r.literal is not None else [r])]
+        zero = ops.broadcast_to(np.float32(0), shape=(batch, hidden))
+        return bool(halved(Graph(given, ops.lstm(given[0], r, zero, zero)))[1].attrs["halved"])
+
+    alike = rng.uniform(-0.5, 0.5, (512, 128)).astype(np.float32)
+    assert pays(64, constant(alike))
+    assert not pays(1, constant(alike)), "a row alone has no other half"
+    assert not pays(64, input_value("r", tensor("float32", 512, 128))), "packing takes longer than it saves"
+    unlike, infinite = alike.copy(), alike.copy()
+    unlike[7] *= 1e6
+    infinite[3, 3] = np.inf
+    assert not pays(64, constant(unlike))
+    assert not pays(64, constant(infinite))
 
 
 def test_what_no_kernel_computes_is_left_alone() -> None:
