@@ -7,6 +7,7 @@ int64. Regions are the arena, the argument blocks, and the constants; where they
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -110,7 +111,7 @@ class PlacedPlan:
         (`Program.may_share`). An array that is not laid out as the program needs it is left alone.
         """
         keep = []
-        results = [np.empty(shape, dtype) for dtype, shape in self._outputs]
+        results = [_result(shape, dtype) for dtype, shape in self._outputs]
         if donated:
             for output, number in donated.items():
                 array = arguments[number]
@@ -137,6 +138,17 @@ class PlacedPlan:
                     slots[at] = address + offset
             run(self.plan, self._threads)
         return results
+
+
+#: bytes from which a result begins at a cache line: one that does not has every vector written to two
+LARGE = 16 << 10
+
+
+def _result(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    nbytes = math.prod(shape) * dtype.itemsize
+    if nbytes < LARGE:
+        return np.empty(shape, dtype)
+    return aligned_empty(nbytes).view(dtype).reshape(shape)
 
 
 def _pairs(sites: Sites) -> list[list[tuple[int, int]]]:

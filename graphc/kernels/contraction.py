@@ -32,7 +32,7 @@ from graphc.kernels.machine import Machine
 from graphc.ops.layout import summed_in, together
 
 __all__ = [
-    "SLOTS", "ContractionVariant", "ConvProblem", "GemmProblem", "Schedule", "arguments",
+    "SLOTS", "ContractionVariant", "ConvProblem", "GemmProblem", "Schedule", "arguments", "block_of_panel",
     "estimated_cycles", "offset_table", "register_tiles", "schedule",
 ]  # fmt: skip
 
@@ -256,10 +256,12 @@ class ContractionVariant:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How a problem is computed: the kernel, and how tiles are dealt out to tasks. `cycles` is the model's estimate."""
+    """How a problem is computed: the kernel, how tiles are dealt out to tasks, and into how many `blocks` of so many
+    rounds a panel is cut. `cycles` is the model's estimate."""
 
     variant: ContractionVariant
     rounds_per_block: int
+    blocks: int
     tiles_per_task: int
     row_tasks: int
     panels_per_task: int
@@ -269,8 +271,8 @@ class Schedule:
 
     @property
     def scratch_bytes(self) -> int:
-        """Private memory that a thread needs, 64-byte aligned: the sums of a task's row tiles."""
-        return self.variant.tile_bytes * self.tiles_per_task
+        """Private memory that a thread needs, 64-byte aligned: the sums of a task's row tiles that wait for a block."""
+        return self.variant.tile_bytes * (self.tiles_per_task if self.blocks > 1 else 1)
 
 
 def schedule(
@@ -332,19 +334,15 @@ def _deal(problem: Problem, machine: Machine, variant: ContractionVariant, threa
     row_tiles, panels = ceil_div(problem.rows, variant.rows), ceil_div(problem.columns, variant.columns)
     outer = problem.batch * problem.groups
     cost = _tile_cycles(problem, machine, variant.rows, variant.vectors)
-    # A task's part of x takes some of L2, its unfinished sums at most half of L1.
-    resident = max(
-        1,
-        min(
-            machine.l2_bytes * 3 // 8 // max(1, variant.rows * problem.row_bytes),
-            machine.l1_bytes // 2 // variant.tile_bytes,
-        ),
-    )
-    # Putting sums aside costs as much as a few steps, so only a panel well beyond L1 is cut.
+    # A task's part of x takes some of L2, and so do its sums if they have to wait.
+    resident = machine.l2_bytes * 3 // 8 // max(1, variant.rows * problem.row_bytes)
     rounds = max(1, _rounds(problem, variant))
-    panel_bytes = problem.steps * variant.columns * np.dtype(problem.dtype).itemsize
-    cut = panel_bytes > machine.l1_bytes * 3 // 2
-    rounds_per_block = max(1, rounds * (machine.l1_bytes * 3 // 4) // panel_bytes) if cut else rounds
+    rounds_per_block = block_of_panel(machine, variant, problem.steps, rounds)
+    if rounds_per_block < rounds:
+        near = rounds_per_block * panel_bytes(variant, problem.steps) // rounds <= machine.l1_bytes
+        waiting = machine.l1_bytes // 2 if near else machine.l2_bytes // 8
+        resident = min(resident, waiting // variant.tile_bytes)
+    resident = max(1, resident)
 
     def plan(row_cuts: int, column_cuts: int) -> Schedule:
         per_row, per_column = ceil_div(row_tiles, row_cuts), ceil_div(panels, column_cuts)
@@ -356,6 +354,7 @@ def _deal(problem: Problem, machine: Machine, variant: ContractionVariant, threa
         return Schedule(
             variant.shared_by(per_row),
             block,
+            ceil_div(rounds, block),
             per_row,
             row_tasks,
             per_column,
@@ -369,6 +368,29 @@ def _deal(problem: Problem, machine: Machine, variant: ContractionVariant, threa
     rows_choice = sorted({min(row_tiles, max(fewest, c)) for c in range(1, most + 1)} | {fewest})
     columns_choice = range(1, min(panels, most) + 1)
     return min((plan(r, c) for r in rows_choice for c in columns_choice), key=lambda s: (s.cycles, s.tasks))
+
+
+#: bytes a cycle that a core reads from its L2 beside its arithmetic, with nothing lost
+L2_BYTES = 16
+
+
+def panel_bytes(v: ContractionVariant, steps: int) -> int:
+    """Bytes of a panel of packed weights."""
+    return steps * v.columns * np.dtype(v.dtype).itemsize
+
+
+def block_of_panel(machine: Machine, v: ContractionVariant, steps: int, rounds: int) -> int:
+    """Rounds of a panel after which a task turns to its next row tile, of `rounds` in all.
+
+    Putting sums aside costs as much as a few steps. So a panel is cut only where L2 does not hold it, or is too slow for
+    the arithmetic; then blocks stay in L1, if the panel is well beyond that.
+    """
+    size = panel_bytes(v, steps)
+    if v.columns * np.dtype(v.dtype).itemsize * machine.isa.fma_per_cycle <= L2_BYTES * v.rows * v.vectors * v.together:
+        largest = block = machine.l2_bytes // 4
+    else:
+        largest, block = machine.l1_bytes * 3 // 2, machine.l1_bytes * 3 // 4
+    return rounds if size <= largest else max(1, rounds * block // size)
 
 
 def _rounds(problem: Problem, variant: ContractionVariant) -> int:

@@ -10,7 +10,7 @@ from graphc.ir.dims import ceil_div
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Node
 from graphc.kernels.build import ProgramBuilder, lowering
-from graphc.kernels.contraction import ContractionVariant
+from graphc.kernels.contraction import ContractionVariant, block_of_panel
 from graphc.kernels.ir import Launch
 from graphc.kernels.lower_contraction import names_of
 from graphc.kernels.machine import Machine, host_machine
@@ -113,12 +113,9 @@ def _step_by_step(
 
 
 def _rounds(v: ContractionVariant, hidden: int, rows: int, machine: Machine) -> int:
-    """Rounds of the micro-kernel after which the next tile of rows is due: so much of a panel stays in L1."""
+    """Rounds of the micro-kernel after which the next tile of rows is due."""
     rounds = max(1, hidden // v.inner)
-    panel_bytes = hidden * v.columns * np.dtype(v.dtype).itemsize
-    if rows <= v.rows or panel_bytes <= machine.l1_bytes * 3 // 2:
-        return rounds
-    return max(1, rounds * (machine.l1_bytes * 3 // 4) // panel_bytes)
+    return rounds if rows <= v.rows else block_of_panel(machine, v, hidden, rounds)
 
 
 def _halved_scratch(v: ContractionVariant, depth: int, rows: int) -> int:

@@ -2,8 +2,8 @@
 
 The source is meant to be read: it says in which order tiles are visited, and everything that costs time is in the
 micro-kernel it calls. A task takes some row tiles and some panels of weights. The task's rows are few enough to stay
-in L2 while panels pass. A panel is cut into blocks that stay in L1 while row tiles pass; the unfinished sums of all the
-task's row tiles wait in scratch memory meanwhile.
+in L2 while panels pass. A panel that the caches near the core cannot hold, or not deliver fast enough, is cut into blocks
+that stay while row tiles pass; the unfinished sums of all the task's row tiles wait in scratch memory meanwhile.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def {name}(block, first, last, scratch):
                     # The first row tiles fetch the next block of weights, each other lines of it.
                     turn = row_tile - first_tile
                     ahead = rounds * taps * {round_size} + turn * {fetched} if turn < {turns} else 0
-                    tile = offset(sums, (row_tile - first_tile) * {tile_size})
+                    tile = offset(sums, turn * {tile_size} if blocks > 1 else 0)
                     {call}
                     if finished:
                         for q in range(first_vector, last_vector):

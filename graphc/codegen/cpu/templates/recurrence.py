@@ -2,7 +2,7 @@
 
 A task walks its steps in order; what a step leaves for the next lies in memory that no other task of the launch writes.
 In each sweep panels of packed weights pass, forward in one step and backward in the next, so that what is still in the
-cache is used first. A panel is cut into blocks that stay in L1 while tiles of rows pass; behind its last block the
+cache is used first. A panel may be cut into blocks that stay near while tiles of rows pass; behind its last block the
 arithmetic of the gates is done on the sums while they are there. Where products are halved (Strassen's algorithm), what
 a sweep multiplies is brought into scratch memory first, row by row, and summed there once for all panels.
 """
