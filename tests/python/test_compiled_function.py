@@ -246,6 +246,6 @@ def test_a_signature_in_use_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_large_results_begin_at_a_cache_line() -> None:
     double = graphc.compile(lambda x: x + x)
-    x = np.ones((100, 101), np.float32)
+    x = np.ones((400, 101), np.float32)
     results = [double(x) for _ in range(5)]  # all kept, so that each has memory of its own
     assert [np.asarray(y).ctypes.data % 64 for y in results] == [0] * 5
