@@ -139,13 +139,13 @@ class Contractions:
         allowed = self.algorithms & {"strassen"} if halves else frozenset()
         found = choose(problem, self.machine, self.threads, allowed, b.tensor.nbytes)
         if isinstance(found, StrassenPlan):
-            columns = found.variant.product.columns
-            scales = column_scales(_array(b), columns)
+            columns, levels = found.variant.product.columns, found.variant.levels
+            scales = column_scales(_array(b), columns, levels)
             if scales is not None:
                 packed = ops.pack_strassen_weights(
-                    _divided(b, scales), columns=columns, channels=2 * found.steps, guarded=True
+                    _divided(b, scales), columns=columns, channels=found.channels, guarded=True, levels=levels
                 )
-                return _multiplied(ops.dot_strassen(a, packed, columns_total=n), scales)
+                return _multiplied(ops.dot_strassen(a, packed, columns_total=n, levels=levels), scales)
             found = choose(problem, self.machine, self.threads)
         assert isinstance(found, Schedule)
         result: Value = ops.dot_packed(a, ops.pack_matrix(b, columns=found.variant.columns), columns_total=n)
@@ -221,12 +221,15 @@ class Contractions:
         if isinstance(found, WinogradPlan):
             return self.filtered(image, w, found, padding, groups=groups)
         if isinstance(found, StrassenPlan):
-            columns = found.variant.product.columns
-            scales = column_scales(_array(w).reshape(filters, channels).T, columns)
+            columns, levels = found.variant.product.columns, found.variant.levels
+            scales = column_scales(_array(w).reshape(filters, channels).T, columns, levels)
             if scales is not None:
                 divided = _divided(w, scales)
-                packed = ops.pack_strassen_weights(divided, columns=columns, channels=2 * found.steps, guarded=False)
-                return _multiplied(ops.conv_strassen(image, packed, filters=filters, lanes=lanes), scales)
+                packed = ops.pack_strassen_weights(
+                    divided, columns=columns, channels=found.channels, guarded=False, levels=levels
+                )
+                y = ops.conv_strassen(image, packed, filters=filters, lanes=lanes, levels=levels)
+                return _multiplied(y, scales)
             found = choose(problem, self.vectors, self.threads)
         assert isinstance(found, Schedule)
         packed = ops.pack_conv_weights(w, block=size, columns=found.variant.columns, groups=groups)

@@ -63,10 +63,10 @@ def _read(path: Path, known: str) -> dict[str, Choice]:
 def _choice(row: Mapping[str, Any]) -> Choice:
     from graphc.kernels.choice import Choice
 
-    rows, vectors, tile = int(row["rows"]), int(row["vectors"]), row.get("tile")
-    if not (1 <= rows <= 32 and 1 <= vectors <= 16 and (tile is None or len(tile) == 2)):
+    rows, vectors, tile, levels = int(row["rows"]), int(row["vectors"]), row.get("tile"), int(row.get("levels", 0))
+    if not (1 <= rows <= 32 and 1 <= vectors <= 16 and 0 <= levels <= 2 and (tile is None or len(tile) == 2)):
         raise ValueError(f"not a choice: {row}")
-    return Choice(rows, vectors, None if tile is None else (int(tile[0]), int(tile[1])), bool(row.get("halves")))
+    return Choice(rows, vectors, None if tile is None else (int(tile[0]), int(tile[1])), levels)
 
 
 def kept() -> dict[str, Choice]:

@@ -25,6 +25,7 @@ from graphc.kernels.choice import Asked, Choice, Questions, as_halves, asking, c
 from graphc.kernels.contraction import ConvProblem, GemmProblem, Schedule, register_tiles, schedule
 from graphc.kernels.strassen import StrassenPlan
 from graphc.kernels.winograd import WinogradPlan, affordable_tiles, plan
+from graphc.ops.strassen import matrices
 from graphc.options import Options
 from graphc.runtime.assemble import CompiledGraph
 from graphc.runtime.measured import keep, kept
@@ -68,9 +69,10 @@ def candidates(asked: Asked) -> list[Choice]:
     estimates: dict[Choice, float] = {}
     for rows, vectors in register_tiles(machine):
         estimates[Choice(rows, vectors)] = schedule(p, machine, threads, rows=rows, vectors=vectors).cycles
-        if halved is not None and rows > 1:
-            found = strassen.plan(halved, machine, threads, rows=rows, vectors=vectors)
-            estimates[Choice(rows, vectors, halves=True)] = found.cycles
+        for levels in strassen.LEVELS if halved is not None and rows > 1 else ():
+            if halved is not None and halved.applies(levels):
+                found = strassen.plan(halved, machine, threads, levels, rows=rows, vectors=vectors)
+                estimates[Choice(rows, vectors, levels=levels)] = found.cycles
         if isinstance(p, ConvProblem) and filters and rows > 1:
             for tile in affordable_tiles(p, asked.weight_bytes, machine):
                 filtered = plan(p, tile, machine, threads, rows=rows, vectors=vectors)
@@ -87,8 +89,9 @@ def _unmeasured(asked: Asked) -> Choice:
     if isinstance(found, Schedule):
         return Choice(found.variant.rows, found.variant.vectors)
     product = found.variant.product
-    tile = found.variant.tile if isinstance(found, WinogradPlan) else None
-    return Choice(product.rows, product.vectors, tile, halves=tile is None)
+    if isinstance(found, StrassenPlan):
+        return Choice(product.rows, product.vectors, levels=found.variant.levels)
+    return Choice(product.rows, product.vectors, found.variant.tile)
 
 
 def _chosen(asked: Asked) -> Schedule | WinogradPlan | StrassenPlan:
@@ -106,29 +109,26 @@ def graph_of(asked: Asked, chosen: Choice) -> Graph:
     def weights(*shape: int) -> Value:
         return constant(rng.standard_normal(shape, np.float32).astype(dtype.numpy))
 
+    def halves(columns_total: int, guarded: bool) -> Value:
+        assert halved is not None
+        groups, part = ceil_div(columns_total, 2**chosen.levels * columns), halved.rounds(chosen.levels) * halved.inner
+        return weights(groups, matrices(chosen.levels, guarded), part, columns)
+
     if isinstance(p, GemmProblem):
         batch = () if p.shared else (p.batch * p.groups,)
         rows = p.m * (p.batch * p.groups if p.shared else 1)
         x = input_value("x", TensorType(dtype, (*batch, rows, p.k)))
-        if chosen.halves and halved is not None:
-            return Graph(
-                [x],
-                [
-                    ops.dot_strassen(
-                        x,
-                        weights(ceil_div(p.n, 2 * columns), 8, halved.rounds * halved.inner, columns),
-                        columns_total=p.n,
-                    )
-                ],
-            )
+        if chosen.levels and halved is not None:
+            w = halves(p.n, guarded=True)
+            return Graph([x], [ops.dot_strassen(x, w, columns_total=p.n, levels=chosen.levels)])
         w = weights(*batch, ceil_div(p.n, columns), p.k, columns)
         return Graph([x], [ops.dot_packed(x, w, columns_total=p.n)])
     x = input_value("x", TensorType(dtype, (p.batch, p.groups * p.blocks, p.height, p.width, p.block)))
     panels, filters = ceil_div(p.filters, columns), p.groups * p.filters
     padding = ((p.pads[0], p.pads[2]), (p.pads[1], p.pads[3]))
-    if chosen.halves and halved is not None:
-        w = weights(ceil_div(p.filters, 2 * columns), 7, halved.rounds * halved.inner, columns)
-        y = ops.conv_strassen(x, w, filters=filters, lanes=lanes)
+    if chosen.levels and halved is not None:
+        w = halves(p.filters, guarded=False)
+        y = ops.conv_strassen(x, w, filters=filters, lanes=lanes, levels=chosen.levels)
     elif chosen.tile is None:
         w = weights(p.groups, panels, p.blocks, *p.kernel, p.block, columns)
         y = ops.conv_blocked(x, w, strides=p.stride, padding=padding, dilation=p.dilation, filters=filters, lanes=lanes)

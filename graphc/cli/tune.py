@@ -90,8 +90,8 @@ def _show(findings: list[Finding]) -> None:
 def _described(f: Finding) -> str:
     assert f.choice is not None
     tile = f"{f.choice.rows}x{f.choice.vectors}"
-    if f.choice.halves:
-        return f"{tile}, Strassen"
+    if f.choice.levels:
+        return f"{tile}, Strassen{' twice' * (f.choice.levels == 2)}"
     return tile if f.choice.tile is None else f"{tile}, F({f.choice.tile[0]}x{f.choice.tile[1]})"
 
 

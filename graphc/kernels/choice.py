@@ -34,18 +34,18 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The tile held in registers, `rows` x `vectors`; the output tile of a minimal filtering, or `halves` for
-    Strassen's algorithm. With neither it is the plain sum."""
+    """The tile held in registers, `rows` x `vectors`; the output tile of a minimal filtering, or the levels of Strassen's
+    algorithm. With neither it is the plain sum."""
 
     rows: int
     vectors: int
     tile: tuple[int, int] | None = None
-    halves: bool = False
+    levels: int = 0
 
     @property
     def plain(self) -> bool:
         """Whether the sum is computed as it is."""
-        return self.tile is None and not self.halves
+        return self.tile is None and not self.levels
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +164,8 @@ def choose(
     filters = isinstance(problem, ConvProblem) and "winograd" in algorithms
     if found is not None and found.plain:
         return schedule(problem, machine, threads, rows=found.rows, vectors=found.vectors)
-    if found is not None and found.halves and halved is not None:
-        return plan_strassen(halved, machine, threads, rows=found.rows, vectors=found.vectors)
+    if found is not None and found.levels and halved is not None and halved.applies(found.levels):
+        return plan_strassen(halved, machine, threads, found.levels, rows=found.rows, vectors=found.vectors)
     if isinstance(problem, ConvProblem) and filters:
         tiles = affordable_tiles(problem, weight_bytes, machine)
         if found is not None and found.tile is not None and found.tile in tiles:
@@ -174,8 +174,8 @@ def choose(
     if isinstance(problem, ConvProblem) and isinstance(best, WinogradPlan):
         return plan_winograd(problem, best.variant.tile, machine, threads)
     if halved is not None and isinstance(best, StrassenPlan):
-        product = best.variant.product
-        return plan_strassen(halved, machine, threads, rows=product.rows, vectors=product.vectors)
+        v = best.variant
+        return plan_strassen(halved, machine, threads, v.levels, rows=v.product.rows, vectors=v.product.vectors)
     return schedule(problem, machine, threads)
 
 
@@ -208,7 +208,7 @@ def as_halves(problem: Problem, machine: Machine) -> StrassenProblem | None:
         if problem.batch * problem.groups > 1 or problem.step_stride != 1:
             return None
         halved = StrassenProblem(problem.m, problem.n, problem.k, 1, inner_steps(lanes), problem.dtype)
-    return halved if halved.applies else None
+    return halved if halved.applies(1) else None
 
 
 def filtering_plan(
@@ -223,14 +223,14 @@ def filtering_plan(
 
 
 def strassen_plan(
-    problem: Problem, halved: StrassenProblem, machine: Machine, threads: int, vectors: int
+    problem: Problem, halved: StrassenProblem, machine: Machine, threads: int, levels: int, vectors: int
 ) -> StrassenPlan:
     """The plan of a product by Strassen's algorithm whose right operand is packed."""
     if (q := _questions.get()) is not None:
         q.note(Asked(problem, machine, threads), lowered=True)
     found = _measured(problem, machine, threads)
-    if found is not None and found.halves and found.vectors == vectors:
+    if found is not None and (found.levels, found.vectors) == (levels, vectors):
         rows = found.rows
     else:  # which rows are added does not depend on the number of threads
-        rows = plan_strassen(halved, machine, 1, vectors=vectors).variant.product.rows
-    return plan_strassen(halved, machine, threads, rows=rows, vectors=vectors)
+        rows = plan_strassen(halved, machine, 1, levels, vectors=vectors).variant.product.rows
+    return plan_strassen(halved, machine, threads, levels, rows=rows, vectors=vectors)

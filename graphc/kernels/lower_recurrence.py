@@ -16,7 +16,7 @@ from graphc.kernels.lower_contraction import names_of
 from graphc.kernels.machine import Machine, host_machine
 from graphc.kernels.program import Count, Exhausted, Jump, Label, Placed
 from graphc.kernels.recurrence import Cell, RecurrenceKernel, cell_of, deal, halved_tile, plain_tile
-from graphc.kernels.strassen import PRODUCTS, SUMS
+from graphc.kernels.strassen import StrassenVariant
 from graphc.ops.recurrence import Operands
 
 
@@ -62,7 +62,9 @@ def lower_recurrence(builder: ProgramBuilder, node: Node, operands: list[Placed]
     lengths = [builder.dense(p) for p in given.lengths]
     if halved:
         rounds = []
-        scratch = max(_halved_scratch(v, hidden + inputs, tasks.rows_per_task) for v in variants)
+        scratch = max(
+            _halved_scratch(kernel.halves(k), hidden + inputs, tasks.rows_per_task) for k in range(len(variants))
+        )
     else:
         rounds = [_rounds(v, hidden, min(batch, tasks.rows_per_task), machine) for v in variants]
         tiles = max(ceil_div(min(batch, tasks.rows_per_task), v.rows) * v.tile_bytes for v in variants)
@@ -118,11 +120,9 @@ def _rounds(v: ContractionVariant, hidden: int, rows: int, machine: Machine) -> 
     return rounds if rows <= v.rows else block_of_panel(machine, v, hidden, rounds)
 
 
-def _halved_scratch(v: ContractionVariant, depth: int, rows: int) -> int:
-    """Bytes of a halved sweep's scratch memory, as its kernel lays it out: what is multiplied, left sums, products, and
-    which pairs of row tiles are computed by definition."""
-    pairs, rounds = ceil_div(rows, 2 * v.rows), ceil_div(depth, v.inner)
-    half = ceil_div(rounds, 2) * v.inner
-    left = SUMS * (pairs * v.rows * half + v.lanes) + PRODUCTS * (pairs * v.rows * v.columns + v.lanes)
-    elements = rows * (rounds * v.inner + v.lanes) + left + pairs
-    return elements * np.dtype(v.dtype).itemsize
+def _halved_scratch(variant: StrassenVariant, depth: int, rows: int) -> int:
+    """Bytes of a halved sweep's scratch memory for a task of so many rows: what is multiplied, and all that comes of it."""
+    v = variant.product
+    rounds = ceil_div(depth, v.inner)
+    elements = variant.scratch_elements(ceil_div(rows, 2 * v.rows), ceil_div(rounds, 2) * v.inner)
+    return (rows * (rounds * v.inner + v.lanes) + elements) * np.dtype(v.dtype).itemsize

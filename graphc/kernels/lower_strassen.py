@@ -45,7 +45,8 @@ def lower_strassen(builder: ProgramBuilder, node: Node, operands: list[Placed], 
         return
     epilogue, placed, integers = fused
     machine = host_machine().with_lanes(axes.lanes, x.dtype.itemsize)
-    p = strassen_plan(problem, halved, machine, builder.threads, w.shape[-1] // axes.lanes)
+    levels = anchor.attrs.get("levels", 1)
+    p = strassen_plan(problem, halved, machine, builder.threads, levels, w.shape[-1] // axes.lanes)
     slots = arguments(halved, p) | strides
     builder.emit(
         Launch(

@@ -22,15 +22,7 @@ from graphc.ir.dtypes import DType
 from graphc.ir.scalar import Scalar
 from graphc.kernels.contraction import ContractionVariant, GemmProblem, schedule
 from graphc.kernels.machine import Machine
-from graphc.kernels.strassen import (
-    GUARDED_LEFT_CYCLES,
-    LEFT_CYCLES,
-    MUST_SAVE,
-    PRODUCTS,
-    RESULT_CYCLES,
-    inner_steps,
-    pressure,
-)
+from graphc.kernels.strassen import MUST_SAVE, PRODUCTS, StrassenVariant, inner_steps, overhead, pressure
 from graphc.ops.recurrent import SIGMOID, TANH, Activation, activation_scalar
 
 __all__ = [
@@ -99,6 +91,10 @@ class RecurrenceKernel:
     @property
     def family(self) -> str:
         return "recurrence"
+
+    def halves(self, sweep: int) -> StrassenVariant:
+        """How a sweep's product is halved."""
+        return StrassenVariant(self.variants[sweep], guarded=True)
 
 
 # ------------------------------------------------------------------------------------------------------------- cells
@@ -242,8 +238,9 @@ def halves_pay(
                 v = halved_tile(machine, batch, hidden, vectors, dtype)
                 pairs = ceil_div(batch, 2 * v.rows)
                 tile = PRODUCTS * (depth / 2 * _step_cycles(machine, v) + 20 + 2 * v.rows * v.vectors)
-                left = (LEFT_CYCLES + GUARDED_LEFT_CYCLES + 2) * depth / lanes * 2 * v.rows
-                arithmetic += pairs * (panels * (tile + 4 * v.rows * v.vectors * (RESULT_CYCLES + 2)) + left)
+                left_cycles, result_cycles = overhead(1, guarded=True)
+                left = left_cycles * depth / lanes * 2 * v.rows
+                arithmetic += pairs * (panels * (tile + 4 * v.rows * v.vectors * result_cycles) + left)
             else:
                 v = plain_tile(machine, batch, hidden, vectors, dtype)
                 arithmetic += ceil_div(batch, v.rows) * panels * (depth * _step_cycles(machine, v) + 20)

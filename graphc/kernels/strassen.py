@@ -9,10 +9,13 @@ Rows, columns and steps are cut in halves, A = [[A11, A12], [A21, A22]] and B li
     C11 = P1 + P2                 C12 = P1 + P6 + P5 + P3
     C21 = P1 + P6 + P7 - P4       C22 = P1 + P6 + P7 + P5
 
-The right operand is constant, so its seven matrices are made when it is packed. Pairs are neighbours: two tiles of rows,
-two panels of columns. Steps are the channels of a pointwise convolution, or the columns of a dense matrix; halves are
-whole rounds, and of an odd number the first half has one more. One level of it saves an eighth of the multiplications and costs a few passes over vectors that stay
-in L2; its error grows by a small factor, which `tests/kernels/test_strassen.py` bounds.
+A product of half the size can be made so again: two levels, 49 products in place of 64. A *group* is 2 (or 4) tiles of
+rows and as many panels of columns, neighbours; the steps are cut into as many *parts*. Steps are the channels of a
+pointwise convolution, or the columns of a dense matrix; parts are whole rounds, and of an odd number the first of two has
+one more. The right operand is constant, so all its matrices are made when it is packed.
+
+A level saves an eighth of the multiplications and costs a few passes over vectors that stay in L2; the error grows by a
+small factor with each, which `tests/kernels/test_strassen.py` bounds.
 """
 
 from __future__ import annotations
@@ -24,12 +27,14 @@ import numpy as np
 from graphc.ir.dims import ceil_div
 from graphc.kernels.contraction import ContractionVariant, Schedule, register_tiles
 from graphc.kernels.machine import Machine
+from graphc.ops.strassen import matrices
 
 __all__ = [
-    "MATRICES",
+    "LEVELS",
     "PRODUCTS",
     "RATIO",
     "SLOTS",
+    "SUMS",
     "StrassenPlan",
     "StrassenProblem",
     "StrassenVariant",
@@ -41,11 +46,11 @@ __all__ = [
 ]  # fmt: skip
 
 PRODUCTS = 7
-#: what is packed where rows are guarded: B12 too, which no product reads
-MATRICES = 8
+#: how often a product may be cut in halves
+LEVELS = (1, 2)
 #: the largest quotient of the largest elements of two halves that are added: its logarithm is what may be lost
 RATIO = 64.0
-#: left operands that are sums, kept in scratch memory: S1, S2, S3, S4
+#: left operands of a level that are sums, kept in scratch memory: S1, S2, S3, S4
 SUMS = 4
 
 #: The argument block: int64 slots in this order, then those of the epilogue. Distances count elements.
@@ -54,21 +59,26 @@ SLOTS = (
     "w",                                      # address of the packed right operand
     "x_batch", "row_stride", "step_stride",   # of the left operand: between batches, rows, and rounds of steps
     "rows_total", "columns_total",            # of y in a batch
-    "rounds", "second_rounds",                # rounds in the first half of the steps, and in the second
-    "panel_pairs",
-    "pairs_per_task", "row_tasks", "panels_per_task", "column_tasks",
-    "sum_stride", "product_stride",           # distances in scratch memory: between left sums, between products
+    "rounds", "all_rounds",                   # rounds of the first part of the steps, and of all
+    "panel_groups",
+    "groups_per_task", "row_tasks", "panels_per_task", "column_tasks",  # of rows and panels: groups
 )  # fmt: skip
 
 #: estimated gain below which the plain product is taken: the model is not exact, and plain is simpler
 MUST_SAVE = 0.97
-#: cycles a vector: of making the left sums, and of the sums of products behind a result; and how much more where rows are
-#: guarded. Measured: a matrix of 64 steps loses up to 8 %, one of 128 gains nothing, one of 256 a tenth
-LEFT_CYCLES, RESULT_CYCLES = 3.5, 4.0
-GUARDED_LEFT_CYCLES, GUARDED_RESULT_CYCLES = 1.0, 6.0
+#: and a second level's, below which one is taken
+SECOND_MUST_SAVE = 0.98
+#: cycles a vector: of bringing the left operand together, of a level's left sums, of the sums behind a level's products,
+#: and of a result; and how much more where rows are guarded
+GATHER_CYCLES, LEFT_CYCLES, COMBINE_CYCLES, RESULT_CYCLES = 2.0, 3.5, 3.0, 1.5
+GUARDED_LEFT_CYCLES, GUARDED_RESULT_CYCLES = 1.0, 3.0
+#: the addresses of more rows do not stay in registers beside those of two levels, and LLVM spills vectors then
+ROWS_OF_TWO_LEVELS = 11
+#: bytes a cycle of weights that tasks read again from beyond L2: hidden but for so much
+AGAIN_BYTES_PER_CYCLE = 80.0
 #: what weights cost beyond those of the plain product, which come from memory at each run of a model: they are not
 #: hidden behind the arithmetic as well as in a loop over one layer
-MORE_BYTES_PER_CYCLE_MATRIX, MORE_BYTES_PER_CYCLE_IMAGE = 10.0, 6.0  # measured on MiniLM, and on resnet50
+MORE_BYTES_PER_CYCLE_MATRIX, MORE_BYTES_PER_CYCLE_IMAGE = 40.0, 10.0  # measured on MiniLM, and on resnet50
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +97,13 @@ class StrassenProblem:
     dtype: str = "float32"
     guarded: bool = True
 
-    @property
-    def applies(self) -> bool:
-        """Whether both halves of the steps are whole rounds."""
-        return self.k % self.inner == 0 and self.k >= 2 * self.inner
+    def applies(self, levels: int) -> bool:
+        """Whether the parts of the steps are whole rounds, and those of two levels equal."""
+        return self.k % (self.inner * (4 if levels == 2 else 1)) == 0 and self.k >= 2 * self.inner
 
-    @property
-    def rounds(self) -> int:
-        """Rounds of the first half of the steps."""
-        return ceil_div(self.k // self.inner, 2)
+    def rounds(self, levels: int) -> int:
+        """Rounds of the first part of the steps."""
+        return ceil_div(self.k // self.inner, 2**levels)
 
     @property
     def flops(self) -> int:
@@ -107,36 +115,62 @@ class StrassenProblem:
 class StrassenVariant:
     """What a kernel is compiled for: the micro-kernel of its products, mode "rows".
 
-    `guarded`: pairs of row tiles whose rows differ too much in size to be added, or are not finite, take all eight products.
+    `guarded`: groups of row tiles whose rows differ too much in size to be added, or are not finite, take all products that
+    the sum is defined by.
     """
 
     product: ContractionVariant
     guarded: bool
+    levels: int = 1
+
+    @property
+    def tiles(self) -> int:
+        """Row tiles and panels of a group, parts of the steps."""
+        return int(2**self.levels)
+
+    @property
+    def count(self) -> int:
+        """Products of a group."""
+        return int(PRODUCTS**self.levels)
+
+    def scratch_elements(self, groups: int, part: int) -> int:
+        """Scratch memory for so many groups of rows and parts of `part` elements, as
+        `graphc.codegen.cpu.templates.halves.scratch_lines` lays it out."""
+        v, tiles = self.product, self.tiles
+        first = tiles // 2
+        left = SUMS * (first * v.rows * first * part + v.lanes)
+        if self.levels == 2:
+            left += tiles * v.rows * (tiles * part + v.lanes) + SUMS * PRODUCTS * (v.rows * part + v.lanes)
+        tops = groups + 4 * first * first * v.rows
+        return groups * left + self.count * (groups * v.rows * v.columns + v.lanes) + tops
 
 
 @dataclass(frozen=True, slots=True)
 class StrassenPlan:
-    """How a product is computed. `steps` are those of the first half; `cycles` is the model's estimate for the busiest
-    thread."""
+    """How a product is computed; rows and panels of a task count groups. `part` are the steps of a part, `cycles` is the
+    model's estimate for the busiest thread."""
 
     variant: StrassenVariant
-    pairs_per_task: int
+    groups_per_task: int
     row_tasks: int
     panels_per_task: int
     column_tasks: int
     tasks: int
-    steps: int
-    sum_stride: int
-    product_stride: int
+    part: int
     cycles: float
 
     @property
+    def channels(self) -> int:
+        """Steps, filled up to whole parts."""
+        return self.variant.tiles * self.part
+
+    @property
     def scratch_bytes(self) -> int:
-        elements = SUMS * self.sum_stride + PRODUCTS * self.product_stride + self.pairs_per_task
+        elements = self.variant.scratch_elements(self.groups_per_task, self.part)
         return elements * np.dtype(self.variant.product.dtype).itemsize
 
 
-def column_scales(w: np.ndarray, columns: int) -> np.ndarray | None:
+def column_scales(w: np.ndarray, columns: int, levels: int = 1) -> np.ndarray | None:
     """Powers of two for the columns of a right operand w[K, N] to be divided by first.
 
     Columns that are added must be of like size, or one spoils the other. Those of weights often differ by much, but
@@ -147,10 +181,10 @@ def column_scales(w: np.ndarray, columns: int) -> np.ndarray | None:
     top = np.maximum(w.max(axis=0, initial=0), -w.min(axis=0, initial=0)).astype(np.float64)
     if not (top < 1e30).all():
         return None
-    pairs = np.zeros((ceil_div(n, 2 * columns), 2, columns))
-    pairs.reshape(-1)[:n] = top
-    used = (pairs > 0).all(axis=1)  # a column beside zeros has nothing to lose
-    if (pairs.max(axis=1) <= RATIO * pairs.min(axis=1))[used].all():
+    groups = np.zeros((ceil_div(n, 2**levels * columns), 2**levels, columns))
+    groups.reshape(-1)[:n] = top
+    least = np.where(groups > 0, groups, np.inf).min(axis=1)  # a column beside zeros has nothing to lose
+    if (groups.max(axis=1) <= RATIO * least).all():
         return np.ones(n, w.dtype)
     scales: np.ndarray = np.exp2(np.round(np.log2(np.where(top > 0, top, 1.0)))).astype(w.dtype)
     return scales
@@ -163,20 +197,27 @@ def inner_steps(lanes: int) -> int:
 
 def worthwhile(problem: StrassenProblem, direct: Schedule, machine: Machine, threads: int) -> StrassenPlan | None:
     """The plan that is estimated to beat the plain product, or None."""
-    if not problem.applies:
-        return None
-    best = plan(problem, machine, threads)
-    return best if best.cycles < MUST_SAVE * direct.cycles else None
+    plans = [plan(problem, machine, threads, levels) for levels in LEVELS if problem.applies(levels)]
+    best = min(plans, key=lambda p: p.cycles * SECOND_MUST_SAVE ** (1 - p.variant.levels), default=None)
+    return best if best is not None and best.cycles < MUST_SAVE * direct.cycles else None
 
 
 def plan(
-    problem: StrassenProblem, machine: Machine, threads: int, rows: int | None = None, vectors: int | None = None
+    problem: StrassenProblem,
+    machine: Machine,
+    threads: int,
+    levels: int,
+    rows: int | None = None,
+    vectors: int | None = None,
 ) -> StrassenPlan:
     """The plan with the least estimated time; `rows` and `vectors` force the tile that is held in registers."""
-    choices = [t for t in register_tiles(machine) if t[0] > 1 and rows in (None, t[0]) and vectors in (None, t[1])]
+    most = ROWS_OF_TWO_LEVELS if levels == 2 else max(t[0] for t in register_tiles(machine))
+    choices = [
+        t for t in register_tiles(machine) if 1 < t[0] <= most and rows in (None, t[0]) and vectors in (None, t[1])
+    ]
     if rows is not None and vectors is not None:
         choices = [(rows, vectors)]
-    plans = [_plan(problem, machine, max(1, threads), *t) for t in choices]
+    plans = [_plan(problem, machine, max(1, threads), levels, *t) for t in choices]
     # A tile that loads more for its arithmetic waits more for caches.
     return min(plans, key=lambda p: p.cycles * pressure(p.variant.product))
 
@@ -186,58 +227,63 @@ def pressure(tile: ContractionVariant) -> float:
     return 1 + 0.15 * (tile.rows + 2 * tile.vectors) / (tile.rows * tile.vectors)
 
 
-def _plan(problem: StrassenProblem, machine: Machine, threads: int, rows: int, vectors: int) -> StrassenPlan:
+def overhead(levels: int, guarded: bool) -> tuple[float, float]:
+    """Cycles besides the products, on all levels: of a vector of the left operand, and of a vector of the result."""
+    growth = [(PRODUCTS / 4) ** level for level in range(levels)]
+    left = GATHER_CYCLES + LEFT_CYCLES * sum(growth) + guarded * GUARDED_LEFT_CYCLES
+    return left, COMBINE_CYCLES * sum(growth) + RESULT_CYCLES + guarded * GUARDED_RESULT_CYCLES
+
+
+def _plan(
+    problem: StrassenProblem, machine: Machine, threads: int, levels: int, rows: int, vectors: int
+) -> StrassenPlan:
     itemsize = np.dtype(problem.dtype).itemsize
     lanes = machine.isa.lanes(itemsize)
     v = ContractionVariant(rows, vectors, lanes, "rows", problem.inner, problem.n % lanes != 0, problem.dtype)
-    pairs, panel_pairs = ceil_div(problem.m, 2 * rows), ceil_div(problem.n, 2 * v.columns)
-    half = problem.rounds * problem.inner
-    # The left sums and one panel pair's products stay in L2.
-    most = max(1, machine.l2_bytes * 5 // 8 // (itemsize * rows * (SUMS * half + PRODUCTS * v.columns)))
+    variant = StrassenVariant(v, problem.guarded, levels)
+    tiles, count = variant.tiles, variant.count
+    row_groups, panel_groups = ceil_div(problem.m, tiles * rows), ceil_div(problem.n, tiles * v.columns)
+    part = problem.rounds(levels) * problem.inner
+    # What a task multiplies and one group of panels' products stay in L2.
+    most = max(1, machine.l2_bytes * 5 // 8 // (itemsize * variant.scratch_elements(1, part)))
     isa = machine.isa
     step = max(rows * vectors / isa.fma_per_cycle, isa.fma_latency, (rows + vectors) / isa.loads_per_cycle)
-    tile = PRODUCTS * (half * step + 20 + 2 * rows * vectors)
-    more = (
-        panel_pairs
-        * ((MATRICES if problem.guarded else PRODUCTS) - 4)
-        * half
-        * v.columns
-        * itemsize
-        / (MORE_BYTES_PER_CYCLE_MATRIX if problem.guarded else MORE_BYTES_PER_CYCLE_IMAGE)
-    )
+    tile = count * (part * step + 20 + 2 * rows * vectors)
+    more_a_cycle = MORE_BYTES_PER_CYCLE_MATRIX if problem.guarded else MORE_BYTES_PER_CYCLE_IMAGE
+    more = panel_groups * (matrices(levels, problem.guarded) - tiles**2) * part * v.columns * itemsize / more_a_cycle
+    left_cycles, result_cycles = overhead(levels, problem.guarded)
     best: tuple[float, int, int] | None = None
-    for row_cuts in {ceil_div(pairs, most) * k for k in (1, 2, 3, 4)} | {2 * threads, 4 * threads}:
-        each = ceil_div(pairs, min(pairs, row_cuts))
+    for row_cuts in {ceil_div(row_groups, most) * k for k in (1, 2, 3, 4)} | {2 * threads, 4 * threads}:
+        each = ceil_div(row_groups, min(row_groups, row_cuts))
         if each > most:
             continue
-        for column_cuts in range(1, min(panel_pairs, 4 * threads) + 1):
-            wide = ceil_div(panel_pairs, column_cuts)
-            tasks = problem.batch * ceil_div(pairs, each) * ceil_div(panel_pairs, wide)
-            left = each * 2 * rows * problem.k / lanes * (LEFT_CYCLES + problem.guarded * GUARDED_LEFT_CYCLES)
-            result = RESULT_CYCLES + problem.guarded * GUARDED_RESULT_CYCLES
-            results = each * wide * 4 * rows * vectors * result
-            weights = threads * wide * PRODUCTS * half * v.columns * itemsize
+        for column_cuts in range(1, min(panel_groups, 4 * threads) + 1):
+            wide = ceil_div(panel_groups, column_cuts)
+            tasks = problem.batch * ceil_div(row_groups, each) * ceil_div(panel_groups, wide)
+            left = each * tiles * rows * problem.k / lanes * left_cycles
+            results = each * wide * tiles**2 * rows * vectors * result_cycles
+            weights = threads * wide * count * part * v.columns * itemsize
             products = max(each * wide * tile, weights / machine.stream_bytes_per_cycle)
-            cycles = (left + products + results + 400) * ceil_div(tasks, threads) + more
+            again = wide * count * part * v.columns * itemsize / AGAIN_BYTES_PER_CYCLE
+            cycles = (left + products + results + again + 400) * ceil_div(tasks, threads) + more
             if best is None or cycles < best[0]:
                 best = cycles, each, wide
     assert best is not None
     cycles, each, wide = best
+    row_tasks, column_tasks = ceil_div(row_groups, each), ceil_div(panel_groups, wide)
+    variant = StrassenVariant(v.shared_by(each), problem.guarded, levels)
     return StrassenPlan(
-        StrassenVariant(v.shared_by(each), problem.guarded), each, ceil_div(pairs, each), wide, ceil_div(panel_pairs, wide),
-        problem.batch * ceil_div(pairs, each) * ceil_div(panel_pairs, wide), half,
-        # one line more, so that sums and products of one place do not meet in one set of L1
-        each * rows * half + lanes, each * rows * v.columns + lanes, cycles,
-    )  # fmt: skip
+        variant, each, row_tasks, wide, column_tasks, problem.batch * row_tasks * column_tasks, part, cycles
+    )
 
 
 def arguments(problem: StrassenProblem, p: StrassenPlan) -> dict[str, int]:
     """The slots of `SLOTS` that hold sizes; the caller adds the addresses and the strides of the left operand."""
     v = p.variant.product
     return {
-        "rows_total": problem.m, "columns_total": problem.n, "rounds": problem.rounds, "second_rounds": problem.k // problem.inner - problem.rounds,
-        "panel_pairs": ceil_div(problem.n, 2 * v.columns),
-        "pairs_per_task": p.pairs_per_task, "row_tasks": p.row_tasks,
+        "rows_total": problem.m, "columns_total": problem.n,
+        "rounds": p.part // problem.inner, "all_rounds": problem.k // problem.inner,
+        "panel_groups": ceil_div(problem.n, p.variant.tiles * v.columns),
+        "groups_per_task": p.groups_per_task, "row_tasks": p.row_tasks,
         "panels_per_task": p.panels_per_task, "column_tasks": p.column_tasks,
-        "sum_stride": p.sum_stride, "product_stride": p.product_stride,
     }  # fmt: skip

@@ -152,15 +152,15 @@ def test_products_are_halved_and_the_meaning_stays(
 
 
 def test_products_stay_whole_where_halves_do_not_pay_or_weights_differ() -> None:
-    def pays(batch: int, r: Value, hidden: int = 128) -> bool:
+    def pays(batch: int, r: Value, hidden: int = 256) -> bool:
         given = [input_value("x", tensor("float32", 3, batch, 4 * hidden)), *([] if r.literal is not None else [r])]
         zero = ops.broadcast_to(np.float32(0), shape=(batch, hidden))
         return bool(halved(Graph(given, ops.lstm(given[0], r, zero, zero)))[1].attrs["halved"])
 
-    alike = rng.uniform(-0.5, 0.5, (512, 128)).astype(np.float32)
+    alike = rng.uniform(-0.5, 0.5, (1024, 256)).astype(np.float32)
     assert pays(64, constant(alike))
     assert not pays(1, constant(alike)), "a row alone has no other half"
-    assert not pays(64, input_value("r", tensor("float32", 512, 128))), "packing takes longer than it saves"
+    assert not pays(64, input_value("r", tensor("float32", 1024, 256))), "packing takes longer than it saves"
     unlike, infinite = alike.copy(), alike.copy()
     unlike[7] *= 1e6
     infinite[3, 3] = np.inf

@@ -7,8 +7,7 @@ from graphc.codegen.cpu.intrinsics import float32, gate_sigmoid, gate_tanh, int6
 
 contract0 = contract(4, 2, 8, "rows", 16, "float32")
 load, store = vector.loader(8, True), vector.storer(8, True)
-whole, keep = vector.loader(8), vector.storer(8)
-fill = vector.filler(8)
+whole, keep, fill = vector.loader(8), vector.storer(8), vector.filler(8)
 larger, magnitude, largest_lane = vector.maximum, vector.absolute, vector.reduce_max
 load_some, store_some = vector.loader(8, True), vector.storer(8, True)
 as_pointer = vector.pointer("float32")
@@ -16,7 +15,7 @@ pointer = vector.argument_pointer("float32")
 integers = vector.argument_pointer("int64")
 
 
-def recurrence_3879118c41c1(block, first, last, scratch):
+def recurrence_59faaf4c8457(block, first, last, scratch):
     total_steps = block[10]
     steps = block[11]
     first_product = block[12]
@@ -31,12 +30,12 @@ def recurrence_3879118c41c1(block, first, last, scratch):
     last_sweep = block[21]
     counter = integers(block, 5)
     depth = hidden + inputs
-    all_rounds = (depth + 16 - 1) // 16
-    row_stride, step_stride = all_rounds * 16 + 8, 16
-    half = (all_rounds + 1) // 2 * 16
-    # What is multiplied; each sweep's sums and products are behind it.
+    most_rounds = (depth + 16 - 1) // 16
+    part = (most_rounds + 1) // 2 * 16
+    row_stride, step_stride = most_rounds * 16 + 8, 16
+    # What is multiplied, filled up with zeros; each sweep's sums and products are behind it.
     x_here = as_pointer(scratch)
-    left = offset(x_here, rows_per_task * row_stride)
+    free = offset(x_here, rows_per_task * row_stride)
     start = counter[0]
     for task in range(first, last):
         column_task, above = task % column_tasks, task // column_tasks
@@ -65,11 +64,12 @@ def recurrence_3879118c41c1(block, first, last, scratch):
             new1, old1 = last1, initial1 if t == 0 else last1
             first_panel, last_panel = first_column // 8, (last_column + 8 - 1) // 8
             rows_here = last_row - first_row
-            pairs, most_pairs = (rows_here + 8 - 1) // 8, (rows_per_task + 8 - 1) // 8
-            sums_row = most_pairs * 4 * 16
-            sum_stride, product_stride = most_pairs * 4 * half + 8, most_pairs * 64 + 8
-            products = offset(left, 4 * sum_stride)
-            plain = offset(products, 7 * product_stride)  # of each pair of row tiles
+            groups, most_groups = (rows_here + 8 - 1) // 8, (rows_per_task + 8 - 1) // 8
+            left = free
+            products = offset(left, most_groups * 4 * (4 * 1 * part + 8))
+            product_stride = most_groups * 64 + 8
+            plain = offset(products, 7 * product_stride)
+            tops = offset(plain, most_groups)  # of a group's parts, the largest magnitudes
             for row in range(first_row, last_row):
                 multiplied = offset(x_here, (row - first_row) * row_stride)
                 for k in range(0, hidden, 8):
@@ -77,71 +77,80 @@ def recurrence_3879118c41c1(block, first, last, scratch):
                 x_place = (total_steps - 1 - t if backwards != 0 else t) * x_step + row * x_row
                 for k in range(0, inputs, 8):
                     store_some(multiplied, hidden + k, load_some(x, x_place + k, inputs - k), inputs - k)
-                for k in range(depth, all_rounds * 16):
+                for k in range(depth, most_rounds * 16):
                     multiplied[k] = 0
-            rounds, second_rounds = half // 16, all_rounds - half // 16
-            for r in range(pairs):
-                plain[r] = 0
+            all_rounds = most_rounds
+            rounds = (all_rounds + 1) // 2
+            for r in range(groups):
+                sums = offset(left, r * 4 * (4 * part + 8))
                 for p in range(4):
-                    upper = min(rows_here - 1, r * 8 + p) * row_stride
-                    lower = min(rows_here - 1, r * 8 + 4 + p) * row_stride
-                    m11, m12, m21, m22 = fill(float32(0)), fill(float32(0)), fill(float32(0)), fill(float32(0))
-                    for k in range(rounds):
-                        for i in range(0, 16, 8):
-                            here = k * step_stride + i
-                            a11, a21 = whole(x_here, upper + here, 0), whole(x_here, lower + here, 0)
-                            a12, a22 = fill(float32(0)), fill(float32(0))
-                            if k < second_rounds:
-                                a12, a22 = whole(x_here, upper + half + here, 0), whole(x_here, lower + half + here, 0)
-                            s1 = a21 + a22
-                            s2 = s1 - a11
-                            at = k * sums_row + (r * 4 + p) * 16 + i
-                            keep(left, at, s1, 0)
-                            keep(left, sum_stride + at, s2, 0)
-                            keep(left, 2 * sum_stride + at, a11 - a21, 0)
-                            keep(left, 3 * sum_stride + at, a12 - s2, 0)
-                            m11, m12 = larger(m11, magnitude(a11)), larger(m12, magnitude(a12))
-                            m21, m22 = larger(m21, magnitude(a21)), larger(m22, magnitude(a22))
-                    top11, top12 = largest_lane(m11), largest_lane(m12)
-                    top21, top22 = largest_lane(m21), largest_lane(m22)
-                    high, low = max(max(top11, top12), max(top21, top22)), min(min(top11, top12), min(top21, top22))
+                    upper, lower = min(rows_here - 1, r * 8 + p) * row_stride, min(rows_here - 1, r * 8 + 4 + p) * row_stride
+                    for h in range(1):
+                        m11, m12, m21, m22 = fill(float32(0)), fill(float32(0)), fill(float32(0)), fill(float32(0))
+                        for n in range(h * rounds, (h + 1) * rounds):
+                            for i in range(0, 16, 8):
+                                a11, a21 = whole(x_here, upper + n * step_stride + i, 0), whole(x_here, lower + n * step_stride + i, 0)
+                                a12, a22 = fill(float32(0)), fill(float32(0))
+                                if 1 * rounds + n < all_rounds:
+                                    a12 = whole(x_here, upper + (1 * rounds + n) * step_stride + i, 0)
+                                    a22 = whole(x_here, lower + (1 * rounds + n) * step_stride + i, 0)
+                                at = p * part + n * 16 + i
+                                s1 = a21 + a22
+                                s2 = s1 - a11
+                                keep(sums, at, s1, 0)
+                                keep(sums, 4 * part + 8 + at, s2, 0)
+                                keep(sums, 2 * (4 * part + 8) + at, a11 - a21, 0)
+                                keep(sums, 3 * (4 * part + 8) + at, a12 - s2, 0)
+                                m11, m12 = larger(m11, magnitude(a11)), larger(m12, magnitude(a12))
+                                m21, m22 = larger(m21, magnitude(a21)), larger(m22, magnitude(a22))
+                        at = (p * 1 + h) * 4
+                        tops[at], tops[at + 1] = largest_lane(m11), largest_lane(m12)
+                        tops[at + 2], tops[at + 3] = largest_lane(m21), largest_lane(m22)
+                plain[r] = 0
+                for p in range(4):  # of all rows and parts that are added
+                    high, low, total = float32(0), float32(1e30), float32(0)
+                    for n in range(1):
+                        for i in range(1 * 4):
+                            top = tops[(n * 4 + p) * 1 * 4 + i]
+                            high, low, total = max(high, top), min(low, top), total + top
                     # not true of NaN and infinity either
-                    if not (high <= low * 64.0 and top11 + top12 + top21 + top22 < 1e30):
+                    if not (high <= low * 64.0 and total < float32(1e30)):
                         plain[r] = 1
-            size = half * 16
+            size = part * 16
             for turn in range(first_panel, last_panel):
                 panel = turn if t % 2 == 0 else first_panel + last_panel - 1 - turn
-                w_pair = offset(w0, panel * 8 * size)
+                w_group = offset(w0, panel * 8 * size)
                 w_next = 8 * size if t % 2 == 0 else -8 * size
                 for i in range(8):
-                    for r in range(pairs):
-                        # A11, A12, S4, A22, S1, S2, S3
-                        source, valid = offset(left, (3 if i == 2 else i - 4) * sum_stride + r * 4 * 16), 4
-                        steps, outer, across = rounds, sums_row, 16
+                    for r in range(groups):
+                        source, across, outer = offset(left, (r * 4 + (3 if i == 2 else i - 4)) * (4 * part + 8)), part, 16
+                        steps, valid = rounds, 4
                         if i < 2 or i == 3:
-                            row = r * 8 + 4 if i == 3 else r * 8
-                            source, valid = offset(x_here, row * row_stride + (half if i > 0 else 0)), min(4, rows_here - row)
-                            steps, outer, across = second_rounds if i > 0 else rounds, step_stride, row_stride
+                            row = r * 8 + (4 if i == 3 else 0)
+                            source = offset(x_here, row * row_stride + (rounds * step_stride if i > 0 else 0))
+                            across, outer, valid = row_stride, step_stride, min(4, rows_here - row)
+                            steps = all_rounds - rounds if i > 0 else rounds
                         where, matrix, fresh = i, i, 1
                         if plain[r] != 0:  # rows that would spoil each other: all eight products, two for each quarter
                             where, second = i // 2, i % 2
                             matrix, fresh = (2 if second else 7) if where % 2 else second, 1 - second
                             row = r * 8 + where // 2 * 4
-                            source, valid = offset(x_here, row * row_stride + second * half), min(4, rows_here - row)
-                            steps, outer, across = second_rounds if second else rounds, step_stride, row_stride
+                            source = offset(x_here, row * row_stride + second * rounds * step_stride)
+                            across, outer, valid = row_stride, step_stride, min(4, rows_here - row)
+                            steps = all_rounds - rounds if second else rounds
                         elif i == 7:
                             valid = 0
                         # The first row tiles fetch the next matrix, each other lines of it.
-                        following = size if i < 6 else w_next - 6 * size
-                        ahead = following + r * 64 if r < 2 else 0
+                        ahead = (size if i < 6 else w_next - 6 * size) + r * 64 if r < 2 else 0
                         if valid > 0:
                             contract0(
                                 offset(products, where * product_stride + r * 64), fresh, source,
-                                offset(w_pair, matrix * size), ahead, valid, steps, outer, 0, across, 1,
+                                offset(w_group, matrix * size), ahead, valid, steps, outer, 0, across, 1,
                             )
-                for r in range(pairs):
+                for r in range(groups):
                     if plain[r] == 0:
-                        for at in range(r * 64, (r + 1) * 64, 8):
+                        first = r * 64
+                        for at in range(first, first + 64, 8):
                             p1, p5 = whole(products, at, 0), whole(products, 4 * product_stride + at, 0)
                             u = p1 + whole(products, 5 * product_stride + at, 0)
                             v = u + whole(products, 6 * product_stride + at, 0)

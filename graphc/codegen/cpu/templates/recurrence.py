@@ -14,11 +14,17 @@ from collections.abc import Sequence
 from graphc.codegen.cpu.templates.contraction import sharers_argument
 from graphc.codegen.cpu.templates.epilogue import indent
 from graphc.codegen.cpu.templates.fused import value_lines
-from graphc.codegen.cpu.templates.halves import combine_lines, guard_names, left_sums, product_lines
+from graphc.codegen.cpu.templates.halves import (
+    combine_lines,
+    halves_names,
+    left_sums,
+    product_lines,
+    scratch_lines,
+)
 from graphc.ir.dims import ceil_div
 from graphc.kernels.contraction import ContractionVariant
 from graphc.kernels.recurrence import Cell, Read, RecurrenceKernel, Sweep
-from graphc.kernels.strassen import MATRICES, SUMS
+from graphc.ops.strassen import matrices
 
 __all__ = ["LAYER_NUMBERS", "NUMBERS", "read_names", "recurrence_source", "written_names"]
 
@@ -127,39 +133,36 @@ _PLACES = """\
 projected = as_pointer(scratch)
 sums = offset(projected, {projected_size})"""
 
-#: the places of a halved sweep in scratch memory; a line between them, so that they do not meet in one set of L1
 _HALVED_PLACES = """\
 depth = {depth}
-all_rounds = (depth + {inner} - 1) // {inner}
-row_stride, step_stride = all_rounds * {inner} + {lanes}, {inner}
-half = (all_rounds + 1) // 2 * {inner}
-# What is multiplied; each sweep's sums and products are behind it.
+most_rounds = (depth + {inner} - 1) // {inner}
+part = (most_rounds + 1) // 2 * {inner}
+row_stride, step_stride = most_rounds * {inner} + {lanes}, {inner}
+# What is multiplied, filled up with zeros; each sweep's sums and products are behind it.
 x_here = as_pointer(scratch)
-left = offset(x_here, rows_per_task * row_stride)"""
+free = offset(x_here, rows_per_task * row_stride)"""
 
 _HALVED_SWEEP = """\
 first_panel, last_panel = first_column // {width}, (last_column + {width} - 1) // {width}
 rows_here = last_row - first_row
-pairs, most_pairs = (rows_here + {twice} - 1) // {twice}, (rows_per_task + {twice} - 1) // {twice}
-sums_row = most_pairs * {rows} * {inner}
-sum_stride, product_stride = most_pairs * {rows} * half + {lanes}, most_pairs * {tile_size} + {lanes}
-products = offset(left, {sums} * sum_stride)
-plain = offset(products, 7 * product_stride)  # of each pair of row tiles
+groups, most_groups = (rows_here + {twice} - 1) // {twice}, (rows_per_task + {twice} - 1) // {twice}
+{scratch}
 for row in range(first_row, last_row):
     multiplied = offset(x_here, (row - first_row) * row_stride)
     for k in range(0, hidden, {lanes}):
         store(multiplied, k, load({source}, row * hidden + k, hidden - k), hidden - k)
-{inputs}    for k in range(depth, all_rounds * {inner}):
+{inputs}    for k in range(depth, most_rounds * {inner}):
         multiplied[k] = 0
-rounds, second_rounds = half // {inner}, all_rounds - half // {inner}
-{skip}{left_sums}
-size = half * {columns}
+all_rounds = {steps}
+rounds = (all_rounds + 1) // 2
+{left_sums}
+size = part * {columns}
 for turn in range(first_panel, last_panel):
     panel = turn if t % 2 == 0 else first_panel + last_panel - 1 - turn
-    w_pair = offset(w{number}, panel * {matrices} * size)
+    w_group = offset(w{number}, panel * {matrices} * size)
     w_next = {matrices} * size if t % 2 == 0 else -{matrices} * size
 {product_lines}
-    for r in range(pairs):
+    for r in range(groups):
 {combine}
         for down in range(2):
             row = first_row + r * {twice} + down * {rows}
@@ -236,13 +239,9 @@ def recurrence_source(kernel: RecurrenceKernel, name: str) -> str:
 
 def _whole(kernel: RecurrenceKernel) -> str:
     """The names of vectors that a halved kernel reads and writes without regard to how many columns there are."""
-    lanes = kernel.variants[0].lanes
-    lines = [
-        f"whole, keep = vector.loader({lanes}), vector.storer({lanes})",
-        f"fill = vector.filler({lanes})",
-        *guard_names(),
-    ]
+    lines = halves_names(kernel.halves(0))
     if kernel.inputs:
+        lanes = kernel.variants[0].lanes
         lines.append(f"load_some, store_some = vector.loader({lanes}, True), vector.storer({lanes}, True)")
     return "".join(line + "\n" for line in lines)
 
@@ -292,16 +291,17 @@ def _halved_sweep(kernel: RecurrenceKernel, number: int, used: set[str]) -> str:
     if not kernel.inputs:
         x_place = f"x_place = (total_steps - 1 - t if {_BACKWARDS} else t) * x_step"
         fetch = [x_place, *_fetch(kernel, sweep, units, v)]
-    skip = [] if kernel.inputs else ["if t < first_product:", "    rounds, second_rounds = 0, 0"]
+    halves = kernel.halves(number)
     return _HALVED_SWEEP.format(
         number=number, rows=v.rows, twice=2 * v.rows, lanes=v.lanes, units=units, width=units * v.lanes, columns=v.columns,
-        inner=v.inner, tile_size=v.rows * v.columns, sums=SUMS, matrices=MATRICES,
+        inner=v.inner, tile_size=v.rows * v.columns, matrices=matrices(1, guarded=True),
         source="old0" if sweep.of_state else "work0",
+        scratch="\n".join(scratch_lines(halves, "most_groups")),
         inputs=_INPUTS.format(lanes=v.lanes) if kernel.inputs else "",
-        skip="".join(line + "\n" for line in skip),
-        left_sums="\n".join(left_sums(v, guarded=True)),
-        product_lines=indent(product_lines(v, guarded=True, contract=f"contract{number}"), 1),
-        combine=indent(combine_lines(v, guarded=True), 2),
+        steps="most_rounds" if kernel.inputs else "most_rounds if t >= first_product else 0",
+        left_sums="\n".join(left_sums(halves)),
+        product_lines=indent(product_lines(halves, contract=f"contract{number}"), 1),
+        combine=indent(combine_lines(halves), 2),
         fetch="".join(f"{line}\n" for line in indent(fetch, 3).splitlines()), place=indent(_place(kernel), 4),
         gates=indent(_finished(kernel, number, units, used), 5),
     )  # fmt: skip
