@@ -80,6 +80,20 @@ def _layer_norm(x: Value, weights: Callable[..., Value]) -> Value:
     return y
 
 
+def _lstm(hidden: int) -> Layer:
+    """All states of an LSTM from zero; weights of the spread that PyTorch draws them with, 1 / sqrt(3 hidden)."""
+
+    def layer(x: Value, weights: Callable[..., Value]) -> Value:
+        steps, batch, inputs = x.shape
+        projected = ops.dot(ops.reshape(x, shape=(steps * batch, inputs)), weights((inputs, 4 * hidden), 6 * hidden))
+        zero = ops.broadcast_to(np.zeros((), x.dtype.numpy), shape=(batch, hidden))
+        gates = ops.reshape(projected, shape=(steps, batch, 4 * hidden))
+        y: Value = ops.lstm(gates, weights((4 * hidden, hidden), 6 * hidden), zero, zero)[0]
+        return y
+
+    return layer
+
+
 #: name: input shape, layer
 LAYERS: dict[str, tuple[tuple[int, ...], Layer]] = {
     "convolution 3x3, 64 channels": ((1, 64, 56, 56), _conv(64, 3)),
@@ -94,6 +108,8 @@ LAYERS: dict[str, tuple[tuple[int, ...], Layer]] = {
     "product 1024 x 1024 x 1024": ((1024, 1024), _dense(1024)),
     "attention, 128 rows of 64": ((4, 128, 64), _attention),
     "layer normalisation, 768": ((128, 768), _layer_norm),
+    "LSTM 512, 16 sequences of 25 steps": ((25, 16, 512), _lstm(512)),
+    "LSTM 128, 64 sequences of 28 steps": ((28, 64, 128), _lstm(128)),
 }
 
 
