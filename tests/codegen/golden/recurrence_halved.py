@@ -15,7 +15,7 @@ pointer = vector.argument_pointer("float32")
 integers = vector.argument_pointer("int64")
 
 
-def recurrence_59faaf4c8457(block, first, last, scratch):
+def recurrence_63faee358ef9(block, first, last, scratch):
     total_steps = block[10]
     steps = block[11]
     first_product = block[12]
@@ -149,8 +149,8 @@ def recurrence_59faaf4c8457(block, first, last, scratch):
                             )
                 for r in range(groups):
                     if plain[r] == 0:
-                        first = r * 64
-                        for at in range(first, first + 64, 8):
+                        begin = r * 64
+                        for at in range(begin, begin + 64, 8):
                             p1, p5 = whole(products, at, 0), whole(products, 4 * product_stride + at, 0)
                             u = p1 + whole(products, 5 * product_stride + at, 0)
                             v = u + whole(products, 6 * product_stride + at, 0)

@@ -273,7 +273,7 @@ def product_lines(variant: StrassenVariant, contract: str = "contract") -> list[
 
 #: the four quarters of a result take the places of its first four products
 _COMBINE = """\
-for at in range(first, first + {tile_size}, {lanes}):
+for at in range(begin, begin + {tile_size}, {lanes}):
     p1, p5 = whole(products, at, 0), whole(products, 4 * {stride} + at, 0)
     u = p1 + whole(products, 5 * {stride} + at, 0)
     v = u + whole(products, 6 * {stride} + at, 0)
@@ -292,13 +292,13 @@ def combine_lines(variant: StrassenVariant) -> list[str]:
     def combine(stride: str) -> list[str]:
         return _COMBINE.format(stride=stride, **names).splitlines()
 
-    start = f"first = r * {v.rows * v.columns}"
+    begin = f"begin = r * {v.rows * v.columns}"
     if variant.levels == 1:
-        lines = [start, *combine("product_stride")]
+        lines = [begin, *combine("product_stride")]
     else:
-        lines = ["for i in range(7):", f"    {start} + 7 * i * product_stride"]
+        lines = ["for i in range(7):", f"    {begin} + 7 * i * product_stride"]
         lines += ["    " + line for line in combine("product_stride")]
-        lines += ["for i in range(4):", f"    {start} + i * product_stride"]
+        lines += ["for i in range(4):", f"    {begin} + i * product_stride"]
         lines += ["    " + line for line in combine("7 * product_stride")]
     return ["if plain[r] == 0:", *("    " + line for line in lines)] if variant.guarded else lines
 
