@@ -199,8 +199,13 @@ def inner_steps(lanes: int) -> int:
 
 
 def worthwhile(problem: StrassenProblem, direct: Schedule, machine: Machine, threads: int) -> StrassenPlan | None:
-    """The plan that is estimated to beat the plain product, or None."""
-    plans = [plan(problem, machine, threads, levels) for levels in LEVELS if problem.applies(levels)]
+    """The plan that is estimated to beat the plain product, or None.
+
+    Images get one level: the weights of two, three times the plain ones, come from memory at each run of a model, and an
+    image has too few rows to make up for that and for one more kernel to compile (measured on resnet50).
+    """
+    tried = LEVELS if problem.guarded else LEVELS[:1]
+    plans = [plan(problem, machine, threads, levels) for levels in tried if problem.applies(levels)]
     best = min(plans, key=lambda p: p.cycles * SECOND_MUST_SAVE ** (1 - p.variant.levels), default=None)
     return best if best is not None and best.cycles < MUST_SAVE * direct.cycles else None
 
