@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,26 @@ class Contractions:
             self.forms.blocked_forms[node.outputs[0]] = form
         return None
 
+    def allowed(self, node: Node) -> frozenset[str]:
+        """The algorithms for a contraction. Columns that are all the same give equal results, by Strassen's algorithm up to
+        rounding; that would be seen where no other contraction sums them, in what a classifier calls equally likely."""
+        w = node.inputs[1]
+        if node in self.mixed or not is_known(w):
+            return self.algorithms
+        columns = _array(w) if w.rank == 2 else _array(w).reshape(w.shape[0], -1).T
+        alike = columns.ndim == 2 and columns.shape[1] > 1 and bool((columns == columns[:, :1]).all())
+        return self.algorithms - {"strassen"} if alike else self.algorithms
+
+    @cached_property
+    def mixed(self) -> set[Node]:
+        """Nodes whose results another contraction reads, however far away."""
+        found: set[Node] = set()
+        for node in reversed(self.graph.nodes):
+            readers = [user for v in node.outputs for user in self.graph.users.get(v, ())]
+            if any(user in found or user.op.name in ("conv", "dot") for user in readers):
+                found.add(node)
+        return found
+
     def operands(self, node: Node) -> tuple[Value, Value]:
         """A contraction's operands: as bfloat16 where both are such numbers in float32."""
         x, w = node.inputs
@@ -136,7 +157,7 @@ class Contractions:
             dtype=a.dtype.name,
         )
         halves = shared and together(a.dtype) == 1 and is_known(b)
-        allowed = self.algorithms & {"strassen"} if halves else frozenset()
+        allowed = self.allowed(node) & {"strassen"} if halves else frozenset()
         found = choose(problem, self.machine, self.threads, allowed, b.tensor.nbytes)
         if isinstance(found, StrassenPlan):
             columns, levels = found.variant.product.columns, found.variant.levels
@@ -178,7 +199,7 @@ class Contractions:
                 padding = ((0, 0), (0, 0))
             image = ops.block(source, size=size, groups=groups)
         exact = None if x.dtype == node.inputs[0].dtype else self.unrounded(node)
-        y = self.contract(image, self.forms.plain(w), strides, padding, dilation, groups, exact)
+        y = self.contract(image, self.forms.plain(w), strides, padding, dilation, groups, exact, self.allowed(node))
         return Blocked(y, filters, groups=1 if filters // groups % lanes == 0 else groups)
 
     def contract(
@@ -190,6 +211,7 @@ class Contractions:
         dilation: Any,
         groups: int = 1,
         exact: tuple[Value, Value] | None = None,
+        algorithms: frozenset[str] | None = None,
     ) -> Value:
         """The convolution of blocked images with plain weights, in blocks of a vector's lanes.
 
@@ -203,7 +225,7 @@ class Contractions:
         weights = w if exact is None else exact[1]
         allowed: frozenset[str] = frozenset()
         if together(w.dtype) == 1 and is_known(w):
-            allowed = self.algorithms
+            allowed = self.algorithms if algorithms is None else algorithms
         found = choose(problem, self.vectors, self.threads, allowed, w.tensor.nbytes)
         cycles = estimated(problem, self.vectors, allowed, w.tensor.nbytes).cycles
         if exact is not None and "winograd" in self.algorithms and together(weights.dtype) == 1 and is_known(weights):

@@ -175,12 +175,9 @@ def column_scales(w: np.ndarray, columns: int, levels: int = 1) -> np.ndarray | 
 
     Columns that are added must be of like size, or one spoils the other. Those of weights often differ by much, but
     dividing by powers of two is exact, and so is multiplying the results. All 1 where the columns are alike as they
-    are; None where the algorithm had better not be used: some are not finite, or all are the same, and then so should
-    the results be, which round differently in each quarter.
+    are; None where some are not finite.
     """
     n = w.shape[1]
-    if n > 1 and (w == w[:, :1]).all():
-        return None
     top = np.maximum(w.max(axis=0, initial=0), -w.min(axis=0, initial=0)).astype(np.float64)
     if not (top < 1e30).all():
         return None

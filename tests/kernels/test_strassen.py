@@ -146,7 +146,6 @@ def test_columns_that_would_spoil_each_other_are_scaled() -> None:
     assert (np.abs(np.abs(large / scales).max(axis=0) - 1) <= 0.5).all()
     assert (column_scales(large[:, :32], 32) == 1).all(), "it meets no other column"
     assert (column_scales(large[:, :64], 16, levels=2) != 1).any(), "one of four meets the others"
-    assert column_scales(np.repeat(w[:, :1], 96, axis=1), 32) is None, "equal columns give equal results"
     w[0, 0] = np.inf
     assert column_scales(w, 32) is None
 

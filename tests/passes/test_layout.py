@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -268,3 +269,18 @@ def test_half_precision_rounds_once(agree: Callable[..., None]) -> None:
     after = arranged(graph)
     assert after.outputs[0].dtype == dtype_of("float16")
     agree(graph, after, rtol=2e-3)
+
+
+def test_equal_columns_stay_whole_where_nothing_sums_them() -> None:
+    def kinds(columns: np.ndarray, behind: bool) -> set[str]:
+        x = input_value("x", tensor("float32", 512, 512))
+        y = ops.relu(ops.dot(x, constant(columns)))
+        y = ops.dot(y, constant(np.ones((512, 3), np.float32))) if behind else y
+        machine = Machine(replace(ISAS["avx512"], fma_per_cycle=1))
+        return {n.op.name for n in block_layout(Graph([x], [y]), machine, 1, ALGORITHMS).nodes}
+
+    unlike = np.random.default_rng(0).standard_normal((512, 512)).astype(np.float32)
+    alike = np.repeat(unlike[:, :1], 512, axis=1)
+    assert "dot_strassen" in kinds(unlike, behind=False)
+    assert "dot_strassen" not in kinds(alike, behind=False)
+    assert "dot_strassen" in kinds(alike, behind=True)
