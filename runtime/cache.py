@@ -24,6 +24,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import math
 import os
 import stat
 import sys
@@ -35,8 +36,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from graphc.errors import CacheError, OptionError
+from graphc.runtime.address import address_of
 
 __all__ = [
     "ALIGNMENT",
@@ -295,11 +298,11 @@ def _unwrap(raw: bytes) -> bytes | None:
     return payload if whole else None
 
 
-def aligned_empty(nbytes: int) -> np.ndarray:
-    """Uninitialised bytes whose address is a multiple of 64: a cache line, and the widest vector."""
-    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + nbytes]
+def aligned_empty(shape: int | tuple[int, ...], dtype: npt.DTypeLike = np.uint8) -> np.ndarray:
+    """An uninitialised array whose address is a multiple of 64: a cache line, and the widest vector."""
+    dtype = np.dtype(dtype)
+    raw = np.empty(math.prod(shape if isinstance(shape, tuple) else (shape,)) * dtype.itemsize + ALIGNMENT, np.uint8)
+    return np.ndarray(shape, dtype, raw, -address_of(raw) % ALIGNMENT)
 
 
 def aligned(array: np.ndarray) -> np.ndarray:

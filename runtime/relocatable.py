@@ -16,7 +16,7 @@ import numpy as np
 
 from graphc.errors import GraphcError
 from graphc.runtime.address import address_of
-from graphc.runtime.cache import ALIGNMENT, aligned_empty
+from graphc.runtime.cache import aligned_empty
 from graphc.runtime.plan import ADDRESSES, Op, Plan
 from graphc.runtime.threads import run
 
@@ -145,11 +145,7 @@ LARGE = 128 << 10
 
 
 def _result(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    nbytes = math.prod(shape) * dtype.itemsize
-    if nbytes < LARGE:
-        return np.empty(shape, dtype)
-    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
-    return np.ndarray(shape, dtype, raw, -address_of(raw) % ALIGNMENT)
+    return (np.empty if math.prod(shape) * dtype.itemsize < LARGE else aligned_empty)(shape, dtype)
 
 
 def _pairs(sites: Sites) -> list[list[tuple[int, int]]]:

@@ -116,15 +116,19 @@ for turn in range(first_panel, last_panel):
                 rounds, {inner}, rest if finished and t >= first_product else 0, hidden, 1,
             )
             if finished:
-                for p in range(valid):
-                    m = row + p
+{finish}"""
+
+#: behind a tile's sums
+_FINISH = """\
+for p in range(valid):
+    m = row + p
 {place}
-                    for u in range({units}):
-                        column = panel * {width} + u * {lanes}
-                        lanes = min({lanes}, hidden - column)
-                        if lanes <= 0:
-                            break
-                        here = m * hidden + column
+    for u in range({units}):
+        column = panel * {width} + u * {lanes}
+        lanes = min({lanes}, hidden - column)
+        if lanes <= 0:
+            break
+        here = m * hidden + column
 {gates}"""
 
 
@@ -168,16 +172,7 @@ for turn in range(first_panel, last_panel):
             row = first_row + r * {twice} + down * {rows}
             valid = min({rows}, last_row - row)
             tile = offset(products, 2 * down * product_stride + r * {tile_size})
-{fetch}            for p in range(valid):
-                m = row + p
-{place}
-                for u in range({units}):
-                    column = panel * {width} + u * {lanes}
-                    lanes = min({lanes}, hidden - column)
-                    if lanes <= 0:
-                        break
-                    here = m * hidden + column
-{gates}"""
+{fetch}{finish}"""
 
 #: the rows of the layer's inputs, behind the state's
 _INPUTS = """\
@@ -302,8 +297,8 @@ def _halved_sweep(kernel: RecurrenceKernel, number: int, used: set[str]) -> str:
         left_sums="\n".join(left_sums(halves)),
         product_lines=indent(product_lines(halves, contract=f"contract{number}"), 1),
         combine=indent(combine_lines(halves), 2),
-        fetch="".join(f"{line}\n" for line in indent(fetch, 3).splitlines()), place=indent(_place(kernel), 4),
-        gates=indent(_finished(kernel, number, units, used), 5),
+        fetch="".join(f"{line}\n" for line in indent(fetch, 3).splitlines()),
+        finish=indent(_finished(kernel, number, units, used), 3),
     )  # fmt: skip
 
 
@@ -320,7 +315,9 @@ def _finished(kernel: RecurrenceKernel, number: int, units: int, used: set[str])
             gates += ["else:"]
             gates += [f"    store(new{k}, here, load(old{k}, here, lanes), lanes)" for k in range(kernel.cell.states)]
             gates += ["    store(y, place * y_step + m * y_row + column, 0, lanes)"]
-    return gates
+    return _FINISH.format(
+        place=indent(_place(kernel), 1), units=units, width=units * v.lanes, lanes=v.lanes, gates=indent(gates, 2)
+    ).splitlines()
 
 
 def _sweep(kernel: RecurrenceKernel, number: int, used: set[str]) -> str:
@@ -342,8 +339,8 @@ def _sweep(kernel: RecurrenceKernel, number: int, used: set[str]) -> str:
         inner=v.inner, round_size=v.inner * v.columns, fetched=fetched,
         turns=ceil_div(v.unroll * v.columns, fetched),
         source="old0" if sweep.of_state else "work0",
-        inputs=indent(inputs, 4), place=indent(_place(kernel), 5),
-        gates=indent(_finished(kernel, number, units, used), 6),
+        inputs=indent(inputs, 4),
+        finish=indent(_finished(kernel, number, units, used), 4),
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """The Strassen kernel: a matrix product from fewer, smaller ones; see graphc.kernels.strassen for the algorithm.
 
-Like the Winograd kernel: a task's rows are brought into scratch memory and summed there once; then a group of panels at a
-time all products, then the results.
+Like the Winograd kernel: left sums once a task (on two levels its rows are brought into scratch memory with them); then a
+group of panels at a time all products, then the results.
 """
 
 from __future__ import annotations
