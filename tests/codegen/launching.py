@@ -18,11 +18,15 @@ Y = "b * y_batch + g * y_group + q * y_vector + m * y_row"
 
 
 def epilogue(
-    *lines: str, dtype: str = "float32", arguments: Sequence[Argument] = (), imports: Sequence[str] = ()
+    *lines: str,
+    dtype: str = "float32",
+    arguments: Sequence[Argument] = (),
+    imports: Sequence[str] = (),
+    short: bool = False,
 ) -> Epilogue:
-    """Lines that end in a store to a dense y, whose arguments come first."""
+    """Lines that end in a store to a dense y, whose arguments come first; `short`: done to results in registers."""
     y = (Argument("y", dtype), *(Argument(f"y_{part}", "int") for part in _PARTS))
-    return Epilogue((*y, *arguments), (*lines, f"store(y, {Y}, acc, lanes)"), tuple(imports))
+    return Epilogue((*y, *arguments), ((*lines, f"store(y, {Y}, acc, lanes)"),), tuple(imports), short)
 
 
 def launch(

@@ -78,9 +78,9 @@ def test_tasks_cover_a_product_once_however_they_are_cut(threads: int) -> None:
 
 def test_sums_survive_panels_that_are_cut_into_blocks() -> None:
     rng = np.random.default_rng(1)
-    p = c.GemmProblem(20, 20, 71)
+    p = c.GemmProblem(20, 40, 71)  # a whole panel, and one that is not
     s = c.schedule(p, MACHINE, rows=4, vectors=2)
-    a, b = rng.standard_normal((20, 71)).astype("f"), rng.standard_normal((71, 20)).astype("f")
+    a, b = rng.standard_normal((20, 71)).astype("f"), rng.standard_normal((71, 40)).astype("f")
     for rounds in (1, 2, 3, 100):
         close(
             run_gemm(
@@ -182,18 +182,20 @@ CONVOLUTIONS = {
 }
 
 
+@pytest.mark.parametrize("short", [False, True])
 @pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_convolutions(name: str) -> None:
+def test_convolutions(name: str, short: bool) -> None:
     p = CONVOLUTIONS[name]
     rng = np.random.default_rng(4)
     x = rng.standard_normal((p.batch, p.groups * p.channels, p.height, p.width)).astype(p.dtype)
     w = rng.standard_normal((p.groups * p.filters, p.channels, *p.kernel)).astype(p.dtype)
     rows = 4 if name not in ("1x1", "3x3") else None  # few variants to compile, and the model's choice twice
     s = c.schedule(p, MACHINE, threads=2, rows=rows, vectors=2)
-    close(run_conv(p, s, x, w, epilogue(dtype=p.dtype), {}), reference_conv(p, x, w))
+    close(run_conv(p, s, x, w, epilogue(dtype=p.dtype, short=short), {}), reference_conv(p, x, w))
 
 
-def test_an_epilogue_of_bias_residual_and_relu_may_work_in_place() -> None:
+@pytest.mark.parametrize("short", [False, True])
+def test_an_epilogue_of_bias_residual_and_relu_may_work_in_place(short: bool) -> None:
     p = CONVOLUTIONS["groups"]
     rng = np.random.default_rng(5)
     x, w = rng.standard_normal((2, 30, 8, 9)).astype("f"), rng.standard_normal((18, 10, 3, 3)).astype("f")
@@ -203,6 +205,7 @@ def test_an_epilogue_of_bias_residual_and_relu_may_work_in_place() -> None:
         f"acc = maximum(acc + load(bias, c * {LANES}, lanes) + load(z, {Y}, lanes), 0)",
         arguments=(Argument("bias", "float32"), Argument("z", "float32")),
         imports=("from graphc.codegen.cpu.vector import maximum",),
+        short=short,
     )
     blocked_bias = to_blocked(bias[None, :, None, None], LANES, 3)
     expected = np.maximum(reference_conv(p, x, w) + bias[:, None, None] + residual, 0)

@@ -68,15 +68,16 @@ PROBLEMS: dict[str, tuple[tuple[int, int, int, int], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.parametrize("short", [False, True])
 @pytest.mark.parametrize("combine", ["fma", "add", "max"])
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_windows(name: str, combine: w.Combine) -> None:
+def test_windows(name: str, combine: w.Combine, short: bool) -> None:
     (batch, channels, height, width), options = PROBLEMS[name]
     p = w.WindowProblem(batch, -(-channels // LANES), height, width, lanes=LANES, combine=combine, **options)
     rng = np.random.default_rng(7)
     x = rng.standard_normal((batch, channels, height, width)).astype("f")
     weights = rng.standard_normal((channels, *p.kernel)).astype("f") if combine == "fma" else None
-    got = run(p, x, weights, epilogue(), threads=2)
+    got = run(p, x, weights, epilogue(short=short), threads=2)
     if combine == "max":
         expected = taps(p, x, -np.inf).max(0)
     else:
@@ -85,10 +86,12 @@ def test_windows(name: str, combine: w.Combine) -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_averages_divide_by_the_taps_inside_the_image() -> None:
+@pytest.mark.parametrize("short", [False, True])
+def test_averages_divide_by_the_taps_inside_the_image(short: bool) -> None:
     p = w.WindowProblem(1, 1, 6, 19, (3, 3), stride=(2, 1), pads=(1, 1, 1, 1), lanes=LANES, combine="add")
     x = np.random.default_rng(8).standard_normal((1, LANES, 6, 19)).astype("f")
-    got = run(p, x, None, epilogue("acc = acc / float32(taps)", imports=("from numpy import float32",)))
+    e = epilogue("acc = acc / float32(taps)", imports=("from numpy import float32",), short=short)
+    got = run(p, x, None, e)
     expected = taps(p, x, 0).sum(0) / taps(p, np.ones_like(x), 0).sum(0)
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 

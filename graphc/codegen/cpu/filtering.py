@@ -17,6 +17,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from graphc.codegen.cpu import simd
+from graphc.codegen.cpu.finish import Finish, Function, arguments_for, as_intrinsic
 from graphc.codegen.cpu.simd import Shape, Values, at, constant
 from graphc.ops.minimal import Matrix, filtering
 
@@ -128,27 +129,40 @@ def to_points(tile: tuple[int, int], kernel: tuple[int, int], lanes: int, dtype:
 
 
 @cache
-def from_points(tile: tuple[int, int], kernel: tuple[int, int], lanes: int, dtype: str) -> Any:
-    """`f(out, sums, distance)`: a tile's pixels, dense and row by row, from its values at sums + s * distance."""
+def from_points(
+    tile: tuple[int, int], kernel: tuple[int, int], lanes: int, dtype: str, finish: tuple[Function, ...] = ()
+) -> Any:
+    """`f(out, sums, distance, width)`: a tile's pixels, dense and row by row, from its values at sums + s * distance.
+
+    Behind them come the arguments for the functions that `finish`; their rows are pixels of an image of this width.
+    """
     down, along = (filtering(m, r) for m, r in zip(tile, kernel, strict=True))
     shape, element = Shape(dtype, lanes), types.CPointer(getattr(types, dtype))
 
-    @intrinsic
-    def transform(typingctx: Any, out: Any, sums: Any, distance: Any) -> Any:
-        def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> Any:
-            out, sums, distance = args
-            grid = [
-                [
-                    simd.load(b, shape, at(b, sums, b.mul(distance, constant(i * along.inputs + j))), shape.bytes)
-                    for j in range(along.inputs)
-                ]
-                for i in range(down.inputs)
+    own = [element, element, types.int64, types.int64]
+
+    def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> Any:
+        out, sums, distance, width = args[: len(own)]
+        grid = [
+            [
+                simd.load(b, shape, at(b, sums, b.mul(distance, constant(i * along.inputs + j))), shape.bytes)
+                for j in range(along.inputs)
             ]
-            pixels = _both_axes(b, shape, down.interpolate, along.interpolate, grid)
+            for i in range(down.inputs)
+        ]
+        pixels = _both_axes(b, shape, down.interpolate, along.interpolate, grid)
+
+        def store() -> None:
             for k, value in enumerate(v for line in pixels for v in line):
                 simd.store(b, shape, value, at(b, out, k * lanes), shape.bytes)
-            return context.get_dummy_value()
 
-        return types.void(element, element, types.int64), codegen
+        if finish:
+            rows = [b.mul(width, constant(i)) for i in range(tile[0])]
+            places = [{"m": b.add(row, constant(j))} for row in rows for j in range(tile[1])]
+            results = list(zip((v for line in pixels for v in line), places, strict=True))
+            Finish(context, b, finish, sig.args[len(own) :], list(args[len(own) :])).emit(results, shape, store)
+        else:
+            store()
+        return context.get_dummy_value()
 
-    return transform
+    return as_intrinsic("from_points", codegen, own, arguments_for(finish))

@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from llvmlite import ir
 from numba import types
-from numba.core import codegen, compiler, registry, typed_passes, untyped_passes
+from numba.core import cgutils, codegen, compiler, registry, typed_passes, untyped_passes
 from numba.core.compiler_machinery import PassManager
+from numba.core.targetconfig import ConfigStack
 
-__all__ = ["lower"]
+__all__ = ["add_function", "lower"]
 
 _SIGNATURE = (types.CPointer(types.int64), types.int64, types.int64, types.int64)
 
@@ -24,6 +26,10 @@ class _PlainLibrary(codegen.JITCodeLibrary):  # type: ignore[misc]
     Numba optimises each function on its own before it optimises all together. graphc's passes follow in any case;
     without that round a contraction kernel compiles in four fifths of the time, to code as good.
     """
+
+    def __init__(self, codegen: Any, name: str) -> None:
+        super().__init__(codegen, name)
+        self.functions: dict[tuple[Any, tuple[Any, ...]], Any] = {}  # descriptors, by function and types
 
     def add_llvm_module(self, ll_module: Any) -> None:
         ll_module.data_layout = self._codegen._data_layout
@@ -80,6 +86,29 @@ def lower(function: Callable[..., None], fastmath: frozenset[str], error_model: 
     for used in dict.fromkeys(library._linking_libraries):
         module.link_in(used._get_module_for_linking(), preserve=True)
     return module, lowered.fndesc.llvm_cfunc_wrapper_name
+
+
+def add_function(
+    context: Any, b: ir.IRBuilder, function: Callable[..., None], kinds: tuple[Any, ...]
+) -> Callable[[list[ir.Value]], None]:
+    """Lower a plain function, which returns nothing, into the library of the kernel that is being lowered, once for these
+    types of arguments. Gives what emits a call of it, which LLVM will inline."""
+    library = context.active_code_library
+    descriptor = library.functions.get((function, kinds))
+    if descriptor is None:
+        flags = ConfigStack().top().copy()
+        flags.no_cfunc_wrapper = True
+        typing = registry.cpu_target.typing_context
+        lowered = compiler.compile_extra(
+            typing, context, function, kinds, types.void, flags, {}, library, _KernelCompiler
+        )
+        descriptor = library.functions[function, kinds] = lowered.fndesc
+        library._final_module.get_function(descriptor.mangled_name).add_function_attribute("alwaysinline")
+
+    callee = context.declare_function(b.module, descriptor)
+    # Numba's functions also take where to put what they return and raise; these do neither.
+    unused = [cgutils.alloca_once(b, kind.pointee) for kind in callee.function_type.args[:2]]
+    return lambda arguments: b.call(callee, [*unused, *arguments])
 
 
 #: what calls of functions with scalars give, by function and types

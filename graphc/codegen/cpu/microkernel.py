@@ -21,14 +21,15 @@ The window micro-kernel at the end is the same idea without a sum over channels:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from graphc.codegen.cpu import simd
+from graphc.codegen.cpu.finish import Finish, Function, arguments_for, as_intrinsic
 from graphc.codegen.cpu.simd import I32, Shape, Values, at, broadcast, constant, counted_loop
 from graphc.codegen.cpu.vector import pointer_type
 from graphc.kernels.contraction import SHARERS, ContractionVariant, Mode
@@ -37,8 +38,11 @@ from graphc.kernels.windows import Combine, WindowVariant
 __all__ = ["contract", "emit_contraction", "emit_window", "window"]
 
 
-def emit_contraction(b: ir.IRBuilder, tile: ContractionVariant, args: list[ir.Value]) -> None:
-    """Emit the micro-kernel. Pointers are to elements, all other arguments are int64, distances count elements.
+def emit_contraction(
+    b: ir.IRBuilder, tile: ContractionVariant, args: list[ir.Value], finish: Finish | None = None
+) -> None:
+    """Emit the micro-kernel. Pointers are to elements, all other arguments are int64, distances count elements. With
+    `finish`, functions of the kernel's text may take the sums instead of `out`.
 
     rows, strided:  out, fresh, x, w, ahead, valid, outer, outer_stride, rest, row_stride, step_stride
     table:          out, fresh, x, w, ahead, offsets (int32*), zeros, outer, outer_stride, taps
@@ -54,15 +58,39 @@ def emit_contraction(b: ir.IRBuilder, tile: ContractionVariant, args: list[ir.Va
     out, fresh, *args = args
     is_fresh = b.icmp_signed("!=", fresh, constant(0))
     sums = [at(b, out, n * tile.lanes) for n in range(tile.rows * tile.vectors)]
-    acc = [b.select(is_fresh, shape.all(0.0), simd.load(b, shape, p, shape.bytes)) for p in sums]
+    if finish is None:
+        acc = [b.select(is_fresh, shape.all(0.0), simd.load(b, shape, p, shape.bytes)) for p in sums]
+    else:
+        acc = _unless(b, is_fresh, shape.all(0.0), lambda: [simd.load(b, shape, p, shape.bytes) for p in sums])
     if tile.mode == "table":
         x, w, ahead, offsets, zeros, outer, outer_stride, taps = args
         acc = _table_rounds(b, tile, acc, x, w, ahead, offsets, zeros, outer, outer_stride, taps)
     else:
         x, w, ahead, valid, outer, outer_stride, rest, row_stride, step_stride = args
         acc = _row_rounds(b, tile, acc, x, w, ahead, valid, outer, outer_stride, rest, row_stride, step_stride)
-    for p, value in zip(sums, acc, strict=True):
-        simd.store(b, shape, value, p, shape.bytes)
+
+    def store() -> None:
+        for place, value in zip(sums, acc, strict=True):
+            simd.store(b, shape, value, place, shape.bytes)
+
+    if finish is None:
+        store()
+    else:
+        moved = [{"m": p, "q": j, "c": j} for p in range(tile.rows) for j in range(tile.vectors)]
+        finish.emit(list(zip(acc, moved, strict=True)), shape, otherwise=store)
+
+
+def _unless(b: ir.IRBuilder, condition: ir.Value, instead: ir.Value, read: Callable[[], Values]) -> Values:
+    """What `read` gives; where the condition holds, nothing is read and each is `instead`."""
+    before = b.block
+    with b.if_then(b.not_(condition)):
+        values, inside = read(), b.block
+    found = []
+    for value in values:
+        found.append(b.phi(value.type))
+        found[-1].add_incoming(instead, before)
+        found[-1].add_incoming(value, inside)
+    return found
 
 
 def _step(b: ir.IRBuilder, tile: ContractionVariant, acc: Values, sources: Values, w: ir.Value) -> Values:
@@ -203,8 +231,9 @@ def _table_rounds(
     return counted_loop(b, outer, [*acc, w], block)[:-1]
 
 
-def emit_window(b: ir.IRBuilder, tile: WindowVariant, args: list[ir.Value]) -> None:
-    """Emit the window micro-kernel: out, x, w, high, wide, x_row, x_step, w_row.
+def emit_window(b: ir.IRBuilder, tile: WindowVariant, args: list[ir.Value], finish: Finish | None = None) -> None:
+    """Emit the window micro-kernel: out, x, w, high, wide, x_row, x_step, w_row. With `finish`, functions of the kernel's
+    text may take the results instead of `out`.
 
     out            receives pixels x lanes results, dense
     x              first element under the window of the first pixel, which lies inside the image
@@ -236,26 +265,33 @@ def emit_window(b: ir.IRBuilder, tile: WindowVariant, args: list[ir.Value]) -> N
 
         return counted_loop(b, wide, acc, tap)
 
-    for p, value in enumerate(counted_loop(b, high, [start] * tile.pixels, line)):
-        simd.store(b, shape, value, at(b, out, p * tile.lanes), shape.bytes)
+    results = counted_loop(b, high, [start] * tile.pixels, line)
+
+    def store() -> None:
+        for p, value in enumerate(results):
+            simd.store(b, shape, value, at(b, out, p * tile.lanes), shape.bytes)
+
+    if finish is None:
+        store()
+    else:
+        finish.emit([(value, {"m": p}) for p, value in enumerate(results)], shape, otherwise=store)
 
 
-def _as_intrinsic(name: str, emit: Any, tile: ContractionVariant | WindowVariant, roles: str) -> Any:
+def _as_intrinsic(
+    name: str, emit: Any, tile: ContractionVariant | WindowVariant, roles: str, finish: tuple[Function, ...]
+) -> Any:
     """A Numba intrinsic around `emit`; `roles` spells its arguments: p element pointer, s pointer to sums, t int32
-    pointer, n int64."""
+    pointer, n int64. Behind them come those for the functions that `finish` (see `Finish`)."""
     element, sums = pointer_type(tile.dtype), pointer_type(getattr(tile, "sums", tile.dtype))
     kinds = {"p": element, "s": sums, "t": types.CPointer(types.int32), "n": types.int64}
-    signature = types.void(*(kinds[r] for r in roles))
+    own = len(roles)
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> Any:
-        emit(builder, tile, list(args))
+        end = Finish(context, builder, finish, sig.args[own:], list(args[own:])) if finish else None
+        emit(builder, tile, list(args[:own]), end)
         return context.get_dummy_value()
 
-    # Numba reads an intrinsic's arity from its Python parameters, so the function is spelt out.
-    names = ", ".join(f"a{n}" for n in range(len(roles)))
-    scope: dict[str, Any] = {"signature": signature, "codegen": codegen}
-    exec(f"def {name}(typingctx, {names}):\n    return signature, codegen", scope)
-    return intrinsic(scope[name])
+    return as_intrinsic(name, codegen, [kinds[r] for r in roles], arguments_for(finish))
 
 
 @cache
@@ -268,13 +304,19 @@ def contract(
     dtype: str = "float32",
     dot: bool = False,
     sharers: int = SHARERS,
+    finish: tuple[Function, ...] = (),
 ) -> Any:
-    """The contraction micro-kernel as a function to call in Numba code; arguments as `emit_contraction` lists them."""
+    """The contraction micro-kernel as a function to call in Numba code; arguments as `emit_contraction` lists them, and
+    behind them those for the functions that `finish`."""
     tile = ContractionVariant(rows, vectors, lanes, mode, inner, dtype=dtype, dot=dot, sharers=sharers)
-    return _as_intrinsic("contract", emit_contraction, tile, "snppntpnnn" if mode == "table" else "snppnnnnnnn")
+    return _as_intrinsic("contract", emit_contraction, tile, "snppntpnnn" if mode == "table" else "snppnnnnnnn", finish)
 
 
 @cache
-def window(pixels: int, lanes: int, stride: int, combine: Combine, dtype: str = "float32") -> Any:
-    """The window micro-kernel as a function to call in Numba code; arguments as `emit_window` lists them."""
-    return _as_intrinsic("window", emit_window, WindowVariant(pixels, lanes, stride, combine, dtype), "pppnnnnn")
+def window(
+    pixels: int, lanes: int, stride: int, combine: Combine, dtype: str = "float32", finish: tuple[Function, ...] = ()
+) -> Any:
+    """The window micro-kernel as a function to call in Numba code; arguments as `emit_window` lists them, and behind them
+    those for the functions that `finish`."""
+    tile = WindowVariant(pixels, lanes, stride, combine, dtype)
+    return _as_intrinsic("window", emit_window, tile, "pppnnnnn", finish)

@@ -33,8 +33,8 @@ from graphc.codegen.cpu.microkernel import contract
 from graphc.codegen.cpu.vector import offset
 {imports}
 
-contract = contract({rows}, {vectors}, {lanes}, "{mode}", {inner}, "{dtype}"{dot}{sharers})
 load, store = vector.loader({lanes}, {partial}), vector.storer({lanes}, {partial})
+{definitions}contract = contract({rows}, {vectors}, {lanes}, "{mode}", {inner}, "{dtype}"{dot}{sharers}{finish})
 as_pointer = vector.pointer("{sums}")
 
 
@@ -70,9 +70,10 @@ def {name}(block, first, last, scratch):
                     turn = row_tile - first_tile
                     ahead = rounds * taps * {round_size} + turn * {fetched} if turn < {turns} else 0
                     tile = offset(sums, turn * {tile_size} if blocks > 1 else 0)
-                    {call}
+                    c = g * vectors + first_vector
+{which}                    {call}
                     if finished:
-                        for q in range(first_vector, last_vector):
+                        for q in range(first_vector, last_vector{kept}):
                             lanes = {lanes_here}
                             c = g * vectors + q
                             for p in range(valid):
@@ -82,11 +83,11 @@ def {name}(block, first, last, scratch):
 '''
 _ROWS = """contract(
                         tile, fresh, offset(x_block, first_row * row_stride), w_block, ahead, valid,
-                        rounds, outer_stride, rest if finished else 0, row_stride, step_stride,
+                        rounds, outer_stride, rest if finished else 0, row_stride, step_stride{given}
                     )"""
 _TABLE = """contract(
                         tile, fresh, x_block, w_block, ahead, offset(offsets, row_tile * taps * {rows}), zeros,
-                        rounds, outer_stride, taps,
+                        rounds, outer_stride, taps{given}
                     )"""
 
 
@@ -102,6 +103,10 @@ def contraction_source(variant: ContractionVariant, epilogue: Epilogue, name: st
     """
     arguments, lanes = contraction_arguments(variant, epilogue), variant.lanes
     fetched = variant.fetches * variant.cache_line
+    exist = f"(first_vector + {variant.vectors}) * {lanes} <= columns_total"
+    all_columns = exist if variant.partial else f"first_vector + {variant.vectors} <= vectors"
+    whole = f"finished and valid == {variant.rows} and {all_columns}"
+    registers = epilogue.in_registers(whole, m="first_row", q="first_vector")
     return _SOURCE.format(
         name=name,
         rows=variant.rows, vectors=variant.vectors, lanes=lanes, columns=variant.columns,
@@ -110,9 +115,9 @@ def contraction_source(variant: ContractionVariant, epilogue: Epilogue, name: st
         sharers=sharers_argument(variant),
         imports="\n".join(imports(arguments, epilogue)),
         declarations=indent(list(declarations(arguments)), 1),
-        call=(_TABLE if variant.mode == "table" else _ROWS).format(rows=variant.rows),
+        call=(_TABLE if variant.mode == "table" else _ROWS).format(rows=variant.rows, given=registers["given"]),
         lanes_here=f"min({lanes}, columns_total - q * {lanes})" if variant.partial else lanes,
         turns=ceil_div(variant.unroll * variant.columns, fetched), fetched=fetched,
         tile_size=variant.rows * variant.columns, round_size=variant.inner * variant.columns,
-        epilogue=indent(epilogue.lines, 8),
+        epilogue=indent(epilogue.calls(), 8), **registers,
     )  # fmt: skip

@@ -37,17 +37,75 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class Epilogue:
-    """Arguments (they follow the template's own slots), imports and lines of an epilogue."""
+    """Arguments (they follow the template's own slots), imports and lines of an epilogue.
+
+    `choices` holds its lines; where there are several epilogues, the argument "choice" says which of them runs. `short`
+    says that they are few enough to be written out for every vector of a tile.
+    """
 
     arguments: tuple[Argument, ...]
-    lines: tuple[str, ...]
+    choices: tuple[tuple[str, ...], ...]
     imports: tuple[str, ...] = ()
+    short: bool = False
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The lines, in place."""
+        return self._chosen(self.choices)
+
+    def in_registers(
+        self, whole: str, *, m: str, q: str = "q", more: Sequence[str] = (), margin: str = " " * 20
+    ) -> dict[str, str]:
+        """Parts of a template's text that let a micro-kernel finish its results where `whole` holds, if this is `short`.
+
+        definitions  functions that do what the lines do; they take `more` besides places and arguments
+        finish       the last argument of what makes the micro-kernel
+        which        the line that says which function finishes the results; -1: they are kept in memory
+        given        the micro-kernel's last arguments; `m` and `q` are the first result's
+        kept         what a loop over results ends with, so that it passes over those that are kept
+        """
+        if not self.short:
+            return dict.fromkeys(("definitions", "finish", "which", "given", "kept"), "")
+        arguments = (*more, *(a.name for a in self.arguments))
+        names = ", ".join(("acc", "b", "g", "m", "q", "c", "lanes", *arguments))
+        functions = [f"finish{number}" for number in range(len(self.choices))]
+        texts = [
+            "\n".join(("@finishing", f"def {function}({names}):", *("    " + line for line in choice)))
+            for function, choice in zip(functions, self.choices, strict=True)
+        ]
+        choice = "choice" if len(self.choices) > 1 else "0"
+        return {
+            "definitions": "\n\n" + "\n\n\n".join(texts) + "\n\n\n",
+            "finish": f", finish=({', '.join(functions)},)",
+            "which": f"{margin}which = {choice} if {whole} else -1\n",
+            "given": f",\n{margin}    {', '.join(('which', 'b', 'g', m, q, 'c', *arguments))}",
+            "kept": " if which < 0 else 0",
+        }
+
+    def calls(self, more: Sequence[str] = ()) -> tuple[str, ...]:
+        """The lines, as calls of the functions where there are some."""
+        if not self.short:
+            return self.lines
+        names = ", ".join(("acc", "b", "g", "m", "q", "c", "lanes", *more, *(a.name for a in self.arguments)))
+        return self._chosen([(f"finish{number}({names})",) for number in range(len(self.choices))])
+
+    def _chosen(self, choices: Sequence[Sequence[str]]) -> tuple[str, ...]:
+        if len(choices) == 1:
+            return tuple(choices[0])
+        lines = []
+        for number, choice in enumerate(choices):
+            is_last = number == len(choices) - 1
+            lines.append("else:" if is_last else f"{'elif' if number else 'if'} choice == {number}:")
+            lines += [f"    {line}" for line in choice]
+        return tuple(lines)
 
 
 def store_dense(dtype: str = "float32") -> Epilogue:
     """Store the results as they are: y[b * y_batch + g * y_group + q * y_vector + m * y_row + lane]."""
     arguments = (Argument("y", dtype), *(Argument(f"y_{part}", "int") for part in ("batch", "group", "vector", "row")))
-    return Epilogue(arguments, ("store(y, b * y_batch + g * y_group + q * y_vector + m * y_row, acc, lanes)",))
+    return Epilogue(
+        arguments, (("store(y, b * y_batch + g * y_group + q * y_vector + m * y_row, acc, lanes)",),), short=True
+    )
 
 
 def declarations(arguments: Sequence[Argument]) -> Iterator[str]:
@@ -56,8 +114,10 @@ def declarations(arguments: Sequence[Argument]) -> Iterator[str]:
         yield argument.declaration(slot)
 
 
-def imports(arguments: Sequence[Argument], epilogue: Epilogue) -> Iterator[str]:
+def imports(arguments: Sequence[Argument], epilogue: Epilogue, *, in_registers: bool = True) -> Iterator[str]:
     """The lines at a module's top that the declarations and the epilogue need."""
+    if epilogue.short and in_registers:
+        yield "from graphc.codegen.cpu.finish import finishing"
     yield from epilogue.imports
     for kind in sorted({a.kind for a in arguments} - {"int"}):
         yield f'pointer_{kind} = vector.argument_pointer("{kind}")'

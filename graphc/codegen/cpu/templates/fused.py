@@ -22,6 +22,9 @@ from graphc.kernels.lower_strassen import StrassenKernel
 from graphc.kernels.lower_window import WindowKernel
 from graphc.kernels.lower_winograd import WinogradKernel
 
+#: operations of an epilogue that is written out for every vector of a tile
+SHORT = 12
+
 __all__ = ["contraction", "epilogue_lines", "strassen", "value_lines", "window", "winograd"]
 
 
@@ -50,16 +53,18 @@ def epilogue_lines(epilogue: Epilogue | Epilogues) -> Lines:
     pointers = [Argument(f"e{k}", dtype.name) for k, dtype in enumerate(epilogue.buffers)]
     strides = [Argument(_stride(*name), "int") for name in epilogue.integers]
     used: set[str] = set()
-    if isinstance(epilogue, Epilogue):
-        lines, which = _lines(epilogue, used), []
-    else:
-        lines, which = [], [Argument("choice", "int")]
-        for number, choice in enumerate(epilogue.choices):
-            is_last = number == len(epilogue.choices) - 1
-            lines.append("else:" if is_last else f"{'elif' if number else 'if'} choice == {number}:")
-            lines += [f"    {line}" for line in _lines(choice, used)]
+    choices = epilogue.choices if isinstance(epilogue, Epilogues) else (epilogue,)
+    which = [Argument("choice", "int")] if isinstance(epilogue, Epilogues) else []
+    lines = tuple(tuple(_lines(choice, used)) for choice in choices)
+    short = all(_operations(choice) <= SHORT for choice in choices)
     imports = (f"from graphc.codegen.cpu.intrinsics import {', '.join(sorted(used))}",) if used else ()
-    return Lines((*pointers, *which, *strides), tuple(lines), imports)
+    return Lines((*pointers, *which, *strides), lines, imports, short)
+
+
+def _operations(epilogue: Epilogue) -> int:
+    """Instructions for a vector of results, about."""
+    values = walk([store.value for store in epilogue.stores])
+    return sum(1 for e in values if e.op not in ("const", "temp"))
 
 
 def _stride(number: int, variable: str) -> str:

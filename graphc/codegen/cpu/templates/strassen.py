@@ -105,7 +105,7 @@ def strassen_source(variant: StrassenVariant, epilogue: Epilogue, name: str = "s
         tile_size=product.rows * product.columns,
         lanes_here=f"min({product.lanes}, columns_total - q * {product.lanes})" if product.partial else product.lanes,
         sharers=sharers_argument(product),
-        imports="\n".join(imports(arguments, epilogue)),
+        imports="\n".join(imports(arguments, epilogue, in_registers=False)),
         declarations=indent(list(declarations(arguments)), 1),
         epilogue=indent(epilogue.lines, 7),
         **sizes,

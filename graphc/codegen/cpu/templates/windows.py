@@ -28,9 +28,9 @@ from graphc.codegen.cpu.microkernel import window
 from graphc.codegen.cpu.vector import offset
 {imports}
 
-several = window({pixels}, {lanes}, {stride}, "{combine}", "{dtype}")
-single = window(1, {lanes}, {stride}, "{combine}", "{dtype}")
 load, store = vector.loader({lanes}), vector.storer({lanes})
+{definitions}several = window({pixels}, {lanes}, {stride}, "{combine}", "{dtype}"{finish})
+single = window(1, {lanes}, {stride}, "{combine}", "{dtype}"{finish})
 as_pointer = vector.pointer("{dtype}")
 
 
@@ -60,7 +60,7 @@ def {name}(block, first, last, scratch):
                     count = {pixels}
                     taps = high * kernel_width
                     x_from = offset(x_line, (start * stride_width - left) * {lanes})
-                    several(tile, x_from, w_line, high, kernel_width, x_row, x_step, w_row)
+{which}                    several(tile, x_from, w_line, high, kernel_width, x_row, x_step, w_row{given})
                 else:
                     x_first = j * stride_width - left
                     before = max(0, (dilation_width - 1 - x_first) // dilation_width)
@@ -68,8 +68,8 @@ def {name}(block, first, last, scratch):
                     count = 1
                     taps = high * wide
                     x_from = offset(x_line, (x_first + before * dilation_width) * {lanes})
-                    single(tile, x_from, offset(w_line, before * {lanes}), high, wide, x_row, x_step, w_row)
-                for p in range(j - start, count):
+{which}                    single(tile, x_from, offset(w_line, before * {lanes}), high, wide, x_row, x_step, w_row{given})
+                for p in range(j - start, count{kept}):
                     m = i * out_width + start + p
                     acc = load(tile, p * {lanes}, {lanes})
 {epilogue}
@@ -84,10 +84,11 @@ def window_source(variant: WindowVariant, epilogue: Epilogue, name: str = "windo
     batch x blocks x row tasks; `scratch` needs `WindowSchedule.scratch_bytes` bytes, 64-byte aligned.
     """
     arguments = window_arguments(variant, epilogue)
+    registers = epilogue.in_registers("start == j", m="i * out_width + start", more=("taps",))
     return _SOURCE.format(
         name=name,
         pixels=variant.pixels, lanes=variant.lanes, stride=variant.stride, combine=variant.combine, dtype=variant.dtype,
         imports="\n".join(imports(arguments, epilogue)),
         declarations=indent(list(declarations(arguments)), 1),
-        epilogue=indent(epilogue.lines, 5),
+        epilogue=indent(epilogue.calls(("taps",)), 5), **registers,
     )  # fmt: skip

@@ -32,8 +32,8 @@ from graphc.codegen.cpu.vector import offset
 
 to_points = to_points({tile}, {kernel}, {lanes}, "{dtype}")
 contract = contract({rows}, {vectors}, {lanes}, "rows", {inner}, "{dtype}"{sharers})
-from_points = from_points({tile}, {kernel}, {lanes}, "{dtype}")
 load, store = vector.loader({lanes}), vector.storer({lanes})
+{definitions}from_points = from_points({tile}, {kernel}, {lanes}, "{dtype}"{finish})
 as_pointer = vector.pointer("{dtype}")
 
 
@@ -78,8 +78,8 @@ def {name}(block, first, last, scratch):
                 for v in range(min({vectors}, out_blocks - panel * {vectors})):
                     q = panel * {vectors} + v
                     c = g * out_blocks + q
-                    from_points(pixels, offset(sums, t * {columns} + v * {lanes}), sum_point)
-                    for i in range(min({tile[0]}, out_height - i0)):
+{which}                    from_points(pixels, offset(sums, t * {columns} + v * {lanes}), sum_point, out_width{given})
+                    for i in range(min({tile[0]}, out_height - i0){kept}):
                         for j in range(min({tile[1]}, out_width - j0)):
                             m = (i0 + i) * out_width + j0 + j
                             acc = load(pixels, (i * {tile[1]} + j) * {lanes}, {lanes})
@@ -93,6 +93,9 @@ def winograd_source(variant: WinogradVariant, epilogue: Epilogue, name: str = "w
     Tasks are groups x column tasks x row tasks; `scratch` needs `WinogradPlan.scratch_bytes`, 64-byte aligned.
     """
     arguments, product = winograd_arguments(variant, epilogue), variant.product
+    high, wide = variant.tile
+    whole = f"i0 + {high} <= out_height and j0 + {wide} <= out_width"
+    registers = epilogue.in_registers(whole, m="i0 * out_width + j0")
     fetched = product.fetches * product.cache_line
     return _SOURCE.format(
         name=name,
@@ -102,5 +105,5 @@ def winograd_source(variant: WinogradVariant, epilogue: Epilogue, name: str = "w
         sharers=sharers_argument(product), fetched=fetched, turns=ceil_div(product.unroll * product.columns, fetched),
         imports="\n".join(imports(arguments, epilogue)),
         declarations=indent(list(declarations(arguments)), 1),
-        epilogue=indent(epilogue.lines, 7),
+        epilogue=indent(epilogue.calls(), 7), **registers,
     )  # fmt: skip
