@@ -333,9 +333,9 @@ def _deal(problem: Problem, machine: Machine, variant: ContractionVariant, threa
     task_overhead = 400.0  # cycles to claim a task and to warm up its loops
     row_tiles, panels = ceil_div(problem.rows, variant.rows), ceil_div(problem.columns, variant.columns)
     outer = problem.batch * problem.groups
-    cost = _tile_cycles(problem, machine, variant.rows, variant.vectors)
+    tile_cycles = _tile_cycles(problem, machine, variant.rows, variant.vectors)
     # A task's part of x takes some of L2, and so do its sums if they have to wait.
-    resident = machine.l2_bytes * 3 // 8 // max(1, variant.rows * problem.row_bytes)
+    resident = machine.l2_bytes // 2 // max(1, variant.rows * problem.row_bytes)
     rounds = max(1, _rounds(problem, variant))
     rounds_per_block = block_of_panel(machine, variant, problem.steps, rounds)
     if rounds_per_block < rounds:
@@ -344,11 +344,20 @@ def _deal(problem: Problem, machine: Machine, variant: ContractionVariant, threa
         resident = min(resident, waiting // variant.tile_bytes)
     resident = max(1, resident)
 
+    # A task brings its rows of x and its panels near the core: for the most part while it computes, so this only says
+    # which of several ways to deal is the better one.
+    rows_brought = variant.rows * problem.row_bytes / (4 * machine.stream_bytes_per_cycle)
+    panel_brought = panel_bytes(variant, problem.steps) / (4 * machine.stream_bytes_per_cycle)
+
+    def cost(s: Schedule) -> float:
+        brought = s.tiles_per_task * rows_brought + s.panels_per_task * panel_brought
+        return s.cycles + brought * ceil_div(s.tasks, threads)
+
     def plan(row_cuts: int, column_cuts: int) -> Schedule:
         per_row, per_column = ceil_div(row_tiles, row_cuts), ceil_div(panels, column_cuts)
         row_tasks, column_tasks = ceil_div(row_tiles, per_row), ceil_div(panels, per_column)
         tasks = outer * row_tasks * column_tasks
-        each = per_row * per_column * cost + task_overhead
+        each = per_row * per_column * tile_cycles + task_overhead
         # Nothing to come back for: one row tile takes the whole panel at once.
         block = rounds_per_block if per_row > 1 else rounds
         return Schedule(
@@ -367,7 +376,7 @@ def _deal(problem: Problem, machine: Machine, variant: ContractionVariant, threa
     most = max(1, 8 * threads)
     rows_choice = sorted({min(row_tiles, max(fewest, c)) for c in range(1, most + 1)} | {fewest})
     columns_choice = range(1, min(panels, most) + 1)
-    return min((plan(r, c) for r in rows_choice for c in columns_choice), key=lambda s: (s.cycles, s.tasks))
+    return min((plan(r, c) for r in rows_choice for c in columns_choice), key=lambda s: (cost(s), s.tasks))
 
 
 #: bytes a cycle that a core reads from its L2 beside its arithmetic, with nothing lost

@@ -49,6 +49,8 @@ SLOTS = (
 LARGE_MUST_SAVE = 1.15
 #: weights at the points may take this many times the memory of the plain ones, or this many bytes in any case
 WEIGHTS_GROWTH, SMALL_BYTES = 4.5, 1 << 20
+#: weights of so many bytes are not in a cache any more when the network runs again
+STAYING_BYTES = 8 << 20
 #: cycles that a vector costs on its way to a point and back, loads and stores included (measured; see docs/design.md)
 TO_POINT, FROM_POINT = 5.0, 4.0
 
@@ -130,9 +132,19 @@ def affordable_tiles(problem: ConvProblem, nbytes: int, machine: Machine) -> lis
 def worthwhile(
     problem: ConvProblem, nbytes: int, direct: Schedule, machine: Machine, threads: int
 ) -> WinogradPlan | None:
-    """The plan that is estimated to beat the direct convolution, whose weights have `nbytes`, or None."""
+    """The plan that is estimated to beat the direct convolution, whose weights have `nbytes`, or None.
+
+    Weights that come from memory in every run are what more threads have to share: such a plan must do for twice as many.
+    """
+
+    def cost(p: WinogradPlan) -> float:
+        cycles = p.cycles
+        if _weight_bytes(problem, p.variant.tile) > STAYING_BYTES:
+            cycles = (cycles + 2 * plan(problem, p.variant.tile, machine, 2 * threads).cycles) / 2
+        return cycles * p.variant.handicap
+
     plans = [plan(problem, tile, machine, threads) for tile in affordable_tiles(problem, nbytes, machine)]
-    best = min(plans, key=lambda p: p.cycles * p.variant.handicap, default=None)
+    best = min(plans, key=cost, default=None)
     return best if best is not None and best.cycles < direct.cycles else None
 
 
