@@ -5,9 +5,9 @@ written once, without branches, over scalar expressions: for the CPU they become
 vectors, for CUDA lines of the kernel.
 
 Only multiplication followed by addition may be fused on the way, never reordered: range reductions count on it.
-Errors in units in the last place of float32 (tests measure them on a sample of every exponent, or on all values): exp,
-tanh, sigmoid, log, erf and pow at most 2, the others at most 4; sin, cos and tan up to 2**26 in magnitude. NaN gives NaN,
-infinities their limits.
+Errors are at most 2 units in the last place of float32 (tests measure them on a sample of every exponent, or on all
+values), those of sin, cos and tan up to 2**26 in magnitude; only `gate_tanh` of recurrent layers may be 3 off. NaN gives
+NaN, infinities their limits.
 
 Coefficients are those of S. Moshier's Cephes library (single precision, public domain) unless a comment says otherwise.
 """
@@ -26,6 +26,8 @@ _LOG2E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
 # 1.5 * 2**23: adding it rounds a float32 to an integer, which then stands in the low bits
 _SHIFTER = 12582912.0
+# what pi / 2 is more than the float32 nearest to it
+_HALF_PI_LOW = -4.371139000186241e-08
 _SHIFTER_BITS = 0x4B400000
 _SIGN_BIT = -0x80000000
 
@@ -98,12 +100,8 @@ def exp_nonpositive(x: Scalar) -> Scalar:
 
 def _exp_in_range(x: Scalar) -> Scalar:
     """exp for |x| <= 87, where one power of two is enough."""
-    shifted = x * _LOG2E + _SHIFTER
-    whole = shifted - _SHIFTER
-    r = x - whole * _LN2_HIGH - whole * _LN2_LOW
-    exponent = scalar("shl", bitcast(shifted, "int32"), const(23, "int32"))  # of _SHIFTER's own bits none is left
-    power = bitcast(exponent + 0x3F800000, "float32")
-    return (_exp_tail(r) * (r * r) + r + 1.0) * power
+    q, power = _exp_parts(x)
+    return (q + 1.0) * power
 
 
 def _closer_exp(x: Scalar) -> Scalar:
@@ -195,25 +193,26 @@ def tanh(x: Scalar) -> Scalar:
     return select(magnitude < 0.625, small, large)
 
 
-def _expm1_in_range(x: Scalar) -> Scalar:
-    """exp(x) - 1 for |x| <= 88, where 2**n and the result are normal numbers: one scaling, and no digits lost near 0."""
+def _exp_parts(x: Scalar) -> tuple[Scalar, Scalar]:
+    """(q, power) with exp(x) = (1 + q) * power for |x| <= 88, where one power of two is enough and is a normal number."""
     shifted = x * _LOG2E + _SHIFTER
     whole = shifted - _SHIFTER
     r = x - whole * _LN2_HIGH - whole * _LN2_LOW
     # the shifter's own bits leave the word, so that n stands in the exponent
     n = scalar("shl", bitcast(shifted, "int32"), const(23, "int32"))
-    power = bitcast(n + 0x3F800000, "float32")
-    return (_exp_tail(r) * (r * r) + r) * power + (power - 1.0)
+    return _exp_tail(r) * (r * r) + r, bitcast(n + 0x3F800000, "float32")
 
 
 def gate_sigmoid(x: Scalar) -> Scalar:
-    """sigmoid within 3 units in the last place; results below all normal numbers are one such number."""
-    return 1.0 / (_expm1_in_range(_clamp(-x, -88.0, 88.0)) + 2.0)
+    """sigmoid in half of the instructions; results below all normal numbers are one such number."""
+    q, power = _exp_parts(_clamp(-x, -88.0, 88.0))
+    return 1.0 / ((q * power + 1.0) + power)
 
 
 def gate_tanh(x: Scalar) -> Scalar:
-    """tanh within 3 units in the last place."""
-    e = _expm1_in_range(_clamp(x + x, -20.0, 20.0))
+    """tanh in two thirds of the instructions, within 3 units in the last place."""
+    q, power = _exp_parts(_clamp(x + x, -20.0, 20.0))
+    e = q * power + (power - 1.0)
     return e / (e + 2.0)
 
 
@@ -232,18 +231,18 @@ def erf(x: Scalar) -> Scalar:
 
 
 def _reduced_angle(x: Scalar) -> tuple[Scalar, Scalar]:
-    """(r, n) with x = r + n * pi / 2 and |r| <= pi / 4; float64 on the way, exact to 2**26 in magnitude."""
+    """(r, n) with x = r + n * pi / 2 and |r| <= pi / 4, r in float64 and exact to 2**26 in magnitude, n an int32."""
     wide = cast(x, "float64")
     shifter = 6755399441055744.0  # 1.5 * 2**52
     shifted = wide * (2.0 / math.pi) + shifter
     whole = shifted - shifter
     # the first 26 bits of pi / 2, and the rest
     r = wide - whole * 1.5707963109016418 - whole * 1.5893254773528196e-08
-    return cast(r, "float32"), cast(bitcast(shifted, "int64"), "int32")
+    return r, cast(bitcast(shifted, "int64"), "int32")
 
 
 def _sin_cos(r: Scalar) -> tuple[Scalar, Scalar]:
-    """Sine and cosine for |r| <= pi / 4."""
+    """Sine and cosine for |r| <= pi / 4, exact enough for float32."""
     square = r * r
     sine = _poly(square, -1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1) * square * r + r
     cosine = (
@@ -256,7 +255,7 @@ def _sin_cos(r: Scalar) -> tuple[Scalar, Scalar]:
 
 def _quadrant(r: Scalar, n: Scalar) -> Scalar:
     """sin(r + n * pi / 2)."""
-    sine, cosine = _sin_cos(r)
+    sine, cosine = _sin_cos(cast(r, "float32"))
     odd = scalar("ne", scalar("and", n, const(1, "int32")), 0)
     flip = scalar("shl", scalar("and", n, const(2, "int32")), const(30, "int32"))
     value = select(odd, cosine, sine)
@@ -274,19 +273,28 @@ def cos(x: Scalar) -> Scalar:
 
 
 def tan(x: Scalar) -> Scalar:
+    # a quotient of two rounded numbers would be too coarse
     r, n = _reduced_angle(x)
-    return _quadrant(r, n) / _quadrant(r, n + 1)
+    sine, cosine = _sin_cos(r)
+    odd = scalar("ne", scalar("and", n, const(1, "int32")), 0)
+    return cast(select(odd, -cosine, sine) / select(odd, sine, cosine), "float32")
+
+
+def _atan_tail(z: Scalar) -> Scalar:
+    """(atan(y) - y) / y**3 of z = y**2 for |y| <= 1."""
+    # a minimax fit of our own: relative error of atan(y) 1.7e-8
+    return _poly(
+        z, -0.001793589093722403, 0.010914460755884647, -0.03117757849395275, 0.057957325130701065, -0.08403434604406357,
+        0.10952180624008179, -0.14264240860939026, 0.19998548924922943, -0.33333298563957214,
+    )  # fmt: skip
 
 
 def atan(x: Scalar) -> Scalar:
     t = _abs(x)
-    far, middle = t > 2.414213562373095, t > 0.4142135623730950
-    y = select(far, -1.0 / t, select(middle, (t - 1.0) / (t + 1.0), t))
-    base = select(far, const(math.pi / 2, "float32"), select(middle, const(math.pi / 4, "float32"), 0.0))
-    z = y * y
-    return _with_sign(
-        base + (_poly(z, 8.05374449538e-2, -1.38776856032e-1, 1.99777106478e-1, -3.33329491539e-1) * z * y + y), x
-    )
+    far = t > 1.0
+    y = select(far, 1.0 / t, t)
+    tail = _atan_tail(y * y) * (y * y) * y
+    return _with_sign(select(far, math.pi / 2 - (y + (tail - _HALF_PI_LOW)), y + tail), x)
 
 
 def atan2(y: Scalar, x: Scalar) -> Scalar:
@@ -302,25 +310,27 @@ def atan2(y: Scalar, x: Scalar) -> Scalar:
     return select(not_numbers, x + y, _with_sign(angle, y))
 
 
-def _asin_small(x: Scalar) -> Scalar:
-    """asin for 0 <= x <= 1/2."""
+def _asin_tail(x: Scalar) -> Scalar:
+    """asin(x) - x for 0 <= x <= 1/2."""
     z = x * x
-    return _poly(z, 4.2163199048e-2, 2.4181311049e-2, 4.5470025998e-2, 7.4953002686e-2, 1.6666752422e-1) * z * x + x
+    return _poly(z, 4.2163199048e-2, 2.4181311049e-2, 4.5470025998e-2, 7.4953002686e-2, 1.6666752422e-1) * z * x
 
 
 def asin(x: Scalar) -> Scalar:
     t = _abs(x)
     large = t > 0.5
     reduced = select(large, scalar("sqrt", (1.0 - t) * 0.5), t)
-    small = _asin_small(reduced)
-    return _with_sign(select(large, math.pi / 2 - (small + small), small), x)
+    tail = _asin_tail(reduced)
+    # pi / 2 - 2 * asin(reduced): what is large first, for that difference is exact
+    rest = (math.pi / 2 - (reduced + reduced)) + (_HALF_PI_LOW - (tail + tail))
+    return _with_sign(select(large, rest, tail + reduced), x)
 
 
 def acos(x: Scalar) -> Scalar:
     t = _abs(x)
     large = t > 0.5
     reduced = select(large, scalar("sqrt", (1.0 - t) * 0.5), x)
-    small = _asin_small(reduced)
+    small = _asin_tail(reduced) + reduced
     double = small + small
     return select(large, select(x < 0.0, math.pi - double, double), math.pi / 2 - small)
 
@@ -328,14 +338,19 @@ def acos(x: Scalar) -> Scalar:
 def sinh(x: Scalar) -> Scalar:
     square = x * x
     near = _poly(square, 2.03721912945e-4, 8.33028376239e-3, 1.66667160211e-1) * square * x + x
-    half = exp(_abs(x) * 0.5)  # the square root first: exp alone overflows too early
-    far = _with_sign((half * 0.5) * half - 0.5 / (half * half), x)
-    return select(_abs(x) < 1.0, near, far)
+    half = _half_exp(_abs(x))
+    return select(_abs(x) < 1.0, near, _with_sign(half - 0.25 / half, x))
 
 
 def cosh(x: Scalar) -> Scalar:
-    half = exp(_abs(x) * 0.5)
-    return (half * 0.5) * half + 0.5 / (half * half)
+    half = _half_exp(_abs(x))
+    return half + 0.25 / half
+
+
+def _half_exp(x: Scalar) -> Scalar:
+    """exp(x) / 2 for x >= 0, which overflows later than exp does."""
+    r, n = _reduced_exp(select(x > 90.0, const(90.0, x.dtype), x))
+    return _scaled(_exp_tail(r) * (r * r) + r + 1.0, n - 1)
 
 
 def asinh(x: Scalar) -> Scalar:
@@ -356,7 +371,13 @@ def acosh(x: Scalar) -> Scalar:
 
 def atanh(x: Scalar) -> Scalar:
     t = _abs(x)
-    return _with_sign(log1p((t + t) / (1.0 - t)) * 0.5, x)
+    z = t * t
+    # a minimax fit of our own: relative error 5e-9
+    tail = _poly(
+        z, 0.1766912341117859, 0.05135820806026459, 0.11823730915784836, 0.14222761988639832, 0.20002518594264984,
+        0.33333301544189453,
+    )  # fmt: skip
+    return _with_sign(select(t < 0.5, tail * z * t + t, log1p((t + t) / (1.0 - t)) * 0.5), x)
 
 
 def power(x: Scalar, y: Scalar) -> Scalar:

@@ -36,20 +36,20 @@ CASES: list[tuple[str, Callable[[np.ndarray], np.ndarray], float, Callable[[np.n
     ("sigmoid", lambda x: np.where(x < 0, np.exp(np.minimum(x, 0)), 1) / (1 + np.exp(-np.abs(x))), 2, lambda x: x == x),
     ("log", np.log, 2, lambda x: x >= 0),
     ("erf", lambda x: _erf(x).astype(np.float64), 2, lambda x: x == x),
-    ("log2", np.log2, 4, lambda x: x >= 0),
-    ("log1p", np.log1p, 4, lambda x: x >= -1),
-    ("expm1", np.expm1, 4, lambda x: x == x),
-    ("sin", np.sin, 4, lambda x: np.abs(x) < 2**26),
-    ("cos", np.cos, 4, lambda x: np.abs(x) < 2**26),
-    ("tan", np.tan, 4, lambda x: np.abs(x) < 2**26),
-    ("asin", np.arcsin, 4, lambda x: np.abs(x) <= 1),
-    ("acos", np.arccos, 4, lambda x: np.abs(x) <= 1),
-    ("atan", np.arctan, 4, lambda x: x == x),
-    ("sinh", np.sinh, 4, lambda x: x == x),
-    ("cosh", np.cosh, 4, lambda x: x == x),
-    ("asinh", np.arcsinh, 4, lambda x: x == x),
-    ("acosh", np.arccosh, 4, lambda x: x >= 1),
-    ("atanh", np.arctanh, 4, lambda x: np.abs(x) <= 1),
+    ("log2", np.log2, 2, lambda x: x >= 0),
+    ("log1p", np.log1p, 2, lambda x: x >= -1),
+    ("expm1", np.expm1, 2, lambda x: x == x),
+    ("sin", np.sin, 2, lambda x: np.abs(x) < 2**26),
+    ("cos", np.cos, 2, lambda x: np.abs(x) < 2**26),
+    ("tan", np.tan, 2, lambda x: np.abs(x) < 2**26),
+    ("asin", np.arcsin, 2, lambda x: np.abs(x) <= 1),
+    ("acos", np.arccos, 2, lambda x: np.abs(x) <= 1),
+    ("atan", np.arctan, 2, lambda x: x == x),
+    ("sinh", np.sinh, 2, lambda x: x == x),
+    ("cosh", np.cosh, 2, lambda x: x == x),
+    ("asinh", np.arcsinh, 2, lambda x: x == x),
+    ("acosh", np.arccosh, 2, lambda x: x >= 1),
+    ("atanh", np.arctanh, 2, lambda x: np.abs(x) <= 1),
     ("rsqrt", lambda x: 1 / np.sqrt(x), 2, lambda x: x > 0),
 ]
 
@@ -102,7 +102,7 @@ def test_limits(name: str, reference: Callable[..., np.ndarray]) -> None:
         x = x[np.abs(x) < 1e30]
     with np.errstate(all="ignore"):
         (got,) = run_node(node_of(REGISTRY[name], x), x)
-        assert (ulps(got, reference(x.astype(np.float64))) <= 4).all(), (x, got, reference(x.astype(np.float64)))
+        assert (ulps(got, reference(x.astype(np.float64))) <= 2).all(), (x, got, reference(x.astype(np.float64)))
 
 
 def test_power() -> None:
@@ -125,6 +125,14 @@ def test_power() -> None:
     assert error[k] <= 2, f"{x[k]!r}**{y[k]!r} is {got[k]!r}, {error[k]:.2f} units in the last place off"
 
 
+def test_angle_of_a_point() -> None:
+    """atan2: points of all magnitudes and in all quadrants."""
+    random = np.random.default_rng(2)
+    y, x = ((random.standard_normal(400_000) * np.exp2(random.uniform(-20, 20, 400_000))).astype("f") for _ in range(2))
+    (got,) = run_node(node_of(REGISTRY["atan2"], y, x), y, x)
+    assert ulps(got, np.arctan2(y.astype(np.float64), x.astype(np.float64))).max() <= 2
+
+
 def test_exp_of_what_is_not_positive() -> None:
     """The exp of attention weights: as exact as exp, 0 below the normal numbers, NaN stays NaN."""
     x = -np.abs(np.arange(0, 1 << 31, _STRIDE, dtype=np.int64).astype(np.uint32).view(np.float32))
@@ -138,9 +146,9 @@ def test_exp_of_what_is_not_positive() -> None:
     assert np.isnan(got[np.isnan(x)]).all()
 
 
-@pytest.mark.parametrize("name", ["gate_sigmoid", "gate_tanh"])
-def test_gates(name: str) -> None:
-    """What recurrent layers use: within 3 units wherever the result is a normal number, and never far from it."""
+@pytest.mark.parametrize(("name", "limit"), [("gate_sigmoid", 2), ("gate_tanh", 3)])
+def test_gates(name: str, limit: float) -> None:
+    """What recurrent layers use: wherever the result is a normal number, and never far from it."""
     x = np.arange(0, 1 << 32, _STRIDE, dtype=np.int64).astype(np.uint32).view(np.float32)
     y = np.empty_like(x)
     f32 = dtype_of("float32")
@@ -154,7 +162,9 @@ def test_gates(name: str) -> None:
         tiny = np.abs(exact) < np.finfo(np.float32).tiny
         if name == "gate_tanh":  # as small as its argument
             tiny[:] = False
-        assert ulps(y[~tiny], exact[~tiny]).max() <= 3
+        worst = ulps(y[~tiny], exact[~tiny]).max()
+        print(f"{name}: {worst:.3f}")
+        assert worst <= limit
     assert (np.abs(y[tiny]) <= 1e-37).all()
 
 

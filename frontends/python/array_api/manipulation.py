@@ -100,7 +100,7 @@ def split(x: Array, indices_or_sections: int | Sequence[int], /, axis: int = 0) 
 def reshape(x: Array, /, shape: Any, *, copy: bool | None = None) -> Array:
     """The same elements, row by row, in another shape; one extent may be -1: what is left of the elements."""
     v = operand("reshape", x)
-    wanted = resolve_shape(v.shape, shape_of_result("reshape", shape), "reshape")
+    wanted = resolve_shape(v.shape, shape_of_result("reshape", shape, rest=True), "reshape")
     return ops.reshape(v, shape=wanted)
 
 

@@ -86,7 +86,7 @@ def axis_of(name: str, axis: Any, rank: int) -> int:
     if isinstance(axis, Tensor | Value):
         raise GraphTypeError(f"{name}: an axis must be known while the function is traced; this one is data")
     try:
-        k = operator.index(axis)
+        k = operator.index(None if isinstance(axis, bool) else axis)
     except TypeError:
         raise GraphTypeError(f"{name}: an axis is a whole number, not {axis!r:.80} ({type(axis).__name__})") from None
     if not -rank <= k < rank:
@@ -112,10 +112,15 @@ def kept(reduced: Value, x: Value, axes: Sequence[int], keepdims: bool) -> Value
     return ops.reshape(reduced, shape=tuple(1 if k in axes else d for k, d in enumerate(x.shape)))
 
 
-def shape_of_result(name: str, shape: Any) -> tuple[DimLike, ...]:
-    """A shape from an extent or several; extents may be symbolic. Raises GraphTypeError where one is data."""
+def shape_of_result(name: str, shape: Any, *, rest: bool = False) -> tuple[DimLike, ...]:
+    """A shape from an extent or several; extents may be symbolic. Raises GraphTypeError where one is data, or negative
+    (but -1 where it may stand for the `rest`)."""
     single = isinstance(shape, Dim | Tensor | Value) or not hasattr(shape, "__iter__")
-    return tuple(d if isinstance(d, Dim) else _extent(name, d) for d in ((shape,) if single else shape))
+    found = tuple(d if isinstance(d, Dim) else _extent(name, d) for d in ((shape,) if single else shape))
+    for d in found:
+        if isinstance(d, int) and d < (-1 if rest else 0):
+            raise GraphTypeError(f"{name}: the extent {d} in the shape {found} is negative")
+    return found
 
 
 def _extent(name: str, d: Any) -> int:
