@@ -128,7 +128,7 @@ def _cold(name: str, threads: str, repeat: int) -> dict[str, float]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
-    from bench.models import SHIPPED, TRAINED
+    from bench.models import SHIPPED, TRAINED, cases
 
     parser = argparse.ArgumentParser(prog="python -m bench.startup", description="Time and memory of a first result.")
     parser.add_argument("--models", nargs="*", default=[*SHIPPED, *TRAINED], metavar="NAME", help="default: all")
@@ -136,6 +136,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeat", type=int, default=5, help="processes of each kind")
     parser.add_argument("--threads", type=thread_number, default=1, help="threads of both")
     arguments = parse(parser, "startup", argv)
+    try:
+        list(cases(only=[*arguments.models, *filter(None, [arguments.cold])]))
+    except (FileNotFoundError, ValueError) as e:
+        print(f"bench.startup: {e}", file=sys.stderr)
+        return 2
     threads = str(arguments.threads)
 
     figures: dict[str, Any] = {"threads": arguments.threads}

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from bench import gemm, memory, minilm, recurrent
+from bench import gemm, memory, minilm, recurrent, startup
 from bench.record import RESULTS, parse, write
 from bench.suite import Make, Result, draw, markdown, parser, run_suite, summary
 from graphc.cli.agree import compare
@@ -180,3 +180,14 @@ def test_memory_is_measured_in_processes_of_their_own(tmp_path: Path, capsys: py
     assert row["ratio"] == pytest.approx(row["bytes"]["graphc"] / row["bytes"]["onnxruntime"])
     assert all(20e6 < n < 1e9 for n in row["bytes"].values())
     assert status == (1 if row["ratio"] > 1 else 0)
+
+
+def test_what_is_not_there_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GRAPHC_MODELS", str(tmp_path))
+    for suite in (startup, memory):
+        assert suite.main([]) == 2
+        assert f"run python -m bench.fetch {tmp_path}" in capsys.readouterr().err
+    assert startup.main(["--models", "resnet49"]) == 2
+    assert "no model resnet49; there are alexnet" in capsys.readouterr().err

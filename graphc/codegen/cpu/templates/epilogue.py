@@ -62,7 +62,7 @@ class Epilogue:
         finish       the last argument of what makes the micro-kernel
         which        the line that says which function finishes the results; -1: they are kept in memory
         given        the micro-kernel's last arguments; `m` and `q` are the first result's
-        kept         what a loop over results ends with, so that it passes over those that are kept
+        kept         what follows the bound of a loop, so that it runs only for results that were kept in memory
         """
         if not self.short:
             return dict.fromkeys(("definitions", "finish", "which", "given", "kept"), "")
