@@ -26,10 +26,10 @@ _LOG2E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
 # 1.5 * 2**23: adding it rounds a float32 to an integer, which then stands in the low bits
 _SHIFTER = 12582912.0
-# what pi / 2 is more than the float32 nearest to it
-_HALF_PI_LOW = -4.371139000186241e-08
 _SHIFTER_BITS = 0x4B400000
 _SIGN_BIT = -0x80000000
+# what pi / 2 is more than the float32 nearest to it
+_HALF_PI_LOW = -4.371139000186241e-08
 
 
 def _poly(x: Scalar, *coefficients: float) -> Scalar:

@@ -148,8 +148,8 @@ def draw_ratios(file: str, title: str, note: str, ratios: Mapping[str, Mapping[s
         axes.plot(faster, rows, "o", color=colour, label=f"{series}: geometric mean {mean:.2f}", markersize=6, zorder=3)
     axes.set(xscale="log", yticks=range(len(cases)), yticklabels=cases, ylim=(len(cases) - 0.4, -0.6))
     low, high = axes.get_xlim()
-    wide = (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4, 6, 8, 12, 20)
-    marks = [m for m in (wide if high > 2 * low else (0.6, 0.7, 0.8, 0.9, *np.arange(10, 21) / 10)) if low <= m <= high]
+    wide, narrow = (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4, 6, 8, 12, 20), np.arange(5, 21) / 10
+    marks = [m for m in (wide if high > 2 * low else narrow) if low <= m <= high]
     axes.set_xticks(marks, [f"{m:g}" for m in marks])
     axes.set_xticks([], minor=True)
     axes.grid(axis="x", color="#eeeeee", zorder=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -52,8 +54,8 @@ def product() -> Graph:
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("made", [pointwise_and_residual, filtered, strided, product])
-def test_long_epilogues_give_the_same(made: object, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    graph = made()  # type: ignore[operator]
+def test_long_epilogues_give_the_same(made: Callable[[], Graph], threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = made()
     x = np.random.default_rng(1).standard_normal(graph.inputs[0].shape).astype("f")
     source.cache_clear()  # it remembers texts, and the decision with them
     got = graphc.compile(graph, threads=threads).run(None, {"x": x})

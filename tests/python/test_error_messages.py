@@ -74,7 +74,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], list[str]]] = {
     ),
     # sizes and axes
     "negative extent": (lambda: graphc.zeros((2, -3)), ["zeros: the extent -3 in the shape (2, -3) is negative"]),
-    "two extents left open": (lambda: graphc.reshape(X, (-2, 6)), ["reshape: the extent -2", "is negative"]),
+    "extent below -1": (lambda: graphc.reshape(X, (-2, 6)), ["reshape: the extent -2", "is negative"]),
     "true as axis": (lambda: graphc.sum(X, axis=True), ["sum: an axis is a whole number, not True (bool)"]),
     # tensors that are kept
     "kept": (lambda: leaked() + 1, ["after the trace of '<lambda>'", "return it as a result"]),

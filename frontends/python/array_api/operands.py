@@ -85,13 +85,12 @@ def axis_of(name: str, axis: Any, rank: int) -> int:
     """An axis counted from the front. Raises AxisError when there is no such axis, GraphTypeError for what is no number."""
     if isinstance(axis, Tensor | Value):
         raise GraphTypeError(f"{name}: an axis must be known while the function is traced; this one is data")
-    wrong = GraphTypeError(f"{name}: an axis is a whole number, not {axis!r:.80} ({type(axis).__name__})")
-    if isinstance(axis, bool):
-        raise wrong
     try:
-        k = operator.index(axis)
+        k = None if isinstance(axis, bool) else operator.index(axis)
     except TypeError:
-        raise wrong from None
+        k = None
+    if k is None:
+        raise GraphTypeError(f"{name}: an axis is a whole number, not {axis!r:.80} ({type(axis).__name__})")
     if not -rank <= k < rank:
         raise AxisError(f"{name}: axis {k} does not exist in an array of rank {rank}")
     return k % rank

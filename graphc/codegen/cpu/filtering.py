@@ -156,13 +156,10 @@ def from_points(
             for k, value in enumerate(v for line in pixels for v in line):
                 simd.store(b, shape, value, at(b, out, k * lanes), shape.bytes)
 
-        if finish:
-            rows = [b.mul(width, constant(i)) for i in range(tile[0])]
-            places = [{"m": b.add(row, constant(j))} for row in rows for j in range(tile[1])]
-            results = list(zip((v for line in pixels for v in line), places, strict=True))
-            Finish(context, b, finish, sig.args[len(own) :], list(args[len(own) :])).emit(results, shape, store)
-        else:
-            store()
+        rows = [b.mul(width, constant(i)) for i in range(tile[0])]
+        places = [{"m": b.add(row, constant(j))} for row in rows for j in range(tile[1])]
+        results = list(zip((v for line in pixels for v in line), places, strict=True))
+        Finish(context, b, finish, sig.args[len(own) :], list(args[len(own) :])).emit(results, shape, store)
         return context.get_dummy_value()
 
     return as_intrinsic("from_points", codegen, own, arguments_for(finish))

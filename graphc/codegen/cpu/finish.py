@@ -21,6 +21,7 @@ from numba.extending import intrinsic
 
 from graphc.codegen.cpu.front import add_function
 from graphc.codegen.cpu.simd import I64, Shape, Values, constant
+from graphc.codegen.cpu.templates.epilogue import PLACES
 from graphc.codegen.cpu.vector import Vector
 
 __all__ = ["Finish", "Function", "arguments_for", "as_intrinsic", "finishing"]
@@ -28,12 +29,9 @@ __all__ = ["Finish", "Function", "arguments_for", "as_intrinsic", "finishing"]
 Function = Any
 """What `finishing` makes of a function."""
 
-#: where a result is: what the functions take after the vector; see graphc.codegen.cpu.templates.epilogue
-PLACES = ("b", "g", "m", "q", "c")
-
 
 class Finish:
-    """The end of a micro-kernel: one of the `functions` finishes its results, or none does.
+    """The end of a micro-kernel: one of the `functions`, of which there may be none, finishes its results, or none does.
 
     values  the number of the function, -1 for none; the places of the first result; what all functions take besides
     kinds   the types of these
@@ -42,10 +40,7 @@ class Finish:
     def __init__(
         self, context: Any, b: ir.IRBuilder, functions: Sequence[Function], kinds: Sequence[Any], values: Values
     ) -> None:
-        self._context, self._b, self._functions = context, b, functions
-        self._which, places, self._rest = values[0], values[1 : 1 + len(PLACES)], values[1 + len(PLACES) :]
-        self._places = dict(zip(PLACES, places, strict=True))
-        self._kinds = (*[types.int64] * (len(PLACES) + 1), *kinds[1 + len(PLACES) :])
+        self.functions, self._context, self._b, self._kinds, self._values = functions, context, b, kinds, values
 
     def emit(
         self,
@@ -54,17 +49,23 @@ class Finish:
         otherwise: Callable[[], None],
     ) -> None:
         """Finish results, of which each comes with how far its places are from the first one's; or do `otherwise`."""
+        if not self.functions:
+            otherwise()
+            return
+        own = 1 + len(PLACES)
+        which, first, rest = self._values[0], self._values[1:own], self._values[own:]
         b, vector = self._b, Vector(getattr(types, shape.dtype), shape.lanes)
+        kinds = (vector, *[types.int64] * own, *self._kinds[own:])  # places and lanes are numbers
         kept, done = b.append_basic_block("kept"), b.append_basic_block("done")
-        switch = b.switch(self._which, kept)
-        for number, function in enumerate(self._functions):
+        switch = b.switch(which, kept)
+        for number, function in enumerate(self.functions):
             finished = b.append_basic_block("finished")
             switch.add_case(ir.Constant(I64, number), finished)
             b.position_at_end(finished)
-            call = add_function(self._context, b, function.finishes, (vector, *self._kinds))
+            call = add_function(self._context, b, function.finishes, kinds)
             for value, moved in results:
-                places = [_further(b, place, moved.get(name, 0)) for name, place in self._places.items()]
-                call([value, *places, constant(vector.lanes), *self._rest])
+                places = [_further(b, place, moved.get(name, 0)) for name, place in zip(PLACES, first, strict=True)]
+                call([value, *places, constant(vector.lanes), *rest])
             b.branch(done)
         b.position_at_end(kept)
         otherwise()

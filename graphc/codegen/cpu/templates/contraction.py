@@ -70,7 +70,6 @@ def {name}(block, first, last, scratch):
                     turn = row_tile - first_tile
                     ahead = rounds * taps * {round_size} + turn * {fetched} if turn < {turns} else 0
                     tile = offset(sums, turn * {tile_size} if blocks > 1 else 0)
-                    c = g * vectors + first_vector
 {which}                    {call}
                     if finished:
                         for q in range(first_vector, last_vector{kept}):
@@ -106,7 +105,7 @@ def contraction_source(variant: ContractionVariant, epilogue: Epilogue, name: st
     exist = f"(first_vector + {variant.vectors}) * {lanes} <= columns_total"
     all_columns = exist if variant.partial else f"first_vector + {variant.vectors} <= vectors"
     whole = f"finished and valid == {variant.rows} and {all_columns}"
-    registers = epilogue.in_registers(whole, m="first_row", q="first_vector")
+    registers = epilogue.in_registers(whole, m="first_row", q="first_vector", c="g * vectors + first_vector")
     return _SOURCE.format(
         name=name,
         rows=variant.rows, vectors=variant.vectors, lanes=lanes, columns=variant.columns,

@@ -19,7 +19,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Argument", "Epilogue", "indent", "store_dense"]
+__all__ = ["PLACES", "Argument", "Epilogue", "indent", "store_dense"]
+
+#: the names above that say where a result is
+PLACES = ("b", "g", "m", "q", "c")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,40 +57,42 @@ class Epilogue:
         return self._chosen(self.choices)
 
     def in_registers(
-        self, whole: str, *, m: str, q: str = "q", more: Sequence[str] = (), margin: str = " " * 20
+        self, whole: str, *, more: Sequence[str] = (), margin: str = " " * 20, **first: str
     ) -> dict[str, str]:
         """Parts of a template's text that let a micro-kernel finish its results where `whole` holds, if this is `short`.
 
         definitions  functions that do what the lines do; they take `more` besides places and arguments
         finish       the last argument of what makes the micro-kernel
         which        the line that says which function finishes the results; -1: they are kept in memory
-        given        the micro-kernel's last arguments; `m` and `q` are the first result's
+        given        the micro-kernel's last arguments; `first` says what the first result's places are, where they are
+                     not what their names say
         kept         what follows the bound of a loop, so that it runs only for results that were kept in memory
         """
         if not self.short:
             return dict.fromkeys(("definitions", "finish", "which", "given", "kept"), "")
-        arguments = (*more, *(a.name for a in self.arguments))
-        names = ", ".join(("acc", "b", "g", "m", "q", "c", "lanes", *arguments))
-        functions = [f"finish{number}" for number in range(len(self.choices))]
+        heads = [call for (call,) in self._calls(more)]
         texts = [
-            "\n".join(("@finishing", f"def {function}({names}):", *("    " + line for line in choice)))
-            for function, choice in zip(functions, self.choices, strict=True)
+            "\n".join(("@finishing", f"def {head}:", *("    " + line for line in choice)))
+            for head, choice in zip(heads, self.choices, strict=True)
         ]
         choice = "choice" if len(self.choices) > 1 else "0"
+        places = [first.get(place, place) for place in PLACES]
+        given = ("which", *places, *more, *(a.name for a in self.arguments))
         return {
             "definitions": "\n\n" + "\n\n\n".join(texts) + "\n\n\n",
-            "finish": f", finish=({', '.join(functions)},)",
+            "finish": f", finish=({', '.join(head.partition('(')[0] for head in heads)},)",
             "which": f"{margin}which = {choice} if {whole} else -1\n",
-            "given": f",\n{margin}    {', '.join(('which', 'b', 'g', m, q, 'c', *arguments))}",
+            "given": f",\n{margin}    {', '.join(given)}",
             "kept": " if which < 0 else 0",
         }
 
     def calls(self, more: Sequence[str] = ()) -> tuple[str, ...]:
         """The lines, as calls of the functions where there are some."""
-        if not self.short:
-            return self.lines
-        names = ", ".join(("acc", "b", "g", "m", "q", "c", "lanes", *more, *(a.name for a in self.arguments)))
-        return self._chosen([(f"finish{number}({names})",) for number in range(len(self.choices))])
+        return self._chosen(self._calls(more)) if self.short else self.lines
+
+    def _calls(self, more: Sequence[str]) -> list[tuple[str]]:
+        names = ", ".join(("acc", *PLACES, "lanes", *more, *(a.name for a in self.arguments)))
+        return [(f"finish{number}({names})",) for number in range(len(self.choices))]
 
     def _chosen(self, choices: Sequence[Sequence[str]]) -> tuple[str, ...]:
         if len(choices) == 1:

@@ -22,10 +22,10 @@ from graphc.kernels.lower_strassen import StrassenKernel
 from graphc.kernels.lower_window import WindowKernel
 from graphc.kernels.lower_winograd import WinogradKernel
 
-#: operations of an epilogue that is written out for every vector of a tile
-SHORT = 12
-
 __all__ = ["contraction", "epilogue_lines", "strassen", "value_lines", "window", "winograd"]
+
+#: operations of an epilogue that is written out for every vector of a tile: a hard swish behind a bias has eleven
+SHORT = 12
 
 
 def contraction(kernel: ContractionKernel, name: str) -> str:
