@@ -9,17 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from graphc import ops
 from graphc.ir.dims import ceil_div
-from graphc.ir.graph import Node, Value
+from graphc.ir.graph import Node, Value, constant
 from graphc.ops.shapes import factor_groups
 from graphc.passes.match import uniform
 
-__all__ = ["TRANSFERS", "Blocked", "Forms", "to_blocks", "to_plain"]
+__all__ = ["TRANSFERS", "Blocked", "Forms", "arranged", "picked", "to_blocks", "to_plain"]
+
+#: operands of a concatenation keep blocks of their own if that takes at most this many times the blocks
+MOST_ROOM = 1.25
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,16 @@ class Blocked:
     channels  how many channels there are
     axis      the channels' axis
     groups    the channels of each group fill blocks of their own
+    places    where each channel stands, counted through the lanes of all blocks, if they are not in order
+    shared    whether the channels were picked from those of another value, not all of them or not each once
     """
 
     value: Value
     channels: int
     axis: int = 1
     groups: int = 1
+    places: tuple[int, ...] | None = None
+    shared: bool = False
 
     @property
     def lanes(self) -> int:
@@ -43,8 +51,13 @@ class Blocked:
 
     @property
     def exact(self) -> bool:
-        """Whether there are no lanes past the last channel of a group."""
-        return self.channels // self.groups % self.lanes == 0
+        """Whether every lane holds a channel."""
+        return not self.shared and self.channels == self.value.shape[self.axis] * self.lanes
+
+    @property
+    def slots(self) -> np.ndarray:
+        """The place of each channel."""
+        return np.asarray(self.places or _in_order(self.channels, self.lanes, self.groups))
 
     @property
     def mostly_empty(self) -> bool:
@@ -53,7 +66,12 @@ class Blocked:
 
     def like(self, other: Blocked) -> bool:
         """Whether channels stand in the same places."""
-        return (self.axis, self.lanes, self.groups) == (other.axis, other.lanes, other.groups)
+        return (self.axis, self.lanes, self.groups, self.places) == (
+            other.axis,
+            other.lanes,
+            other.groups,
+            other.places,
+        )
 
     def shape(self, plain: tuple[Any, ...]) -> tuple[Any, ...]:
         """The blocks' shape for a plain shape with these channels."""
@@ -69,12 +87,51 @@ def to_blocks(v: Value, lanes: int, axis: int = 1, groups: int = 1) -> Blocked:
     return Blocked(_reshaped(blocks, (*outer, blocks.shape[1], *inner, lanes)), v.shape[axis], axis, groups)
 
 
+def arranged(v: Value, like: Blocked, axis: int) -> Value:
+    """A plain value in blocks, its channels where they stand in another form."""
+    if like.places is None:
+        return to_blocks(v, like.lanes, axis, like.groups).value
+    blocks = like.value.shape[like.axis]
+    outer, inner = v.shape[:axis], v.shape[axis + 1 :]
+    sources = np.full(blocks * like.lanes, like.channels)
+    sources[like.slots] = np.arange(like.channels)
+    room = tuple(int(k == axis) for k in range(v.rank))  # a zero, for the lanes that hold no channel
+    padded = ops.pad(v, np.zeros((), v.dtype.numpy), low=(0,) * v.rank, high=room)
+    lanes = ops.reshape(ops.gather(padded, constant(sources), axis=axis), shape=(*outer, blocks, like.lanes, *inner))
+    result: Value = ops.transpose(lanes, perm=(*range(axis + 1), *range(axis + 2, v.rank + 1), axis + 1))
+    return result
+
+
 def to_plain(form: Blocked, shape: tuple[Any, ...]) -> Value:
     """The plain value, of this shape, from its blocks."""
     outer, inner = shape[: form.axis], shape[form.axis + 1 :]
     blocks = form.value.shape[form.axis]
+    if form.places is not None:
+        return _lanes_of(form, form.slots)
     image = (outer[0] if form.axis == 1 else math.prod(outer), blocks, *(inner or (1,)), form.lanes)
     return _reshaped(ops.unblock(_reshaped(form.value, image), channels=form.channels, groups=form.groups), shape)
+
+
+def _lanes_of(form: Blocked, chosen: np.ndarray) -> Value:
+    """Some lanes, counted through all blocks, as the channels of a plain value."""
+    axis, rank = form.axis, form.value.rank
+    lanes = ops.transpose(form.value, perm=(*range(axis + 1), rank - 1, *range(axis + 1, rank - 1)))
+    shape = lanes.shape[:axis], lanes.shape[axis] * lanes.shape[axis + 1], lanes.shape[axis + 2 :]
+    lanes = ops.reshape(lanes, shape=(*shape[0], shape[1], *shape[2]))
+    result: Value = ops.gather(lanes, constant(chosen), axis=axis)
+    return result
+
+
+def _put_in_order(form: Blocked, groups: int) -> Blocked:
+    """The channels group by group, from wherever they stand. What fills the last block of a group is any lane that holds
+    no channel, or the first channel, which is as finite as the others."""
+    each = form.channels // groups
+    room = ceil_div(each, form.lanes) * form.lanes
+    free = np.setdiff1d(np.arange(form.value.shape[form.axis] * form.lanes), form.slots)
+    lanes = np.full(groups * room, free[0] if len(free) else form.slots[0])
+    lanes[list(_in_order(form.channels, form.lanes, groups))] = form.slots
+    blocks = to_blocks(_lanes_of(form, lanes), form.lanes, form.axis)
+    return Blocked(blocks.value, form.channels, form.axis, groups)
 
 
 def _reshaped(v: Value, shape: tuple[Any, ...]) -> Value:
@@ -101,11 +158,14 @@ class Forms:
     def blocks(self, v: Value, lanes: int, groups: int = 1, axis: int = 1) -> Blocked | None:
         """The value in blocks, converted at the first call; None when it has no such axis, or not so many groups."""
         form = self.blocked_forms.get(v)
-        if form is not None and (form.lanes, form.groups, form.axis) == (lanes, groups, axis):
+        if form is not None and (form.lanes, form.groups, form.axis, form.places) == (lanes, groups, axis, None):
             return form
         if axis >= v.rank or v.shape[axis] % groups:
             return None
-        converted = to_blocks(self.plain(v), lanes, axis, groups)
+        if form is not None and form.places is not None and (form.lanes, form.axis) == (lanes, axis):
+            converted = _put_in_order(form, groups)
+        else:
+            converted = to_blocks(self.plain(v), lanes, axis, groups)
         if form is None:
             self.blocked_forms[v] = converted
         return converted
@@ -135,7 +195,7 @@ def _reshape(forms: Forms, node: Node, form: Blocked) -> Blocked | str:
         alone = before == (form.axis,) and len(after) == 1
         split = before == (form.axis,) and len(after) > 1 and form.exact and shape[after[-1]] % form.lanes == 0
         merged = before[-1] == form.axis and len(after) == 1 and form.exact
-        if not alone and (form.groups > 1 or not (split or merged)):
+        if not alone and (form.groups > 1 or form.places is not None or not (split or merged)):
             return "it mixes channels with other axes"
         axis = after[-1]
         new_blocks = blocks if alone else shape[axis] // form.lanes
@@ -154,7 +214,7 @@ def _slice(forms: Forms, node: Node, form: Blocked) -> Blocked | str:
     start, stop, step = a["starts"][axis], a["stops"][axis], a["steps"][axis]
     whole = (start, stop, step) == (0, form.channels, 1)
     aligned = step == 1 and start % form.lanes == 0 and (stop % form.lanes == 0 or stop == form.channels)
-    if not whole and (form.groups > 1 or not aligned):
+    if not whole and (form.groups > 1 or form.places is not None or not aligned):
         return "it cuts through a block of channels"
     starts, stops, steps = (*a["starts"], 0), (*a["stops"], form.lanes), (*a["steps"], 1)
     first, last = (0, form.value.shape[axis]) if whole else (start // form.lanes, ceil_div(stop, form.lanes))
@@ -187,11 +247,15 @@ def _gather(forms: Forms, node: Node, form: Blocked) -> Blocked | str:
 
 def _concat(forms: Forms, node: Node, form: Blocked) -> Blocked | str:
     axis, out = node.attrs["axis"], node.outputs[0]
-    if axis == form.axis and (form.groups > 1 or any(v.shape[axis] % form.lanes for v in node.inputs[:-1])):
-        return "an operand's channels do not fill whole blocks"
     plain_bytes = sum(v.tensor.nbytes for v in node.inputs if forms.form_of(v) is None)
     if 2 * plain_bytes > out.tensor.nbytes:
         return "most of its operands are plain"
+    found = [f for f in map(forms.form_of, node.inputs) if f is not None]
+    in_order = all(f.groups == 1 and f.places is None for f in found)
+    if axis == form.axis and not (in_order and all(v.shape[axis] % form.lanes == 0 for v in node.inputs[:-1])):
+        return _side_by_side(forms, node, form)
+    if form.places is not None:
+        return "its operand's channels are not in order"
     values = []
     for v in node.inputs:
         part = forms.blocks(v, form.lanes, form.groups, form.axis)
@@ -199,6 +263,33 @@ def _concat(forms: Forms, node: Node, form: Blocked) -> Blocked | str:
             return "an operand has no blocked form"
         values.append(part.value)
     return replace(form, value=ops.concat(*values, axis=axis), channels=out.shape[form.axis])
+
+
+def _side_by_side(forms: Forms, node: Node, like: Blocked) -> Blocked | str:
+    """Operands whose channels fill no whole blocks, block after block: whoever reads them has to know the places."""
+    values, places, blocks = [], [], 0
+    for v in node.inputs:
+        form = forms.form_of(v)
+        if form is None or form.shared or (form.axis, form.lanes) != (like.axis, like.lanes):
+            form = forms.blocks(v, like.lanes, axis=like.axis)
+        if form is None:
+            return "an operand has no blocked form"
+        values.append(form.value)
+        places.append(form.slots + blocks * like.lanes)
+        blocks += form.value.shape[like.axis]
+    channels = node.outputs[0].shape[like.axis]
+    if blocks > MOST_ROOM * ceil_div(channels, like.lanes):
+        return "an operand's channels do not fill whole blocks"
+    joined = ops.concat(*values, axis=like.axis)
+    return Blocked(joined, channels, like.axis, places=tuple(map(int, np.concatenate(places))))
+
+
+def picked(form: Blocked, order: np.ndarray) -> Blocked:
+    """The form of some of the channels, or of all of them in another order: nothing is moved."""
+    places = tuple(map(int, form.slots[order]))
+    shared = form.shared or len(set(places)) < max(form.channels, len(places))
+    natural = not shared and places == _in_order(len(places), form.lanes, 1)
+    return replace(form, channels=len(places), groups=1, places=None if natural else places, shared=shared)
 
 
 def _reduction(forms: Forms, node: Node, form: Blocked) -> Blocked | Value | str:
@@ -237,6 +328,14 @@ def _window(forms: Forms, node: Node, form: Blocked) -> Blocked | str:
         dilation=entries("dilation", 1),
     )
     return replace(form, value=_reshaped(pooled, form.shape(node.outputs[0].shape)))
+
+
+@lru_cache(maxsize=256)
+def _in_order(channels: int, lanes: int, groups: int) -> tuple[int, ...]:
+    """The place of each channel where those of each group fill blocks of their own, in order."""
+    each = channels // groups
+    room = ceil_div(each, lanes) * lanes
+    return tuple(g * room + c for g in range(groups) for c in range(each))
 
 
 TRANSFERS: Mapping[str, Transfer] = {

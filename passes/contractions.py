@@ -32,7 +32,7 @@ from graphc.kernels.strassen import StrassenPlan, column_scales
 from graphc.kernels.winograd import WinogradPlan, worthwhile
 from graphc.ops.layout import summed_in, together
 from graphc.ops.spec import Kind
-from graphc.passes.blocked import Blocked, Forms
+from graphc.passes.blocked import Blocked, Forms, arranged
 from graphc.passes.mixed_precision import rounded_from
 
 __all__ = ["CYCLES_PER_BYTE_MOVED", "Contractions", "is_known"]
@@ -178,6 +178,11 @@ class Contractions:
         lanes = self.lanes(x)
         channels, filters = int(x.shape[1]) // groups, int(w.shape[0])
         kernel = (int(w.shape[2]), int(w.shape[3]))
+        form = self.forms.form_of(x)
+        if form is not None and (form.places is not None or form.shared or (groups > 1 and channels % lanes)):
+            found = self.from_places(node, form)
+            if found is not None:
+                return found
         size = min(channels + channels % together(x.dtype), lanes)
         apart = 1 if channels % lanes == 0 else groups  # groups of whole blocks need no room between them
         if size == lanes or (apart == 1 and x in self.forms.blocked_forms and 2 * channels >= lanes):
@@ -201,6 +206,46 @@ class Contractions:
         exact = None if x.dtype == node.inputs[0].dtype else self.unrounded(node)
         y = self.contract(image, self.forms.plain(w), strides, padding, dilation, groups, exact, self.allowed(node))
         return Blocked(y, filters, groups=1 if filters // groups % lanes == 0 else groups)
+
+    def from_places(self, node: Node, form: Blocked) -> Blocked | None:
+        """A convolution of channels that stand anywhere among the lanes of blocks; None where they have to move first."""
+        x, w = self.operands(node)
+        strides, padding, dilation, groups = _window(node)
+        filters, channels, *kernel = w.tensor.static_shape
+        lanes = self.lanes(x)
+        if form.axis != 1 or form.lanes != lanes or form.value.rank != 5 or together(x.dtype) > 1:
+            return None
+        apart = 1 if filters // groups % lanes == 0 else groups
+        if groups == 1 and not form.shared and is_known(w):
+            spread = np.zeros((filters, int(form.value.shape[1]) * lanes, *kernel), w.dtype.numpy)
+            spread[:, form.slots] = _array(w)
+            y = self.contract(form.value, constant(spread), strides, padding, dilation, algorithms=self.allowed(node))
+            return Blocked(y, filters)
+        if (strides, tuple(kernel)) != ((1, 1), (1, 1)) or any(map(any, padding)):
+            return None
+        n, _, height, width, _ = form.value.tensor.static_shape
+        problem = ConvProblem(
+            n,
+            channels,
+            filters // groups,
+            height,
+            width,
+            (1, 1),
+            groups=groups,
+            block=lanes,
+            dtype=x.dtype.name,
+            picked=True,
+        )
+        self.misfits |= -(filters // groups) % lanes >= lanes // 2
+        self.cycles += estimated(problem, self.vectors).cycles
+        found = choose(problem, self.vectors, self.threads)
+        assert isinstance(found, Schedule)
+        packed = ops.pack_conv_weights(
+            self.forms.plain(w), block=channels, columns=found.variant.columns, groups=groups
+        )
+        places = tuple(tuple(map(int, group)) for group in form.slots.reshape(groups, channels))
+        y = ops.conv_picked(form.value, packed, places=places, filters=filters, lanes=lanes)
+        return Blocked(y, filters, groups=apart)
 
     def contract(
         self,
@@ -388,7 +433,7 @@ class Contractions:
             return None
         lanes = self.vectors.isa.lanes(x.dtype.itemsize)
         form = self.forms.blocked_forms.get(x)
-        if form is None or form.lanes != lanes or form.axis != 1:
+        if form is None or form.lanes != lanes or form.axis != 1 or form.shared:
             form = self.forms.blocks(x, lanes, self.groups_wanted(node, lanes))
         assert form is not None
         packed = ops.pack_depthwise_weights(_apart(self.forms.plain(w), form), size=lanes)
@@ -481,6 +526,11 @@ def _multiplied(y: Value, scales: np.ndarray) -> Value:
 
 def _apart(w: Value, form: Blocked) -> Value:
     """Depthwise weights [C, 1, KH, KW] with room after each group, as the blocks of `form` have it."""
+    if form.places is not None:
+        spread = arranged(w, form, axis=0)  # [blocks, 1, KH, KW, lanes]
+        shape = (int(form.value.shape[1]) * form.lanes, *w.shape[1:])
+        result: Value = ops.reshape(ops.transpose(spread, perm=(0, 4, 1, 2, 3)), shape=shape)
+        return result
     if form.groups == 1:
         return w
     each = form.channels // form.groups

@@ -30,9 +30,9 @@ from graphc.ir.trace import Trace, absorb, is_explaining, record, refuse, trace
 from graphc.kernels.choice import ALGORITHMS
 from graphc.kernels.machine import Machine
 from graphc.ops.spec import Kind
-from graphc.passes.blocked import TRANSFERS, Blocked, Forms, to_blocks
+from graphc.passes.blocked import TRANSFERS, Blocked, Forms, arranged, picked
 from graphc.passes.contractions import CYCLES_PER_BYTE_MOVED, Contractions, is_known
-from graphc.passes.match import uniform
+from graphc.passes.match import channels_chosen, uniform
 
 __all__ = ["block_layout", "pack_only"]
 
@@ -110,7 +110,7 @@ class _Layout:
     def run(self) -> Graph:
         plain, blocked = self.forms.plain_forms, self.forms.blocked_forms
         for node in self.graph.nodes:
-            if node.op.name in ("conv", "dot") or any(v in blocked for v in node.inputs):
+            if node.op.name in ("conv", "dot") or any(v in blocked for v in node.inputs) or self.picks(node):
                 with location(*node.where):
                     self.visit(node)
             else:  # nothing to decide: its operands have plain forms alone
@@ -128,6 +128,8 @@ class _Layout:
             refuse("layout", node, why)
         elif self.spread:
             found = self.on_blocks(node)
+            if isinstance(found, str) and (places := self.picks(node)) is not None:
+                self.forms.blocked_forms[node.outputs[0]] = places  # its plain form is there for whoever needs that
             if isinstance(found, Blocked):
                 self.forms.blocked_forms[node.outputs[0]] = found
                 return
@@ -152,11 +154,22 @@ class _Layout:
         form = blocked.get(first)
         if form is None:
             return "its first operand is not blocked"
+        if form.shared and node.op.name != "concat":
+            return "its lanes hold other channels too"
         if form.mostly_empty and node.op.name != "broadcast_to":
             return "most lanes are empty"
         if node.op.name == "reduce_window" and form.axis in node.attrs["axes"]:
             return self.window_over_channels(node, form)
         return transfer(self.forms, node, form)
+
+    def picks(self, node: Node) -> Blocked | None:
+        """The blocked form of some channels, or of channels in another order, of a value that has one."""
+        chosen = channels_chosen(node)
+        if chosen is None:
+            return None
+        source, order = chosen
+        form = self.forms.form_of(source)
+        return picked(form, order) if form is not None and form.axis == 1 and form.value.rank == 5 else None
 
     def window_over_channels(self, node: Node, form: Blocked) -> Blocked | str:
         """Sums over neighbouring channels, as in local response normalisation.
@@ -165,7 +178,8 @@ class _Layout:
         below: a convolution of one block of channels, with weights that are one inside the window and zero outside.
         """
         a, lanes = node.attrs, form.lanes
-        if a["combine"] != "add" or a["axes"] != (1,) or form.axis != 1 or not form.exact or form.groups > 1:
+        in_order = form.exact and form.groups == 1 and form.places is None
+        if a["combine"] != "add" or a["axes"] != (1,) or form.axis != 1 or not in_order:
             return "its window covers channels"
         (size,), (step,), (dilation,), ((low, high),) = a["window"], a["strides"], a["dilation"], a["padding"]
         if (step, dilation, low + high) != (1, 1, size - 1) or max(low, high) > lanes or form.value.rank != 5:
@@ -184,19 +198,20 @@ class _Layout:
     def elementwise(self, node: Node) -> Blocked | str:
         blocked = self.forms.blocked_forms
         forms = [blocked[v] for v in node.inputs if v in blocked]
+        if any(f.shared for f in forms):
+            return "its lanes hold other channels too"
         exact = all(f.exact for f in forms)
         if not exact and not node.op.keeps_finite:
             return f"{node.op.name} of lanes past the last channel might not be finite"
+        like = next((f for f in forms if f.places is None), forms[0])
         operands = []
         for v in node.inputs:
             form = blocked.get(v)
-            value = (
-                form.value if form is not None and form.like(forms[0]) else self.blocked_broadcast(v, forms[0], exact)
-            )
+            value = form.value if form is not None and form.like(like) else self.blocked_broadcast(v, like, exact)
             if isinstance(value, str):
                 return value
             operands.append(value)
-        return replace(forms[0], value=node.op(*operands, **node.attrs))
+        return replace(like, value=node.op(*operands, **node.attrs))
 
     def blocked_broadcast(self, v: Value, like: Blocked, exact: bool) -> Value | str:
         """An operand not blocked yet, for an operation on blocks; of a broadcast only what it repeats is converted."""
@@ -209,6 +224,8 @@ class _Layout:
         source = v.node.inputs[0] if v.node.op.name == "broadcast_to" else v
         extents = (1,) * (v.rank - source.rank) + source.shape
         if extents == v.shape:
+            if like.places is not None:
+                return arranged(self.forms.plain(v), like, like.axis)
             form = self.forms.blocks(v, like.lanes, like.groups, like.axis)
             return form.value if form is not None else "an operand has no blocked form"
         seen = source
@@ -220,4 +237,4 @@ class _Layout:
         small = ops.reshape(self.forms.plain(source), shape=extents)
         if extents[like.axis] == 1:
             return ops.broadcast_to(ops.reshape(small, shape=(*extents, 1)), shape=shape)
-        return ops.broadcast_to(to_blocks(small, like.lanes, like.axis, like.groups).value, shape=shape)
+        return ops.broadcast_to(arranged(small, like, like.axis), shape=shape)

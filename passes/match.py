@@ -13,9 +13,11 @@ from graphc.ir.dims import DimLike
 from graphc.ir.graph import Node, Value
 from graphc.ir.rules import Uses
 from graphc.ir.types import TensorType
+from graphc.ops.shapes import factor_groups
 from graphc.ops.spec import Kind
 
 __all__ = [
+    "channels_chosen",
     "constant_array",
     "constant_source",
     "is_constant",
@@ -154,3 +156,36 @@ def constant_array(v: Value) -> np.ndarray | None:
             return None
         array = node.op.reference(array, **node.attrs)
     return array
+
+
+def channels_chosen(node: Node) -> tuple[Value, np.ndarray] | None:
+    """The value of which a node's result is some channels (axis 1), and which ones in what order; None when it is not.
+
+    That is a slice or a gather along the channels alone, or a channel shuffle: channels split into several axes,
+    these exchanged, and put together again.
+    """
+    if node.op.name not in ("slice", "gather", "reshape"):
+        return None
+    x, a = node.inputs[0], node.attrs
+    if node.op.name == "slice":
+        cut = [k for k, d in enumerate(x.shape) if (a["starts"][k], a["stops"][k], a["steps"][k]) != (0, d, 1)]
+        return (x, np.arange(x.shape[1])[a["starts"][1] : a["stops"][1] : a["steps"][1]]) if cut == [1] else None
+    if node.op.name == "gather":
+        indices = constant_array(node.inputs[1])
+        return (x, indices % x.shape[1]) if a["axis"] == 1 and indices is not None and indices.ndim == 1 else None
+    return _shuffled(node)
+
+
+def _shuffled(node: Node) -> tuple[Value, np.ndarray] | None:
+    exchange = node.inputs[0].node
+    split = exchange.inputs[0].node if exchange.op.name == "transpose" else None
+    if split is None or split.op.name != "reshape" or split.inputs[0].shape != node.outputs[0].shape:
+        return None
+    x = split.inputs[0]
+    parts = next((after for before, after in factor_groups(x.shape, split.outputs[0].shape) if before == (1,)), ())
+    perm = exchange.attrs["perm"]
+    if len(parts) < 2 or any(p != k for k, p in enumerate(perm) if k not in parts):
+        return None
+    extents = [split.outputs[0].shape[k] for k in parts]
+    order = np.arange(x.shape[1]).reshape(extents).transpose([perm[k] - parts[0] for k in parts])
+    return x, order.reshape(-1)

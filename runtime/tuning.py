@@ -22,7 +22,7 @@ from graphc.ir.graph import Graph, Value, constant, input_value
 from graphc.ir.types import TensorType
 from graphc.kernels import strassen
 from graphc.kernels.choice import Asked, Choice, Questions, as_halves, asking, choose, using
-from graphc.kernels.contraction import ConvProblem, GemmProblem, Schedule, register_tiles, schedule
+from graphc.kernels.contraction import ConvProblem, GemmProblem, Schedule, schedule, tiles
 from graphc.kernels.strassen import StrassenPlan
 from graphc.kernels.winograd import WinogradPlan, affordable_tiles, plan
 from graphc.ops.strassen import matrices
@@ -67,7 +67,7 @@ def candidates(asked: Asked) -> list[Choice]:
     halved = as_halves(p, machine) if "strassen" in asked.algorithms else None
     filters = isinstance(p, ConvProblem) and "winograd" in asked.algorithms
     estimates: dict[Choice, float] = {}
-    for rows, vectors in register_tiles(machine):
+    for rows, vectors in tiles(p, machine):
         estimates[Choice(rows, vectors)] = schedule(p, machine, threads, rows=rows, vectors=vectors).cycles
         for levels in strassen.LEVELS if halved is not None and rows > 1 else ():
             if halved is not None and halved.applies(levels):
@@ -123,10 +123,15 @@ def graph_of(asked: Asked, chosen: Choice) -> Graph:
             return Graph([x], [ops.dot_strassen(x, w, columns_total=p.n, levels=chosen.levels)])
         w = weights(*batch, ceil_div(p.n, columns), p.k, columns)
         return Graph([x], [ops.dot_packed(x, w, columns_total=p.n)])
-    x = input_value("x", TensorType(dtype, (p.batch, p.groups * p.blocks, p.height, p.width, p.block)))
+    blocks = ceil_div(p.groups * p.channels, p.block) if p.picked else p.groups * p.blocks
+    x = input_value("x", TensorType(dtype, (p.batch, blocks, p.height, p.width, p.block)))
     panels, filters = ceil_div(p.filters, columns), p.groups * p.filters
     padding = ((p.pads[0], p.pads[2]), (p.pads[1], p.pads[3]))
-    if chosen.levels and halved is not None:
+    if p.picked:
+        places = tuple(tuple(range(g, p.groups * p.channels, p.groups)) for g in range(p.groups))
+        w = weights(p.groups, panels, 1, 1, 1, p.channels, columns)
+        y = ops.conv_picked(x, w, places=places, filters=filters, lanes=lanes)
+    elif chosen.levels and halved is not None:
         w = halves(p.filters, guarded=False)
         y = ops.conv_strassen(x, w, filters=filters, lanes=lanes, levels=chosen.levels)
     elif chosen.tile is None:

@@ -124,7 +124,7 @@ def key_of(problem: Problem, machine: Machine, threads: int) -> str:
         named = {"stride": p.stride, "dilation": p.dilation}
         parts += [f"{name} {n[0]}x{n[1]}" for name, n in named.items() if n != (1, 1)]
         parts += [f"pads {' '.join(map(str, p.pads))}" * any(p.pads), f"{p.groups} groups" * (p.groups > 1)]
-        parts += [f"{p.batch} images" * (p.batch > 1), f"blocks of {p.block}"]
+        parts += [f"{p.batch} images" * (p.batch > 1), f"blocks of {p.block}", "picked channels" * p.picked]
     parts += [p.dtype * (p.dtype != "float32"), machine.isa.name, f"{threads} thread{'s' * (threads != 1)}"]
     return ", ".join(filter(None, parts))
 
@@ -198,7 +198,7 @@ def as_halves(problem: Problem, machine: Machine) -> StrassenProblem | None:
     """The problem as Strassen's algorithm takes it: a product with one right operand, or a pointwise convolution."""
     lanes = machine.isa.lanes(np.dtype(problem.dtype).itemsize)
     if isinstance(problem, ConvProblem):
-        if not problem.pointwise or problem.groups > 1 or problem.block != lanes:
+        if not problem.pointwise or problem.picked or problem.groups > 1 or problem.block != lanes:
             return None
         columns = ceil_div(problem.filters, lanes) * lanes
         halved = StrassenProblem(

@@ -12,7 +12,8 @@ kernel's positions and `outer` counts blocks of input channels. A kernel is comp
 Layouts. Activations are blocked: x[batch, groups * channel blocks, height, width, block], the channels of each group
 padded to whole blocks. Weights are packed by operations (`pack_conv_weights` and `pack_matrix` in `graphc.ops.layout`):
 one panel for `columns` output columns, in the order in which the micro-kernel reads it. Padding must hold finite numbers
-(it is multiplied by zero weights).
+(it is multiplied by zero weights). A pointwise convolution can also pick its channels one by one from wherever they lie
+among an image's blocks: after a channel shuffle, or where groups fill no whole blocks.
 
 Operands of bfloat16 are multiplied in pairs of steps that lie side by side, and summed in float32: their steps are even
 in number, and a panel of weights holds [steps / 2, columns, 2] (see `together`).
@@ -21,7 +22,7 @@ in number, and a panel of weights holds [steps / 2, columns, 2] (see `together`)
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -33,10 +34,10 @@ from graphc.ops.layout import summed_in, together
 
 __all__ = [
     "SLOTS", "ContractionVariant", "ConvProblem", "GemmProblem", "Schedule", "arguments", "block_of_panel",
-    "estimated_cycles", "offset_table", "register_tiles", "schedule",
+    "estimated_cycles", "offset_table", "picked_table", "register_tiles", "schedule", "tiles",
 ]  # fmt: skip
 
-Mode = Literal["rows", "strided", "table"]
+Mode = Literal["rows", "strided", "picked", "table"]
 
 #: row tiles that share the fetching of the next weights, where there are as many. Few of them fetch enough when weights
 #: come from far away; with eight, products of 16 rows took a tenth longer (and all others the same). A product of few rows
@@ -48,7 +49,7 @@ SHARERS, SHARERS_OF_FEW_ROWS, FEW_ROWS = 2, 4, 4
 SLOTS = (
     "x",                # address of the left operand
     "w",                # address of the packed right operand, 64-byte aligned
-    "offsets",          # address of the int32 offset table (mode "table", else 0)
+    "offsets",          # address of the int32 offset table (modes "table" and "picked", else 0)
     "zeros",            # address of `inner` zeros, for padding (mode "table", else 0)
     "groups",           # groups of a convolution, or the inner one of two batch dimensions
     "x_batch", "x_group", "w_batch", "w_group",  # distances between batches and groups
@@ -57,7 +58,7 @@ SLOTS = (
     "panels",           # panels of packed weights in a group
     "panel_stride",     # elements of a panel
     "outer", "outer_stride", "rest",             # whole rounds, distance between them, steps left over
-    "row_stride", "step_stride",                 # modes "rows" and "strided"
+    "row_stride", "step_stride",                 # modes "rows", "strided" and (rows) "picked"
     "taps",                                      # taps of a round; 1 unless mode is "table"
     "rounds_per_block",                          # rounds after which a task turns to its next row tile
     "tiles_per_task", "row_tasks",               # row tiles a task does, and into how many tasks the rows are cut
@@ -99,6 +100,10 @@ class GemmProblem:
         return self.k
 
     @property
+    def taps(self) -> int:
+        return 1
+
+    @property
     def row_bytes(self) -> int:
         """Bytes of the left operand that one row brings into the cache."""
         return self.k * np.dtype(self.dtype).itemsize
@@ -112,7 +117,8 @@ class GemmProblem:
 class ConvProblem:
     """A convolution of blocked images; channels and filters count one group, `pads` is (top, left, bottom, right).
 
-    `block` is the number of channels that are consecutive in x: usually the lanes of a vector, 3 for an RGB image.
+    `block` is the number of channels that are consecutive in x: usually the lanes of a vector, 3 for an RGB image. Where
+    they are `picked`, a pointwise convolution finds each of its channels through a table.
     """
 
     batch: int
@@ -127,6 +133,7 @@ class ConvProblem:
     groups: int = 1
     block: int = 8
     dtype: str = "float32"
+    picked: bool = False
 
     @property
     def output(self) -> tuple[int, int]:
@@ -173,7 +180,7 @@ class ConvProblem:
 
     @property
     def steps(self) -> int:
-        return self.blocks * self.block * self.kernel[0] * self.kernel[1]
+        return self.channels if self.picked else self.blocks * self.block * self.kernel[0] * self.kernel[1]
 
     @property
     def row_bytes(self) -> int:
@@ -290,12 +297,14 @@ def schedule(
     if isinstance(problem, GemmProblem):
         mode, partial = ("rows" if problem.step_stride == 1 else "strided"), problem.n % lanes != 0
     else:
-        mode, partial = ("rows" if problem.pointwise else "table"), False
-    candidates = [t for t in register_tiles(machine) if rows in (None, t[0]) and vectors in (None, t[1])]
+        mode, partial = ("picked" if problem.picked else "rows" if problem.pointwise else "table"), False
+    candidates = [t for t in tiles(problem, machine) if rows in (None, t[0]) and vectors in (None, t[1])]
     if rows is not None and vectors is not None:
         candidates = [(rows, vectors)]
     tile = min(candidates, key=lambda t: estimated_cycles(problem, machine, t, lanes))
-    inner = problem.inner if isinstance(problem, ConvProblem) else pair * max(1, min(8, 96 // (tile[0] * tile[1])))
+    inner = pair * max(1, min(8, 96 // (tile[0] * tile[1])))
+    if isinstance(problem, ConvProblem) and not problem.picked:
+        inner = problem.inner
     variant = ContractionVariant(
         *tile, lanes, mode, inner, partial, problem.dtype, pair > 1 and machine.isa.bfloat16_dot
     )
@@ -310,6 +319,13 @@ def register_tiles(machine: Machine) -> Iterator[tuple[int, int]]:
         yield from ((rows, vectors) for rows in range(1, min(most, 12) + 1))
     # A single row takes its vectors straight from memory, so only the accumulators need registers.
     yield from ((1, vectors) for vectors in (8, 12) if vectors + 2 < registers)
+
+
+def tiles(problem: Problem, machine: Machine) -> Iterator[tuple[int, int]]:
+    """The register tiles for a problem. Rows whose steps are picked are read side by side, the last tile's too: there are
+    at least as many as a tile has."""
+    most = problem.rows if isinstance(problem, ConvProblem) and problem.picked else math.inf
+    return (t for t in register_tiles(machine) if t[0] <= most)
 
 
 def _tile_cycles(problem: Problem, machine: Machine, rows: int, vectors: int) -> float:
@@ -404,7 +420,7 @@ def block_of_panel(machine: Machine, v: ContractionVariant, steps: int, rounds: 
 
 def _rounds(problem: Problem, variant: ContractionVariant) -> int:
     """Whole rounds of a micro-kernel's outer loop over all steps."""
-    return problem.k // variant.inner if isinstance(problem, GemmProblem) else problem.blocks
+    return problem.steps // (problem.taps * variant.inner)
 
 
 def arguments(problem: Problem, s: Schedule) -> dict[str, int]:
@@ -429,6 +445,9 @@ def arguments(problem: Problem, s: Schedule) -> dict[str, int]:
             "w_batch": 0 if problem.shared else problem.groups * panels * panel,
         }  # fmt: skip
         return slots
+    if problem.picked:
+        steps = {"outer": _rounds(problem, v), "rest": problem.steps % v.inner, "taps": 1}
+        return slots | steps | {"row_stride": problem.block}
     image = problem.height * problem.width * problem.block
     return slots | {
         "outer": problem.blocks, "outer_stride": image, "taps": problem.taps,
@@ -456,3 +475,16 @@ def offset_table(problem: ConvProblem, v: ContractionVariant) -> np.ndarray:
     inside = (i >= 0) & (i < problem.height) & (j >= 0) & (j < problem.width)
     offsets = np.where(inside, (i * problem.width + j) * problem.block, -1).astype(np.int32)
     return np.ascontiguousarray(offsets.reshape(problem.taps, tiles, v.rows).transpose(1, 0, 2))
+
+
+def picked_table(problem: ConvProblem, places: Sequence[Sequence[int]]) -> np.ndarray:
+    """int32 [groups, steps]: where in an image each channel of a group's sum stands, in elements from its first pixel.
+
+    Channels are given by their places, counted through the lanes of all blocks. Raises ValueError when an image is too
+    large for 32-bit offsets.
+    """
+    slots = np.asarray(places, np.int64)
+    plane = problem.height * problem.width * problem.block
+    if (slots.max(initial=0) // problem.block + 1) * plane >= 1 << 31:
+        raise ValueError(f"an image of {problem.height} x {problem.width} is too large for an offset table")
+    return (slots // problem.block * plane + slots % problem.block).astype(np.int32)

@@ -12,7 +12,7 @@ and loads that are affine in them. Everything that depends on sizes is an intege
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.ir import scalar as s
 from graphc.ir.dtypes import DType
@@ -21,7 +21,7 @@ from graphc.ir.scalar import Scalar
 from graphc.ir.types import TensorType
 from graphc.kernels.program import Placed
 from graphc.ops.fusion import anchor_of
-from graphc.ops.spec import Kind
+from graphc.ops.spec import Kind, Layout
 
 __all__ = ["Access", "Axes", "Epilogue", "EpilogueStore", "Epilogues", "fused_epilogue"]
 
@@ -126,13 +126,32 @@ class Axes:
         return result, bool(along)
 
 
+Fused = tuple[Epilogue, list[Placed], list[int]]
+
+
 def fused_epilogue(
-    node: Node, operands: Sequence[Placed], results: Sequence[Placed], axes: Axes
-) -> tuple[Epilogue, list[Placed], list[int]] | None:
+    node: Node, operands: Sequence[Placed], results: Sequence[Placed], axes: Axes, dense: Callable[[Placed], Placed]
+) -> Fused | None:
     """The epilogue behind the anchor of `node` (an anchor, or a fusion with one), its operands and its launch integers.
 
-    None when some access cannot be expressed by the kernel's variables.
+    Operands that the kernel's variables cannot reach where they lie are copied by `dense`, if that makes the difference;
+    None when some access cannot be expressed at all.
     """
+    found = _fused(node, operands, results, axes)
+    apart = [k for k, p in enumerate(operands) if not p.layout.is_dense]
+    if found is not None or not apart:
+        return found
+    near = [replace(p, layout=Layout.dense(p.shape)) for p in operands]
+    if _fused(node, near, results, axes) is None:
+        return None
+    for k in apart:  # each stays where it is, if that will do
+        kept = [*near[:k], operands[k], *near[k + 1 :]]
+        near = kept if _fused(node, kept, results, axes) is not None else near
+    moved = [p if p == n else dense(p) for p, n in zip(operands, near, strict=True)]
+    return _fused(node, moved, results, axes)
+
+
+def _fused(node: Node, operands: Sequence[Placed], results: Sequence[Placed], axes: Axes) -> Fused | None:
     anchor = anchor_of(node)
     assert anchor is not None
     placed: dict[Value, Placed] = {}

@@ -1,4 +1,4 @@
-"""Lowering of contractions: `conv_blocked` and `dot_packed`, alone or with an epilogue fused behind them."""
+"""Lowering of contractions: `conv_blocked`, `conv_picked` and `dot_packed`, alone or with an epilogue fused behind them."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from graphc.kernels.contraction import (
     Problem,
     arguments,
     offset_table,
+    picked_table,
 )
 from graphc.kernels.direct import conv_nest, dot_nest
 from graphc.kernels.epilogue import Axes, Epilogue, Epilogues, fused_epilogue
@@ -59,9 +60,9 @@ def lower_contraction(builder: ProgramBuilder, node: Node, operands: list[Placed
     if anchor.op.name in ("dot", "conv"):
         _by_definition(builder, node, anchor, operands, results)
         return
-    prepare = _convolution if anchor.op.name == "conv_blocked" else _product
+    prepare = _product if anchor.op.name == "dot_packed" else _convolution
     problem, axes, x, w = prepare(builder, anchor, x, w)
-    fused = fused_epilogue(node, operands, results, axes)
+    fused = fused_epilogue(node, operands, results, axes, builder.dense)
     if fused is None:
         builder.apart(node, operands, results)
         return
@@ -71,7 +72,9 @@ def lower_contraction(builder: ProgramBuilder, node: Node, operands: list[Placed
     plan = choose_product(problem, machine, builder.threads, vectors=columns // axes.lanes)
     slots = arguments(problem, plan)
     table, nothing = Operand(x.buffer), Operand(x.buffer)
-    if plan.variant.mode == "table":
+    if plan.variant.mode == "picked":
+        table = builder.constant(_picked_table(problem, anchor.attrs["places"])).operand
+    elif plan.variant.mode == "table":
         assert isinstance(problem, ConvProblem)
         table = builder.constant(_table(problem, plan.variant)).operand
         nothing = builder.constant(zeros(problem.dtype)).operand
@@ -111,9 +114,22 @@ def _by_definition(
 
 
 def conv_problem(x: Sequence[int], w: Sequence[int], attrs: Mapping[str, Any], dtype: str) -> ConvProblem:
-    """The problem of a `conv_blocked` with operands of these shapes."""
+    """The problem of a `conv_blocked` or `conv_picked` with operands of these shapes."""
     groups, _, blocks, kh, kw, size, _, *pair = w
     size *= prod(pair)
+    if "places" in attrs:
+        return ConvProblem(
+            x[0],
+            size,
+            attrs["filters"] // groups,
+            x[2],
+            x[3],
+            (1, 1),
+            groups=groups,
+            block=x[4],
+            dtype=dtype,
+            picked=True,
+        )
     (top, bottom), (left, right) = attrs["padding"]
     return ConvProblem(
         batch=x[0],
@@ -150,6 +166,11 @@ def _convolution(builder: ProgramBuilder, anchor: Node, x: Placed, w: Placed) ->
 @lru_cache(maxsize=256)
 def _table(problem: ConvProblem, variant: ContractionVariant) -> np.ndarray:
     return offset_table(problem, variant)
+
+
+@lru_cache(maxsize=256)
+def _picked_table(problem: ConvProblem, places: tuple[tuple[int, ...], ...]) -> np.ndarray:
+    return picked_table(problem, places)
 
 
 @lru_cache(maxsize=8)

@@ -39,7 +39,7 @@ def lower_strassen(builder: ProgramBuilder, node: Node, operands: list[Placed], 
     w = builder.dense(w)
     prepare = _pointwise if anchor.op.name == "conv_strassen" else _product
     problem, halved, axes, x, strides = prepare(builder, anchor, x)
-    fused = fused_epilogue(node, operands, results, axes)
+    fused = fused_epilogue(node, operands, results, axes, builder.dense)
     if fused is None:
         builder.apart(node, operands, results)
         return

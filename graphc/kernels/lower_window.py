@@ -90,7 +90,7 @@ def _blocked(
         dtype=x.dtype.name,
     )
     axes = Axes.of_blocked_image(anchor.outputs[0].tensor.static_shape, lanes)
-    fused = fused_epilogue(node, operands, results, axes)
+    fused = fused_epilogue(node, operands, results, axes, builder.dense)
     if fused is None:
         builder.apart(node, operands, results)
         return

@@ -43,7 +43,7 @@ def lower_winograd(builder: ProgramBuilder, node: Node, operands: list[Placed], 
         pads=(top, left, bottom, right), groups=groups, block=lanes, dtype=x.dtype.name,
     )  # fmt: skip
     axes = Axes.of_blocked_image(anchor.outputs[0].tensor.static_shape, lanes)
-    fused = fused_epilogue(node, operands, results, axes)
+    fused = fused_epilogue(node, operands, results, axes, builder.dense)
     if fused is None:
         builder.apart(node, operands, results)
         return

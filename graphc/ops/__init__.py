@@ -22,6 +22,7 @@ from graphc.ops import (  # noqa: F401
     layout,
     leaf,
     linalg,
+    picked,
     random,
     recurrence,
     recurrent,

@@ -27,3 +27,16 @@ def test_a_shared_subexpression_is_visited_once() -> None:
     assert time.perf_counter() - started < 60
     a = np.random.default_rng(0).uniform(-1.9, 1.9, (5, 8)).astype(np.float32)
     np.testing.assert_allclose(compiled.run([a])[0], run(graph, a)[0], rtol=1e-5)
+
+
+def test_an_operand_that_lies_across_is_copied_and_the_kernel_stays_whole() -> None:
+    x, across = input_value("x", tensor("float32", 21, 40)), input_value("r", tensor("float32", 70, 21))
+    w = constant(np.random.default_rng(1).standard_normal((40, 70)).astype(np.float32))
+    y = ops.relu(ops.add(ops.dot(x, w), ops.transpose(across, perm=(1, 0))))
+    graph, options = Graph([x, across], [y]), Options.of(threads=1)
+    compiled = CompiledGraph(optimise(prepare(graph, options), options), options)
+    families = [launch.kernel.family for launch in compiled.program.launches]
+    assert families[-1] in ("contraction", "strassen"), "its epilogue writes the result"
+    assert len(families) == 2
+    arrays = [np.random.default_rng(k).standard_normal(v.shape).astype(np.float32) for k, v in enumerate(graph.inputs)]
+    np.testing.assert_allclose(compiled.run(arrays)[0], run(graph, *arrays)[0], rtol=1e-5, atol=1e-5)

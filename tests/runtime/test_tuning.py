@@ -97,6 +97,7 @@ PROBLEMS = [
     GemmProblem(7, 33, 16, batch=3, shared=False),
     ConvProblem(2, 2 * LANES, 24, 9, 7, (3, 3), pads=(1, 1, 1, 1), block=LANES),
     ConvProblem(1, 2 * LANES, 2 * LANES, 9, 9, (3, 3), stride=(2, 2), groups=2, block=LANES),
+    ConvProblem(2, 5, 24, 3, 2, (1, 1), groups=3, block=LANES, picked=True),
 ]
 
 

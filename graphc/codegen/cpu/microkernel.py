@@ -9,6 +9,7 @@ What differs is how the rows of A are found (`mode`):
 
     rows     row p starts at x + p * row_stride and its elements are consecutive: a matrix, a 1x1 convolution
     strided  as `rows`, with any distance between elements: a transposed matrix
+    picked   row p starts at x + p * lanes, and step k reads its element offsets[k]: channels from any places of blocks
     table    row p of tap t starts at x + offsets[t, p], or at an area of zeros where the offset is negative:
              a convolution of any stride, dilation and padding, without code for borders
 
@@ -43,12 +44,13 @@ def emit_contraction(b: ir.IRBuilder, tile: ContractionVariant, args: list[ir.Va
     `finish` has functions, they may take the sums instead of `out`.
 
     rows, strided:  out, fresh, x, w, ahead, valid, outer, outer_stride, rest, row_stride, step_stride
+    picked:         out, fresh, x, w, ahead, offsets (int32*), outer, rest
     table:          out, fresh, x, w, ahead, offsets (int32*), zeros, outer, outer_stride, taps
 
     out           rows x columns sums, dense: replaced if `fresh` is not 0, else continued
     ahead         distance from w to the weights needed next: some of their cache lines are fetched on the way
     valid         rows that exist (1 to `rows`); the others repeat the last one, so that nothing outside A is read
-    outer         rounds of `inner` steps (rows) or of `taps` * `inner` steps (table)
+    outer         rounds of `inner` steps, or of `taps` * `inner` steps (table)
     outer_stride  distance in A from one round to the next
     rest          steps after the last whole round
     """
@@ -64,6 +66,8 @@ def emit_contraction(b: ir.IRBuilder, tile: ContractionVariant, args: list[ir.Va
     if tile.mode == "table":
         x, w, ahead, offsets, zeros, outer, outer_stride, taps = args
         acc = _table_rounds(b, tile, acc, x, w, ahead, offsets, zeros, outer, outer_stride, taps)
+    elif tile.mode == "picked":
+        acc = _picked_rounds(b, tile, acc, *args)
     else:
         x, w, ahead, valid, outer, outer_stride, rest, row_stride, step_stride = args
         acc = _row_rounds(b, tile, acc, x, w, ahead, valid, outer, outer_stride, rest, row_stride, step_stride)
@@ -227,6 +231,27 @@ def _table_rounds(
     return counted_loop(b, outer, [*acc, w], block)[:-1]
 
 
+def _picked_rounds(
+    b: ir.IRBuilder, tile: ContractionVariant, acc: Values, x: ir.Value, w: ir.Value, ahead: ir.Value,
+    offsets: ir.Value, outer: ir.Value, rest: ir.Value,
+) -> Values:  # fmt: skip
+    def steps(count: int) -> Callable[[ir.Value, Values], Values]:
+        def body(i: ir.Value, carried: Values) -> Values:
+            *acc, here, w = carried
+            for n in range(tile.fetches if count > 1 else 0):
+                simd.prefetch(b, at(b, at(b, w, ahead), n * tile.cache_line))
+            for k in range(count):
+                element = at(b, x, b.sext(b.load(at(b, here, k)), simd.I64))
+                rows = [at(b, element, p * tile.lanes) for p in range(tile.rows)]
+                acc = _step(b, tile, acc, rows, at(b, w, k * tile.columns))
+            return [*acc, at(b, here, count), at(b, w, count * tile.columns)]
+
+        return body
+
+    carried = counted_loop(b, outer, [*acc, offsets, w], steps(tile.inner))
+    return counted_loop(b, rest, carried, steps(1))[:-2]
+
+
 def emit_window(b: ir.IRBuilder, tile: WindowVariant, args: list[ir.Value], finish: Finish) -> None:
     """Emit the window micro-kernel: out, x, w, high, wide, x_row, x_step, w_row. Where `finish` has functions, they may
     take the results instead of `out`.
@@ -301,7 +326,8 @@ def contract(
     """The contraction micro-kernel as a function to call in Numba code; arguments as `emit_contraction` lists them, and
     behind them those for the functions that `finish`."""
     tile = ContractionVariant(rows, vectors, lanes, mode, inner, dtype=dtype, dot=dot, sharers=sharers)
-    return _as_intrinsic("contract", emit_contraction, tile, "snppntpnnn" if mode == "table" else "snppnnnnnnn", finish)
+    roles = {"table": "snppntpnnn", "picked": "snppntnn"}.get(mode, "snppnnnnnnn")
+    return _as_intrinsic("contract", emit_contraction, tile, roles, finish)
 
 
 @cache

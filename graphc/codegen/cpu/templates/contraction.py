@@ -77,7 +77,7 @@ def {name}(block, first, last, scratch):
                             c = g * vectors + q
                             for p in range(valid):
                                 m = first_row + p
-                                acc = load(tile, (p * {vectors} + q - first_vector) * {lanes}, {lanes})
+                                acc = load(tile, ({p} * {vectors} + q - first_vector) * {lanes}, {lanes})
 {epilogue}
 '''
 _ROWS = """contract(
@@ -87,6 +87,12 @@ _ROWS = """contract(
 _TABLE = """contract(
                         tile, fresh, x_block, w_block, ahead, offset(offsets, row_tile * taps * {rows}), zeros,
                         rounds, outer_stride, taps{given}
+                    )"""
+# Rows are read side by side, so the last tile begins where its last row is the last one there is.
+_PICKED = """contract(
+                        tile, fresh, offset(x_block, (first_row - {rows} + valid) * row_stride), w_block, ahead,
+                        offset(offsets, g * (outer * {inner} + rest) + done * {inner}),
+                        rounds, rest if finished else 0{given}
                     )"""
 
 
@@ -101,7 +107,7 @@ def contraction_source(variant: ContractionVariant, epilogue: Epilogue, name: st
     Tasks are batch x groups x column tasks x row tasks; `scratch` needs `Schedule.scratch_bytes`, 64-byte aligned.
     """
     arguments, lanes = contraction_arguments(variant, epilogue), variant.lanes
-    fetched = variant.fetches * variant.cache_line
+    fetched, calls = variant.fetches * variant.cache_line, {"table": _TABLE, "picked": _PICKED}
     exist = f"(first_vector + {variant.vectors}) * {lanes} <= columns_total"
     all_columns = exist if variant.partial else f"first_vector + {variant.vectors} <= vectors"
     whole = f"finished and valid == {variant.rows} and {all_columns}"
@@ -114,7 +120,8 @@ def contraction_source(variant: ContractionVariant, epilogue: Epilogue, name: st
         sharers=sharers_argument(variant),
         imports="\n".join(imports(arguments, epilogue)),
         declarations=indent(list(declarations(arguments)), 1),
-        call=(_TABLE if variant.mode == "table" else _ROWS).format(rows=variant.rows, given=registers["given"]),
+        call=calls.get(variant.mode, _ROWS).format(rows=variant.rows, inner=variant.inner, given=registers["given"]),
+        p=f"({variant.rows} - valid + p)" if variant.mode == "picked" else "p",
         lanes_here=f"min({lanes}, columns_total - q * {lanes})" if variant.partial else lanes,
         turns=ceil_div(variant.unroll * variant.columns, fetched), fetched=fetched,
         tile_size=variant.rows * variant.columns, round_size=variant.inner * variant.columns,
