@@ -324,8 +324,6 @@ class _Planner:
         readers = self.graph.users[result]
         if any(m.op.looks_up and m.inputs[0] == result for m in readers):
             return "what is looked up must be in memory"
-        if node.op.looks_up and any(m.op.name == "block" for m in group.members):
-            return "rows that are looked up and then moved in tiles are faster than elements that are looked up"
         if node.op.kind is not Kind.REDUCE and any(_repeats(m, result) for m in readers) and not _is_repeatable(node):
             return "a reader would compute it many times"
         if node.op.kind is Kind.INJECTIVE and all(m.op.kind is Kind.INJECTIVE for m in group.members):

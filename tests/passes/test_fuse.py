@@ -108,15 +108,6 @@ def test_elements_that_only_move_move_once(agree: Callable[..., None]) -> None:
     agree(graph, fuse(graph))
 
 
-def test_what_is_looked_up_and_what_moves_in_tiles_stay_apart(agree: Callable[..., None]) -> None:
-    image = input_value("x", tensor("float32", 1, 24, 5, 7))
-    chosen = ops.gather(image, constant(np.arange(24)[::-1].copy()), axis=1)
-    graph = Graph([image], [ops.block(chosen, size=8)])
-    after = fuse(graph)
-    agree(graph, after)
-    assert kernels(after) == [("gather",), ("block",)]
-
-
 def test_a_kernel_has_a_bounded_number_of_operands(agree: Callable[..., None]) -> None:
     inputs = [input_value(f"x{k}", x.type) for k in range(3 * OPERANDS)]
     total = inputs[0]
