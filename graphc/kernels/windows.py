@@ -5,8 +5,7 @@ Every output pixel of a channel combines the input pixels under a window with no
     y[b, q, i, j, lane] = combine over taps (u, v) of x[b, q, i * stride - top + u * dilation, ...] (* w[q, u, v, lane])
 
 x and y hold blocks of as many channels as a vector has lanes: x[batch, blocks, height, width, lanes] and
-w[blocks, *kernel, lanes]. Taps outside the image are skipped, and the epilogue learns how many were not (`taps`), for
-averages.
+w[blocks, *kernel, lanes]. Taps outside the image change nothing.
 """
 
 from __future__ import annotations
@@ -29,9 +28,7 @@ SLOTS = (
     "w",                                         # address of the weights (combine "fma", else anything readable)
     "blocks",                                    # channel blocks
     "height", "width", "out_height", "out_width",
-    "kernel_height", "kernel_width", "stride_height", "stride_width", "dilation_height", "dilation_width",
-    "top", "left",
-    "inner_first", "inner_last",                 # output columns whose windows lie inside the image's width
+    "kernel_height", "kernel_width", "stride_height", "dilation_height", "top", "left",
     "rows_per_task", "row_tasks",
 )  # fmt: skip
 
@@ -70,13 +67,6 @@ class WindowProblem:
         )
 
     @property
-    def inside(self) -> tuple[int, int]:
-        """First output column whose window lies inside the image's width, and the one after the last."""
-        first = min(ceil_div(self.pads[1], self.stride[1]), self.output[1])
-        last = (self.width - self.reach[1] + self.pads[1]) // self.stride[1] + 1
-        return first, max(first, min(last, self.output[1]))
-
-    @property
     def flops(self) -> int:
         high, wide = self.output
         return 2 * self.batch * self.blocks * self.lanes * high * wide * self.kernel[0] * self.kernel[1]
@@ -84,13 +74,36 @@ class WindowProblem:
 
 @dataclass(frozen=True, slots=True)
 class WindowVariant:
-    """What a window kernel is compiled for: `pixels` neighbours in registers, `stride` input pixels apart."""
+    """What a window kernel is compiled for.
+
+    pixels    neighbours of a row that are held in registers, `stride` input pixels apart
+    taps      taps of a row of the window that are written out, `dilation` apart; `whole` says that these are all
+    guarded   input pixels of a tile, counted from either side, that may lie beside the image
+    """
 
     pixels: int
     lanes: int
     stride: int
+    taps: int
+    dilation: int
+    guarded: int
+    whole: bool
     combine: Combine
     dtype: str = "float32"
+
+    @property
+    def readers(self) -> dict[int, list[tuple[int, int]]]:
+        """For each input pixel that a tile reads, counted from its first: which pixels with which tap."""
+        found: dict[int, list[tuple[int, int]]] = {}
+        for p in range(self.pixels):
+            for k in range(self.taps):
+                found.setdefault(p * self.stride + k * self.dilation, []).append((p, k))
+        return dict(sorted(found.items()))
+
+    def is_guarded(self, position: int) -> bool:
+        """Whether this input pixel, counted from a tile's first, may lie beside the image."""
+        last = (self.pixels - 1) * self.stride + (self.taps - 1) * self.dilation
+        return position < self.guarded or position > last - self.guarded or not self.whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +118,25 @@ class WindowSchedule:
     @property
     def scratch_bytes(self) -> int:
         """Private memory that a thread needs, 64-byte aligned."""
-        return self.variant.pixels * self.variant.lanes * np.dtype(self.variant.dtype).itemsize
+        return (self.variant.pixels + 1) * self.variant.lanes * np.dtype(self.variant.dtype).itemsize
+
+
+#: taps of a row of the window that are written out at most; of more, as many as divide them
+WRITTEN_OUT = 11
 
 
 def schedule(problem: WindowProblem, machine: Machine, threads: int = 1, pixels: int | None = None) -> WindowSchedule:
-    """Pixels that cover a row's interior with the least work, and tasks of whole rows; `pixels` forces the tile."""
-    first, last = problem.inside
-    if pixels is None:
-        sizes = [n for n in (8, 6, 4) if n <= min(last - first, machine.isa.registers // 2)]
-        pixels = min(sizes, key=lambda n: ceil_div(last - first, n) * (n + 2), default=1)
-    variant = WindowVariant(pixels, problem.lanes, problem.stride[1], problem.combine, problem.dtype)
+    """Pixels that cover a row with the least work, and tasks of whole rows; `pixels` forces the tile."""
+    wide, dilation = problem.kernel[1], problem.dilation[1]
+    taps = max(n for n in range(1, min(wide, WRITTEN_OUT) + 1) if wide % n == 0)
+    width = problem.output[1]
+    if pixels is None:  # beside the results, registers hold a row's weights and what is read
+        most = max(1, min(width, 14, machine.isa.registers - min(taps, 4) - 3))
+        pixels = min(range(most, 0, -1), key=lambda n: ceil_div(width, n) * (n + 2))
+    beside = max(problem.pads[1], problem.pads[3])
+    variant = WindowVariant(
+        pixels, problem.lanes, problem.stride[1], taps, dilation, beside, taps == wide, problem.combine, problem.dtype
+    )
     planes, rows = problem.batch * problem.blocks, problem.output[0]
     # Planes are dealt out whole, unless there are too few of them for the threads.
     cuts = min(rows, max(1, ceil_div(4 * threads, planes))) if threads > 1 and planes < 4 * threads else 1
@@ -125,12 +147,8 @@ def schedule(problem: WindowProblem, machine: Machine, threads: int = 1, pixels:
 
 def arguments(problem: WindowProblem, s: WindowSchedule) -> dict[str, int]:
     """The slots of `SLOTS` that hold sizes; the caller adds the addresses x and w."""
-    first, last = problem.inside
-    if last - first < s.variant.pixels:
-        first = last = 0
     numbers = (
-        problem.blocks, problem.height, problem.width, *problem.output,
-        *problem.kernel, *problem.stride, *problem.dilation, *problem.pads[:2],
-        first, last, s.rows_per_task, s.row_tasks,
+        problem.blocks, problem.height, problem.width, *problem.output, *problem.kernel,
+        problem.stride[0], problem.dilation[0], *problem.pads[:2], s.rows_per_task, s.row_tasks,
     )  # fmt: skip
     return dict(zip(SLOTS[2:], numbers, strict=True))

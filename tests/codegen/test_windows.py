@@ -8,11 +8,18 @@ import numpy as np
 import pytest
 from codegen.launching import epilogue, from_blocked, launch, surrounded, to_blocked
 
+from graphc import ops
 from graphc.codegen.cpu.templates.epilogue import Epilogue
 from graphc.codegen.cpu.templates.windows import window_arguments, window_source
+from graphc.ir.graph import Graph, input_value
+from graphc.ir.interpret import run as interpret
+from graphc.ir.types import tensor
 from graphc.kernels import windows as w
 from graphc.kernels.machine import host_machine
 from graphc.ops.layout import pack_depthwise_weights
+from graphc.options import Options
+from graphc.passes.pipeline import optimise, prepare
+from graphc.runtime.assemble import CompiledGraph
 from graphc.runtime.cache import aligned
 
 MACHINE = host_machine()
@@ -64,6 +71,9 @@ PROBLEMS: dict[str, tuple[tuple[int, int, int, int], dict[str, Any]]] = {
     "stride beyond the window": ((1, 8, 13, 40), {"kernel": (2, 2), "stride": (3, 3)}),
     "uneven": ((1, 8, 6, 9), {"kernel": (3, 4), "stride": (1, 2), "pads": (2, 0, 1, 3)}),
     "whole image": ((2, 16, 7, 7), {"kernel": (7, 7)}),
+    "wide window": ((1, 8, 9, 33), {"kernel": (3, 22), "stride": (1, 3), "dilation": (1, 2), "pads": (1, 20, 1, 4)}),
+    "prime window": ((1, 8, 5, 40), {"kernel": (1, 31), "pads": (0, 15, 0, 15)}),
+    "wider border than window": ((1, 8, 4, 6), {"kernel": (2, 2), "pads": (3, 4, 3, 2)}),
     "window larger than the image": ((1, 8, 3, 2), {"kernel": (5, 5), "pads": (2, 2, 2, 2)}),
 }
 
@@ -86,16 +96,6 @@ def test_windows(name: str, combine: w.Combine, short: bool) -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("short", [False, True])
-def test_averages_divide_by_the_taps_inside_the_image(short: bool) -> None:
-    p = w.WindowProblem(1, 1, 6, 19, (3, 3), stride=(2, 1), pads=(1, 1, 1, 1), lanes=LANES, combine="add")
-    x = np.random.default_rng(8).standard_normal((1, LANES, 6, 19)).astype("f")
-    e = epilogue("acc = acc / float32(taps)", imports=("from numpy import float32",), short=short)
-    got = run(p, x, None, e)
-    expected = taps(p, x, 0).sum(0) / taps(p, np.ones_like(x), 0).sum(0)
-    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
-
-
 def test_doubles() -> None:
     lanes = MACHINE.isa.lanes(8)
     p = w.WindowProblem(1, 2, 9, 14, (3, 3), pads=(1, 1, 1, 1), lanes=lanes, dtype="float64")
@@ -103,3 +103,23 @@ def test_doubles() -> None:
     x, weights = rng.standard_normal((1, 2 * lanes, 9, 14)), rng.standard_normal((2 * lanes, 3, 3))
     expected = (taps(p, x, 0) * weights.reshape(2 * lanes, -1).T[:, None, :, None, None]).sum(0)
     np.testing.assert_allclose(run(p, x, weights, epilogue(dtype="float64")), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("more", [0, 12], ids=["short", "long"])
+def test_pixels_that_two_tiles_share_are_finished_once(more: int) -> None:
+    """The result takes over the memory of what is added to it."""
+    x = input_value("x", tensor("float32", 1, 2 * LANES, 5, 25))
+    rng = np.random.default_rng(3)
+    w = rng.standard_normal((2 * LANES, 1, 3, 3)).astype(np.float32)
+    y = ops.conv(x, w, strides=(1, 1), padding=((1, 1), (1, 1)), dilation=(1, 1), groups=2 * LANES)
+    for _ in range(2):
+        y = ops.add(
+            ops.conv(ops.exp(y), w, strides=(1, 1), padding=((1, 1),) * 2, dilation=(1, 1), groups=2 * LANES), y
+        )
+        for _ in range(more):
+            y = ops.tanh(y)
+        y = ops.minimum(y, 1.0)
+    graph, options = Graph([x], [y]), Options.of(threads=1)
+    data = rng.standard_normal(x.shape).astype(np.float32)
+    (got,) = CompiledGraph(optimise(prepare(graph, options), options), options).run([data])
+    np.testing.assert_allclose(got, interpret(graph, data)[0], rtol=1e-4, atol=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import ctypes
 import dataclasses
 import os
@@ -17,8 +18,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+import graphc
 from graphc.codegen.cpu import workers
-from graphc.codegen.cpu.compile import KernelObject, Target, compile_assembly, compile_source, kernel_key
+from graphc.codegen.cpu.compile import (
+    KernelObject,
+    Target,
+    compile_assembly,
+    compile_source,
+    deciding_sources,
+    kernel_key,
+)
 from graphc.codegen.cpu.objectfile import external_symbols, needs_numba
 from graphc.codegen.cpu.workers import compile_all
 from graphc.errors import CompileError, OptionError
@@ -80,6 +89,20 @@ def test_the_key_depends_on_all_that_decides_the_code() -> None:
     }
     assert len(keys) == 5
     assert kernel_key("powers", TEXT) == kernel_key("powers", TEXT, host)
+
+
+def test_the_key_covers_whatever_the_code_generator_imports() -> None:
+    known = {path.resolve() for path in deciding_sources()}
+    package = Path(graphc.__file__).parent
+    for path in (package / "codegen").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("graphc."):
+                module = package.joinpath(*node.module.split(".")[1:])  # type: ignore[union-attr]
+                found = [f for f in (module.with_suffix(".py"), module / "__init__.py") if f.exists()]
+                assert "cuda" in path.parts or node.module == "graphc.errors" or known.issuperset(found), (
+                    path,
+                    node.module,
+                )
 
 
 def test_objects_survive_bytes() -> None:

@@ -29,7 +29,16 @@ from typing import Any
 from graphc.codegen.cpu.objectfile import external_symbols, needs_numba
 from graphc.errors import CompileError
 
-__all__ = ["FASTMATH", "KEY_IN_SYMBOL", "KernelObject", "Target", "compile_assembly", "compile_source", "kernel_key"]
+__all__ = [
+    "FASTMATH",
+    "KEY_IN_SYMBOL",
+    "KernelObject",
+    "Target",
+    "compile_assembly",
+    "compile_source",
+    "deciding_sources",
+    "kernel_key",
+]
 
 KEY_IN_SYMBOL = 20
 """Digits of a kernel's key that its symbol ends with."""
@@ -84,8 +93,8 @@ class KernelObject:
 def kernel_key(name: str, text: str, target: Target | None = None) -> str:
     """A sha256 hex digest of everything that decides the object code of this kernel.
 
-    That is: the text, the sources of graphc's code generator (the intrinsics a text imports live there), the versions
-    of Numba, llvmlite and Python, the processor and its features, and the compile flags.
+    That is: the text, the sources of graphc's code generator (the intrinsics a text imports live there) and of the kernels
+    that it prints, the versions of Numba, llvmlite and Python, the processor and its features, and the compile flags.
     """
     target = target or Target.host()
     digest = hashlib.sha256()
@@ -196,14 +205,21 @@ def _optimise(module: Any, machine: Any) -> None:
         passes.run(module, builder)
 
 
+def deciding_sources() -> list[Path]:
+    """The files of graphc that decide what code a kernel's text becomes: an intrinsic asks a variant what to emit."""
+    package = Path(__file__).parents[2]
+    folders = [package / name for name in ("codegen", "kernels", "ir")]
+    beside = [package / "ops" / name for name in ("layout.py", "minimal.py", "reduce.py")]
+    return sorted([*beside, *(path for folder in folders for path in folder.rglob("*.py") if "cuda" not in path.parts)])
+
+
 @functools.cache
 def _toolchain() -> str:
     """Everything besides text and processor that decides the code, as text."""
     from importlib.metadata import version
 
     sources = hashlib.sha256()
-    folder = Path(__file__).parent
-    for path in sorted([*folder.parent.glob("*.py"), *folder.rglob("*.py")]):
+    for path in deciding_sources():
         sources.update(path.read_bytes())
     return "\n".join(
         [

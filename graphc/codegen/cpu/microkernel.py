@@ -16,8 +16,6 @@ What differs is how the rows of A are found (`mode`):
 Elements of bfloat16 come in pairs of steps, which are one 32-bit word of A and a vector of such words of B. Where the
 machine adds two products a lane in one instruction, a pair costs what a step of float32 does; elsewhere the two are
 taken apart, which is exact, and multiplied as float32. Sums are float32 either way.
-
-The window micro-kernel at the end is the same idea without a sum over channels: depthwise convolutions and pooling.
 """
 
 from __future__ import annotations
@@ -34,9 +32,8 @@ from graphc.codegen.cpu.finish import Finish, Function, arguments_for, as_intrin
 from graphc.codegen.cpu.simd import I32, Shape, Values, at, broadcast, constant, counted_loop
 from graphc.codegen.cpu.vector import pointer_type
 from graphc.kernels.contraction import SHARERS, ContractionVariant, Mode
-from graphc.kernels.windows import Combine, WindowVariant
 
-__all__ = ["contract", "emit_contraction", "emit_window", "window"]
+__all__ = ["as_microkernel", "contract", "emit_contraction"]
 
 
 def emit_contraction(b: ir.IRBuilder, tile: ContractionVariant, args: list[ir.Value], finish: Finish) -> None:
@@ -252,52 +249,7 @@ def _picked_rounds(
     return counted_loop(b, rest, carried, steps(1))[:-2]
 
 
-def emit_window(b: ir.IRBuilder, tile: WindowVariant, args: list[ir.Value], finish: Finish) -> None:
-    """Emit the window micro-kernel: out, x, w, high, wide, x_row, x_step, w_row. Where `finish` has functions, they may
-    take the results instead of `out`.
-
-    out            receives pixels x lanes results, dense
-    x              first element under the window of the first pixel, which lies inside the image
-    w              first weight of that window (any address unless combine is "fma")
-    high, wide     taps of the window that lie inside the image
-    x_row, x_step  distance in x between taps, down and along; w_row: distance in w between rows of taps
-    """
-    out, x, w, high, wide, x_row, x_step, w_row = args
-    shape = Shape(tile.dtype, tile.lanes)
-    start = shape.all(float("-inf") if tile.combine == "max" else 0.0)
-
-    def line(i: ir.Value, acc: Values) -> Values:
-        x_line, w_line = at(b, x, b.mul(i, x_row)), at(b, w, b.mul(i, w_row))
-
-        def tap(k: ir.Value, acc: Values) -> Values:
-            here = at(b, x_line, b.mul(k, x_step))
-            values = [
-                simd.load(b, shape, at(b, here, p * tile.stride * tile.lanes), shape.itemsize)
-                for p in range(tile.pixels)
-            ]
-            match tile.combine:
-                case "fma":
-                    weight = simd.load(b, shape, at(b, w_line, b.mul(k, constant(tile.lanes))), shape.itemsize)
-                    return [simd.fma(b, shape, v, weight, a) for v, a in zip(values, acc, strict=True)]
-                case "add":
-                    return [b.fadd(a, v) for v, a in zip(values, acc, strict=True)]
-                case "max":
-                    return [b.select(b.fcmp_ordered(">", v, a), v, a) for v, a in zip(values, acc, strict=True)]
-
-        return counted_loop(b, wide, acc, tap)
-
-    results = counted_loop(b, high, [start] * tile.pixels, line)
-
-    def store() -> None:
-        for p, value in enumerate(results):
-            simd.store(b, shape, value, at(b, out, p * tile.lanes), shape.bytes)
-
-    finish.emit([(value, {"m": p}) for p, value in enumerate(results)], shape, otherwise=store)
-
-
-def _as_intrinsic(
-    name: str, emit: Any, tile: ContractionVariant | WindowVariant, roles: str, finish: tuple[Function, ...]
-) -> Any:
+def as_microkernel(name: str, emit: Any, tile: Any, roles: str, finish: tuple[Function, ...]) -> Any:
     """A Numba intrinsic around `emit`; `roles` spells its arguments: p element pointer, s pointer to sums, t int32
     pointer, n int64. Behind them come those for the functions that `finish` (see `Finish`)."""
     element, sums = pointer_type(tile.dtype), pointer_type(getattr(tile, "sums", tile.dtype))
@@ -327,14 +279,4 @@ def contract(
     behind them those for the functions that `finish`."""
     tile = ContractionVariant(rows, vectors, lanes, mode, inner, dtype=dtype, dot=dot, sharers=sharers)
     roles = {"table": "snppntpnnn", "picked": "snppntnn"}.get(mode, "snppnnnnnnn")
-    return _as_intrinsic("contract", emit_contraction, tile, roles, finish)
-
-
-@cache
-def window(
-    pixels: int, lanes: int, stride: int, combine: Combine, dtype: str = "float32", finish: tuple[Function, ...] = ()
-) -> Any:
-    """The window micro-kernel as a function to call in Numba code; arguments as `emit_window` lists them, and behind them
-    those for the functions that `finish`."""
-    tile = WindowVariant(pixels, lanes, stride, combine, dtype)
-    return _as_intrinsic("window", emit_window, tile, "pppnnnnn", finish)
+    return as_microkernel("contract", emit_contraction, tile, roles, finish)

@@ -56,12 +56,10 @@ class Epilogue:
         """The lines, in place."""
         return self._chosen(self.choices)
 
-    def in_registers(
-        self, whole: str, *, more: Sequence[str] = (), margin: str = " " * 20, **first: str
-    ) -> dict[str, str]:
+    def in_registers(self, whole: str, *, margin: str = " " * 20, **first: str) -> dict[str, str]:
         """Parts of a template's text that let a micro-kernel finish its results where `whole` holds, if this is `short`.
 
-        definitions  functions that do what the lines do; they take `more` besides places and arguments
+        definitions  functions that do what the lines do
         finish       the last argument of what makes the micro-kernel
         which        the line that says which function finishes the results; -1: they are kept in memory
         given        the micro-kernel's last arguments; `first` says what the first result's places are, where they are
@@ -70,14 +68,14 @@ class Epilogue:
         """
         if not self.short:
             return dict.fromkeys(("definitions", "finish", "which", "given", "kept"), "")
-        heads = [call for (call,) in self._calls(more)]
+        heads = [call for (call,) in self._calls()]
         texts = [
             "\n".join(("@finishing", f"def {head}:", *("    " + line for line in choice)))
             for head, choice in zip(heads, self.choices, strict=True)
         ]
         choice = "choice" if len(self.choices) > 1 else "0"
         places = [first.get(place, place) for place in PLACES]
-        given = ("which", *places, *more, *(a.name for a in self.arguments))
+        given = ("which", *places, *(a.name for a in self.arguments))
         return {
             "definitions": "\n\n" + "\n\n\n".join(texts) + "\n\n\n",
             "finish": f", finish=({', '.join(head.partition('(')[0] for head in heads)},)",
@@ -86,12 +84,12 @@ class Epilogue:
             "kept": " if which < 0 else 0",
         }
 
-    def calls(self, more: Sequence[str] = ()) -> tuple[str, ...]:
+    def calls(self) -> tuple[str, ...]:
         """The lines, as calls of the functions where there are some."""
-        return self._chosen(self._calls(more)) if self.short else self.lines
+        return self._chosen(self._calls()) if self.short else self.lines
 
-    def _calls(self, more: Sequence[str]) -> list[tuple[str]]:
-        names = ", ".join(("acc", *PLACES, "lanes", *more, *(a.name for a in self.arguments)))
+    def _calls(self) -> list[tuple[str]]:
+        names = ", ".join(("acc", *PLACES, "lanes", *(a.name for a in self.arguments)))
         return [(f"finish{number}({names})",) for number in range(len(self.choices))]
 
     def _chosen(self, choices: Sequence[Sequence[str]]) -> tuple[str, ...]:

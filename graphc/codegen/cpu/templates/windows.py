@@ -1,8 +1,7 @@
 """The window kernel: depthwise convolutions and pooling from one template.
 
-Along a row of output, pixels whose windows lie inside the image are done several at a time; the few at its borders one
-at a time, with the part of the window that is inside. The last group of the interior moves back to end at its edge, and
-the epilogue passes over the pixels it has seen already (it may work in place).
+A row of output is done some pixels at a time. The last of these tiles moves back to end with the row, and the epilogue
+passes over the pixels it has seen already (it may work in place).
 """
 
 from __future__ import annotations
@@ -21,16 +20,17 @@ def window_arguments(variant: WindowVariant, epilogue: Epilogue) -> tuple[Argume
 
 
 _SOURCE = '''\
-"""Windows combined by {combine}, {pixels} neighbouring pixels of {lanes} {dtype} at a time, stride {stride}."""
+"""Windows combined by {combine}, {pixels} neighbouring pixels of {lanes} {dtype} at a time, stride {stride}; {taps} taps
+of a row written out, {dilation} apart."""
 
 from graphc.codegen.cpu import vector
-from graphc.codegen.cpu.microkernel import window
+from graphc.codegen.cpu.sliding import window
 from graphc.codegen.cpu.vector import offset
+from graphc.kernels.windows import WindowVariant
 {imports}
 
 load, store = vector.loader({lanes}), vector.storer({lanes})
-{definitions}several = window({pixels}, {lanes}, {stride}, "{combine}", "{dtype}"{finish})
-single = window(1, {lanes}, {stride}, "{combine}", "{dtype}"{finish})
+{definitions}window = window({variant}{finish})
 as_pointer = vector.pointer("{dtype}")
 
 
@@ -38,7 +38,7 @@ def {name}(block, first, last, scratch):
 {declarations}
     tile = as_pointer(scratch)
     g, lanes = 0, {lanes}
-    x_row, x_step, w_row = dilation_height * width * {lanes}, dilation_width * {lanes}, kernel_width * {lanes}
+    rounds, x_row, w_row = kernel_width // {taps}, dilation_height * width * {lanes}, kernel_width * {lanes}
     for task in range(first, last):
         row_task, plane = task % row_tasks, task // row_tasks
         q, b = plane % blocks, plane // blocks
@@ -52,43 +52,30 @@ def {name}(block, first, last, scratch):
             high = max(0, min(kernel_height, (height - y_first + dilation_height - 1) // dilation_height) - above)
             x_line = offset(x_plane, (y_first + above * dilation_height) * width * {lanes})
             w_line = offset(w_plane, above * w_row)
-            j = 0
-            while j < out_width:
-                start = j
-                if inner_first <= j < inner_last:
-                    start = min(j, inner_last - {pixels})
-                    count = {pixels}
-                    taps = high * kernel_width
-                    x_from = offset(x_line, (start * stride_width - left) * {lanes})
-{which}                    several(tile, x_from, w_line, high, kernel_width, x_row, x_step, w_row{given})
-                else:
-                    x_first = j * stride_width - left
-                    before = max(0, (dilation_width - 1 - x_first) // dilation_width)
-                    wide = max(0, min(kernel_width, (width - x_first + dilation_width - 1) // dilation_width) - before)
-                    count = 1
-                    taps = high * wide
-                    x_from = offset(x_line, (x_first + before * dilation_width) * {lanes})
-{which}                    single(tile, x_from, offset(w_line, before * {lanes}), high, wide, x_row, x_step, w_row{given})
-                for p in range(j - start, count{kept}):
+            for j in range(0, out_width, {pixels}):
+                start = min(j, out_width - {pixels})
+                x_first = start * {stride} - left
+                x_here = offset(x_line, x_first * {lanes})
+{which}                window(tile, x_here, w_line, high, rounds, x_row, w_row, -x_first, width - x_first{given})
+                for p in range(j - start, {pixels}{kept}):
                     m = i * out_width + start + p
                     acc = load(tile, p * {lanes}, {lanes})
 {epilogue}
-                j = start + count
 '''
 
 
 def window_source(variant: WindowVariant, epilogue: Epilogue, name: str = "windows") -> str:
     """The module text of the kernel `name(block, first, last, scratch)` for a variant and an epilogue.
 
-    Besides the names of every epilogue there is `taps`, the number of the window's taps inside the image. Tasks are
-    batch x blocks x row tasks; `scratch` needs `WindowSchedule.scratch_bytes` bytes, 64-byte aligned.
+    Tasks are batch x blocks x row tasks; `scratch` needs `WindowSchedule.scratch_bytes` bytes, 64-byte aligned.
     """
     arguments = window_arguments(variant, epilogue)
-    registers = epilogue.in_registers("start == j", m="i * out_width + start", more=("taps",))
+    registers = epilogue.in_registers("start == j", margin=" " * 16, m="i * out_width + start")
     return _SOURCE.format(
-        name=name,
-        pixels=variant.pixels, lanes=variant.lanes, stride=variant.stride, combine=variant.combine, dtype=variant.dtype,
+        name=name, variant=repr(variant),
+        pixels=variant.pixels, lanes=variant.lanes, stride=variant.stride, taps=variant.taps, dilation=variant.dilation,
+        combine=variant.combine, dtype=variant.dtype,
         imports="\n".join(imports(arguments, epilogue)),
         declarations=indent(list(declarations(arguments)), 1),
-        epilogue=indent(epilogue.calls(("taps",)), 5), **registers,
+        epilogue=indent(epilogue.calls(), 5), **registers,
     )  # fmt: skip
