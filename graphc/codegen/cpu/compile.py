@@ -209,7 +209,7 @@ def deciding_sources() -> list[Path]:
     """The files of graphc that decide what code a kernel's text becomes: an intrinsic asks a variant what to emit."""
     package = Path(__file__).parents[2]
     folders = [package / name for name in ("codegen", "kernels", "ir")]
-    beside = [package / "ops" / name for name in ("layout.py", "minimal.py", "reduce.py")]
+    beside = [package / "ops" / name for name in ("layout.py", "minimal.py", "reduce.py", "strassen.py")]
     return sorted([*beside, *(path for folder in folders for path in folder.rglob("*.py") if "cuda" not in path.parts)])
 
 
