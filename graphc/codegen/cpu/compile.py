@@ -21,7 +21,9 @@ import json
 import linecache
 import platform
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ __all__ = [
     "compile_source",
     "deciding_sources",
     "kernel_key",
+    "target_features",
 ]
 
 KEY_IN_SYMBOL = 20
@@ -142,7 +145,7 @@ def _optimised_module(name: str, text: str, symbol: str, target: Target) -> tupl
     from graphc.codegen.cpu.front import lower
 
     function = _define(name, text)
-    with global_compiler_lock:
+    with global_compiler_lock, _compiling_for(target):
         try:
             module, entry = lower(function, FASTMATH, _ERROR_MODEL)
         except Exception as error:
@@ -203,6 +206,24 @@ def _optimise(module: Any, machine: Any) -> None:
         if speed > 0:
             passes.add_global_dead_code_eliminate_pass()
         passes.run(module, builder)
+
+
+_target: ContextVar[Target | None] = ContextVar("graphc_target", default=None)
+
+
+@contextmanager
+def _compiling_for(target: Target) -> Iterator[None]:
+    token = _target.set(target)
+    try:
+        yield
+    finally:
+        _target.reset(token)
+
+
+def target_features() -> frozenset[str]:
+    """What the processor can that a kernel is being compiled for, in LLVM's names; for intrinsics to ask."""
+    target = _target.get()
+    return frozenset(f[1:] for f in target.features.split(",") if f.startswith("+")) if target else frozenset()
 
 
 def deciding_sources() -> list[Path]:

@@ -21,6 +21,8 @@ from numba.core import datamodel
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, register_model
 
+from graphc.codegen.cpu.compile import target_features
+from graphc.codegen.cpu.piecewise import PIECEWISE, has_tables
 from graphc.codegen.cpu.vector import Vector
 from graphc.codegen.math import exp_nonpositive as _exp_nonpositive
 from graphc.codegen.math import expansion
@@ -253,6 +255,8 @@ def _float_operation(b: Builder, op: str, lane: Lane, args: Sequence[ir.Value]) 
     if op in ("isinf", "isposinf", "isneginf"):
         x = _call(b, f"llvm.fabs.{lane.mangled}", lane.type, args) if op == "isinf" else args[0]
         return b.fcmp_ordered("==", x, lane.constant(-inf if op == "isneginf" else inf), flags=_FUSE)
+    if op in PIECEWISE and lane.dtype.bits == 32 and has_tables(lane.lanes, target_features()):
+        return PIECEWISE[op].emit(b, lane.lanes, args[0])
     expanded = expansion(op, *(temp(k, lane.dtype) for k in range(len(args))))
     if expanded is not None:
         return emit(b, expanded, lane, args)

@@ -27,6 +27,7 @@ __all__ = [
     "counted_loop",
     "fma",
     "load",
+    "lookup",
     "lower_bfloat16",
     "prefetch",
     "rounded_bfloat16",
@@ -93,6 +94,15 @@ def call(b: ir.IRBuilder, name: str, result: ir.Type, args: Sequence[ir.Value]) 
 def fma(b: ir.IRBuilder, shape: Shape, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
     """x * y + z, rounded once."""
     return call(b, f"llvm.fma.{shape.mangled}", shape.type, (x, y, z))
+
+
+def lookup(b: ir.IRBuilder, shape: Shape, table: Sequence[float], index: ir.Value) -> ir.Value:
+    """For every lane the number of a table of sixteen that the lowest four bits of its index say: one instruction of
+    AVX-512 (16 lanes of float32; 8 with its VL part)."""
+    half = [ir.Constant(shape.type, list(table[k : k + shape.lanes])) for k in range(0, len(table), shape.lanes)]
+    if shape.lanes == 16:
+        return call(b, "llvm.x86.avx512.permvar.sf.512", shape.type, (half[0], index))
+    return call(b, "llvm.x86.avx512.vpermi2var.ps.256", shape.type, (half[0], index, half[1]))
 
 
 class _BFloat16(ir.Type):  # type: ignore[misc]
