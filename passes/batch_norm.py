@@ -17,7 +17,7 @@ from graphc.ir.graph import Graph, Node, Value, location
 from graphc.ir.rewrite import rewrite
 from graphc.ir.rules import Rule, Uses, located, rule
 from graphc.passes.algebra import gather_constants
-from graphc.passes.match import is_constant, varying_axes
+from graphc.passes.match import is_constant, varying_axes, vector_along
 
 __all__ = ["BATCH_NORM_RULES", "fold_batch_norm"]
 
@@ -46,13 +46,6 @@ def _along(v: Value, axis: int) -> str | None:
     if axes is None:
         return "the factor is not a constant"
     return None if axes <= {axis} else f"the factor varies along the axes {sorted(axes)}, not along {axis} alone"
-
-
-def _vector(v: Value, axis: int) -> Value:
-    """A constant that varies along one axis alone, as a vector along it."""
-    starts = (0,) * v.rank
-    stops = tuple(d if a == axis else 1 for a, d in enumerate(v.shape))
-    return ops.reshape(ops.slice(v, starts=starts, stops=stops, steps=(1,) * v.rank), shape=(v.shape[axis],))
 
 
 def _sole_reader(v: Value, uses: Uses) -> str | None:
@@ -87,7 +80,7 @@ def scale_after(node: Node) -> Value:
     inner = node.inputs[0].node
     with location(*located(inner, node)):
         return inner.op(
-            inner.inputs[0], _scaled_weights(inner, _vector(node.inputs[1], _channel_axis(inner))), **inner.attrs
+            inner.inputs[0], _scaled_weights(inner, vector_along(node.inputs[1], _channel_axis(inner))), **inner.attrs
         )
 
 
@@ -169,7 +162,7 @@ def scale_before(node: Node) -> Value:
     """conv(x * scale + shift, w) = conv(x, w * scale) + sum(w * shift)"""
     inner, w = node.inputs
     axis = 1 if node.op.name == "conv" else inner.rank - 1
-    factors = _per_channel(node, _vector(inner.node.inputs[1], axis))
+    factors = _per_channel(node, vector_along(inner.node.inputs[1], axis))
     with location(*located(inner.node, node)):
         if inner.node.op.name == "mul":
             return node.op(inner.node.inputs[0], ops.mul(w, factors), **node.attrs)

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from graphc import ops
 from graphc.ir.dims import DimLike
 from graphc.ir.graph import Node, Value
 from graphc.ir.rules import Uses
@@ -27,6 +28,7 @@ __all__ = [
     "size_of",
     "uniform",
     "varying_axes",
+    "vector_along",
 ]
 
 #: larger constants are not searched for being uniform
@@ -140,6 +142,14 @@ def _axes(node: Node) -> frozenset[int]:
         added = len(shape) - inner.rank
         return frozenset(a + added for a in _varying[inner.node] if inner.shape[a] != 1)
     return frozenset(a for a, d in enumerate(shape) if d != 1)
+
+
+def vector_along(v: Value, axis: int) -> Value:
+    """A constant that varies along one axis alone, as a vector along it."""
+    starts = (0,) * v.rank
+    stops = tuple(d if a == axis else 1 for a, d in enumerate(v.shape))
+    result: Value = ops.reshape(ops.slice(v, starts=starts, stops=stops, steps=(1,) * v.rank), shape=(v.shape[axis],))
+    return result
 
 
 def constant_array(v: Value) -> np.ndarray | None:

@@ -27,6 +27,7 @@ from graphc.passes.hoist import hoist
 from graphc.passes.layout import block_layout, pack_only
 from graphc.passes.mixed_precision import multiply_bfloat16, round_parts
 from graphc.passes.recurrence import pack_recurrences
+from graphc.passes.siblings import merge_siblings
 from graphc.passes.simplify import simplify
 from graphc.passes.views import sink_views
 
@@ -86,6 +87,8 @@ def _optimisation(options: Options, machine: Machine) -> list[Pass]:
         Pass("batch-norm", lambda g: g if strict else _batch_norm(g, options), level=1),
         # Attention while its products are still products and its softmax is in one piece.
         Pass("attention", lambda g: g if strict else fuse_attention(g), level=1),
+        # Products of one operand: those of an attention are known by now, which reads slices as they lie.
+        Pass("siblings", lambda g: _siblings(g, options), level=2),
         # Recurrent layers that a kernel computes whole, before decomposition makes loops of them.
         Pass("recurrence", lambda g: pack_recurrences(g, machine, threads, _algorithms(options)), level=1),
         # Operations without kernels become smaller ones before layouts are chosen: convolutions over lines and volumes
@@ -151,6 +154,12 @@ def _views(graph: Graph, options: Options) -> Graph:
 def _batch_norm(graph: Graph, options: Options) -> Graph:
     """Scales into weights, which then fold."""
     after = fold_batch_norm(graph)
+    return graph if after is graph else _clean(after, options)
+
+
+def _siblings(graph: Graph, options: Options) -> Graph:
+    """Products made one, and what lies beside each other folded."""
+    after = merge_siblings(graph)
     return graph if after is graph else _clean(after, options)
 
 
