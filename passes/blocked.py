@@ -123,14 +123,13 @@ def _lanes_of(form: Blocked, chosen: np.ndarray) -> Value:
 
 
 def _put_in_order(form: Blocked, groups: int) -> Blocked:
-    """The channels group by group, from wherever they stand. What fills the last block of a group is any lane that holds
-    no channel, or the first channel, which is as finite as the others."""
+    """The channels group by group, from wherever they stand. What fills the last block of a group is its own first
+    channel once more: it reaches no group in which it does not count."""
     each = form.channels // groups
+    slots = form.slots.reshape(groups, each)
     room = ceil_div(each, form.lanes) * form.lanes
-    free = np.setdiff1d(np.arange(form.value.shape[form.axis] * form.lanes), form.slots)
-    lanes = np.full(groups * room, free[0] if len(free) else form.slots[0])
-    lanes[list(_in_order(form.channels, form.lanes, groups))] = form.slots
-    blocks = to_blocks(_lanes_of(form, lanes), form.lanes, form.axis)
+    lanes = np.concatenate([slots, np.repeat(slots[:, :1], room - each, axis=1)], axis=1)
+    blocks = to_blocks(_lanes_of(form, lanes.reshape(-1)), form.lanes, form.axis)
     return Blocked(blocks.value, form.channels, form.axis, groups)
 
 

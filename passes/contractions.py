@@ -42,6 +42,8 @@ CONTRACTED = ("float32", "float64")
 WORTHWHILE = 1.4
 #: a first layer's few channels and a row of its window are read as one run of at most this many elements
 MERGED_ELEMENTS = 40
+#: what kernels find pixels and channels by are numbers of 32 bits
+OFFSETS = 1 << 31
 #: what changing a layout costs: such copies run at a fraction of the memory's speed
 CYCLES_PER_BYTE_MOVED = 0.4
 
@@ -82,6 +84,8 @@ class Contractions:
             return None
         if node.inputs[0].rank != 4:
             return f"it has {node.inputs[0].rank - 2} spatial dimensions"
+        if math.prod(node.inputs[0].tensor.static_shape[2:]) * self.lanes(node.inputs[0]) >= OFFSETS:
+            return f"a block of {node.inputs[0].type} has more elements than offsets count"
         row = self.few_filters(node)
         if row is not None:
             self.forms.plain_forms[node.outputs[0]] = row
@@ -222,6 +226,8 @@ class Contractions:
             y = self.contract(form.value, constant(spread), strides, padding, dilation, algorithms=self.allowed(node))
             return Blocked(y, filters)
         if (strides, tuple(kernel)) != ((1, 1), (1, 1)) or any(map(any, padding)):
+            return None
+        if math.prod(form.value.tensor.static_shape[1:]) >= OFFSETS:
             return None
         n, _, height, width, _ = form.value.tensor.static_shape
         problem = ConvProblem(
@@ -367,9 +373,12 @@ class Contractions:
         taps = w.tensor.with_shape((filters, down * along * deep, *window))
         phased = _problem(blocked, taps, (1, 1), ((0, 0), (0, 0)), (1, 1), 1)
         direct = schedule(replace(whole, dtype=rounded), self.vectors)
-        found = worthwhile(phased, w.tensor.nbytes, direct, self.vectors, threads=1)
+        expected = worthwhile(phased, w.tensor.nbytes, direct, self.vectors, threads=1)
         moved = CYCLES_PER_BYTE_MOVED * math.prod(blocked) * x.dtype.itemsize
-        if found is None or found.cycles + moved >= direct.cycles:
+        if expected is None or expected.cycles + moved >= direct.cycles:
+            return None
+        found = choose(phased, self.vectors, self.threads, frozenset({"winograd"}), w.tensor.nbytes)
+        if not isinstance(found, WinogradPlan):
             return None
         low, zero = (padding[0][0], padding[1][0]), np.zeros((), x.dtype.numpy)
         ends = (high * down - low[0] - height, wide * along - low[1] - width)
@@ -382,7 +391,7 @@ class Contractions:
             image = ops.reshape(image, shape=(n, channels, high, down, wide, along))
             image = ops.transpose(image, perm=(0, 3, 5, 1, 2, 4))
             image = ops.block(ops.reshape(image, shape=(n, down * along * channels, high, wide)), size=lanes)
-        self.cycles += found.cycles + moved
+        self.cycles += expected.cycles + moved
         return Blocked(self.filtered(image, w, found, ((0, 0), (0, 0)), phases=step, deep=deep), filters)
 
     def few_filters(self, node: Node) -> Value | None:

@@ -211,6 +211,8 @@ class _Planner:
 
     def leaves(self, group: Group, node: Node) -> str | None:
         """Why a producer would not end inside the group."""
+        if node.op.kind is Kind.CONTROL:
+            return f"a {node.op.name} holds bodies, in which kernels are made"
         if node in self.taken:
             return "it is part of another kernel"
         if node in self.outputs:

@@ -78,10 +78,11 @@ def _attempt(
         layout = _Layout(graph, machine, threads, spread=True, algorithms=algorithms, narrow=narrow, vectors=vectors)
         after = layout.run()
     found = layout.contractions
+    there = set(graph.nodes)
     moved = sum(
         n.outputs[0].tensor.nbytes
         for n in after.nodes
-        if n.op.name in ("block", "unblock") and not is_known(n.inputs[0])
+        if n.op.name in ("block", "unblock", "gather") and n not in there and not is_known(n.inputs[0])
     )
     return _Attempt(after, found.cycles + CYCLES_PER_BYTE_MOVED * moved, found.misfits, seen)
 
@@ -128,15 +129,17 @@ class _Layout:
             refuse("layout", node, why)
         elif self.spread:
             found = self.on_blocks(node)
-            if isinstance(found, str) and (places := self.picks(node)) is not None:
-                self.forms.blocked_forms[node.outputs[0]] = places  # its plain form is there for whoever needs that
             if isinstance(found, Blocked):
                 self.forms.blocked_forms[node.outputs[0]] = found
                 return
             if isinstance(found, Value):
                 self.forms.plain_forms[node.outputs[0]] = found
                 return
-            refuse("layout", node, found)
+            chosen = self.picks(node)
+            if chosen is not None:  # nothing moves; the plain form is there for whoever needs that
+                self.forms.blocked_forms[node.outputs[0]] = chosen
+            else:
+                refuse("layout", node, found)
         made = remake(node, tuple([self.forms.plain(v) for v in node.inputs]))
         self.forms.plain_forms.update(zip(node.outputs, made, strict=True))
 

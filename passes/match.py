@@ -179,7 +179,7 @@ def channels_chosen(node: Node) -> tuple[Value, np.ndarray] | None:
     x, a = node.inputs[0], node.attrs
     if node.op.name == "slice":
         cut = [k for k, d in enumerate(x.shape) if (a["starts"][k], a["stops"][k], a["steps"][k]) != (0, d, 1)]
-        return (x, np.arange(x.shape[1])[a["starts"][1] : a["stops"][1] : a["steps"][1]]) if cut == [1] else None
+        return (x, np.arange(a["starts"][1], a["stops"][1], a["steps"][1])) if cut == [1] else None
     if node.op.name == "gather":
         indices = constant_array(node.inputs[1])
         return (x, indices % x.shape[1]) if a["axis"] == 1 and indices is not None and indices.ndim == 1 else None

@@ -26,6 +26,10 @@ from graphc.ops.spec import Kind, Layout
 __all__ = ["Access", "Axes", "Epilogue", "EpilogueStore", "Epilogues", "fused_epilogue"]
 
 
+#: operations of an epilogue that is written out for every vector of a tile: a hard swish behind a bias has eleven
+SHORT = 12
+
+
 class _InexpressibleError(Exception):
     """Why an operation cannot be part of an epilogue; the anchor then gets a kernel of its own."""
 
@@ -59,6 +63,16 @@ class Epilogue:
     outputs: int
     loads: tuple[Access, ...]
     stores: tuple[EpilogueStore, ...]
+
+    @property
+    def operations(self) -> list[Scalar]:
+        """The scalar operations, operands first."""
+        return s.walk(store.value for store in self.stores)
+
+    @property
+    def short(self) -> bool:
+        """Whether it is written out for every vector of a tile, so that results are finished in registers."""
+        return sum(e.op not in ("const", "temp") for e in self.operations) <= SHORT
 
     @property
     def integers(self) -> tuple[tuple[int, str], ...]:

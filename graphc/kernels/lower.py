@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -254,7 +254,8 @@ def lower(node: Node, operands: Sequence[Placed], results: Sequence[Placed], thr
     if all(0 in r.shape for r in results):
         return []
     nest = nest_of(body, [p.layout for p in operands], [p.layout for p in results])
-    return launches(nest, [*operands, *results], threads, _names(body))
+    names = _names(body.nodes if node.op.kind is Kind.FUSION else (node,))
+    return launches(nest, [*operands, *results], threads, names)
 
 
 def _single(node: Node) -> Graph:
@@ -262,8 +263,8 @@ def _single(node: Node) -> Graph:
     return Graph(inputs, make(node.op, *inputs, **node.attrs))
 
 
-def _names(body: Graph) -> tuple[str, ...]:
-    return tuple(f"{n.op.name}{describe_location(n)}" for n in body.nodes if n.op.kind is not Kind.LEAF)
+def _names(nodes: Iterable[Node]) -> tuple[str, ...]:
+    return tuple(f"{n.op.name}{describe_location(n)}" for n in nodes if n.op.kind is not Kind.LEAF)
 
 
 def lower_copy(source: Placed, target: Placed, threads: int = 1) -> list[Launch]:

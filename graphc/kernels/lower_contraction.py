@@ -77,6 +77,7 @@ def lower_contraction(builder: ProgramBuilder, node: Node, operands: list[Placed
     elif plan.variant.mode == "table":
         assert isinstance(problem, ConvProblem)
         table = builder.constant(_table(problem, plan.variant)).operand
+        assert problem.inner <= len(zeros(problem.dtype)), "padding would be read past the area of zeros"
         nothing = builder.constant(zeros(problem.dtype)).operand
     slots["x_batch"] = x.strides[0] if isinstance(problem, ConvProblem) else slots["x_batch"]
     builder.emit(

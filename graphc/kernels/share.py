@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from graphc.ir.dtypes import DType
-from graphc.ir.scalar import Scalar, walk
 from graphc.kernels.epilogue import Access, Epilogue, Epilogues, EpilogueStore
 from graphc.kernels.ir import Kernel, Launch, Operand
 from graphc.kernels.program import Program, Rebind
@@ -30,7 +30,7 @@ def share_kernels(program: Program) -> None:
     variants: dict[Kernel, list[Epilogue]] = {}
     for kernel in dict.fromkeys(launch.kernel for launch in program.launches):
         epilogue = getattr(kernel, "epilogue", None)
-        if isinstance(epilogue, Epilogue) and len(_operations(epilogue)) <= MOST_OPERATIONS:
+        if isinstance(epilogue, Epilogue) and len(epilogue.operations) <= MOST_OPERATIONS:
             variants.setdefault(_with(kernel, None), []).append(epilogue)
     shared: dict[Kernel, tuple[Kernel, int]] = {}  # a kernel's replacement, and the number of its epilogue there
     for variant, epilogues in variants.items():
@@ -63,26 +63,24 @@ def _with(kernel: Any, epilogue: Epilogue | Epilogues | None) -> Kernel:
 
 
 def _groups(epilogues: Iterable[Epilogue]) -> Iterator[list[Epilogue]]:
-    """Two or more that can be in one kernel: the element types of their operands, from the last one on, agree.
+    """Two or more that can be in one kernel: the element types of their operands, from the last one on, agree, and
+    all are short or none is, since one that is not would keep the others' results out of registers.
 
     Their order depends on nothing else, so that another program with the same epilogues has the same kernel.
     """
     left = sorted(epilogues, key=lambda e: (-len(e.buffers), repr((e.loads, _description(e)))))
     while left:
-        longest = left[0].buffers
-        group = [e for e in left if longest[len(longest) - len(e.buffers) :] == e.buffers][:MOST_CHOICES]
+        longest, short = left[0].buffers, left[0].short
+        alike = (e for e in left if longest[len(longest) - len(e.buffers) :] == e.buffers and e.short == short)
+        group = list(islice(alike, MOST_CHOICES))
         left = [e for e in left if e not in group]
         if len(group) > 1:
             yield group
 
 
-def _operations(epilogue: Epilogue) -> list[Scalar]:
-    return walk(store.value for store in epilogue.stores)
-
-
 def _description(epilogue: Epilogue) -> list[object]:
     """What an epilogue computes, in as many words as it has operations; its own text would unfold what it shares."""
-    operations = _operations(epilogue)
+    operations = epilogue.operations
     number = {e: k for k, e in enumerate(operations)}
     values = [(e.op, str(e.dtype), e.attr, [number[a] for a in e.args]) for e in operations]
     return [*values, *((number[store.value], store.access) for store in epilogue.stores)]

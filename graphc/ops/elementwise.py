@@ -135,7 +135,10 @@ def unary(
 ) -> OpSpec:
     """Register an operation of one operand; the scalar operation has the same name unless given.
 
-    `traits` are flags of `OpSpec`, such as `keeps_finite`."""
+    `grid` are the operands of the samples, an even number of them; its second element is a sample alone. `traits` are
+    flags of `OpSpec`, such as `keeps_finite`."""
+    if len(grid) % 2:
+        raise ValueError(f"{name}: a grid of {len(grid)} elements; an even number is needed")
     return register(
         OpSpec(
             name=name,

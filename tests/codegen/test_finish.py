@@ -10,9 +10,9 @@ import pytest
 import graphc
 from graphc import ops
 from graphc.codegen.cpu import source
-from graphc.codegen.cpu.templates import fused
 from graphc.ir.graph import Graph, Value, input_value
 from graphc.ir.types import tensor
+from graphc.kernels import epilogue
 
 
 def images(*shape: int) -> Value:
@@ -59,7 +59,7 @@ def test_long_epilogues_give_the_same(made: Callable[[], Graph], threads: int, m
     x = np.random.default_rng(1).standard_normal(graph.inputs[0].shape).astype("f")
     source.cache_clear()  # it remembers texts, and the decision with them
     got = graphc.compile(graph, threads=threads).run(None, {"x": x})
-    monkeypatch.setattr(fused, "SHORT", -1)
+    monkeypatch.setattr(epilogue, "SHORT", -1)
     source.cache_clear()
     try:
         expected = graphc.compile(graph, threads=threads).run(None, {"x": x})

@@ -123,3 +123,12 @@ def test_pixels_that_two_tiles_share_are_finished_once(more: int) -> None:
     data = rng.standard_normal(x.shape).astype(np.float32)
     (got,) = CompiledGraph(optimise(prepare(graph, options), options), options).run([data])
     np.testing.assert_allclose(got, interpret(graph, data)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_nan_stays_in_a_maximum() -> None:
+    p = w.WindowProblem(1, 1, 6, 19, (3, 3), pads=(1, 1, 1, 1), lanes=LANES, combine="max")
+    x = np.random.default_rng(4).standard_normal((1, LANES, 6, 19)).astype("f")
+    x[0, 2, 3, 7] = x[0, 5, 0, 18] = np.nan
+    got = run(p, x, None, epilogue())
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(taps(p, x, -np.inf).max(0)))
+    assert np.isnan(got).sum() == 9 + 4

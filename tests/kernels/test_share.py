@@ -14,7 +14,7 @@ from graphc.ir.graph import Graph, Value, constant, input_value
 from graphc.ir.interpret import run
 from graphc.ir.types import tensor
 from graphc.kernels import build as build_module
-from graphc.kernels.epilogue import Epilogue, Epilogues
+from graphc.kernels.epilogue import SHORT, Epilogue, Epilogues
 from graphc.kernels.share import MOST_CHOICES
 from graphc.options import Options
 from graphc.passes.pipeline import optimise, prepare
@@ -131,3 +131,15 @@ def test_epilogues_that_use_a_value_often_are_told_apart_in_no_time() -> None:
     graph = compiled(network(squared, lambda y, r: ops.relu(squared(y, r))))
     assert time.perf_counter() - started < 60
     assert len(epilogues(graph)) == 1
+
+
+def test_a_long_end_does_not_keep_short_ones_out_of_registers() -> None:
+    def long(y: Value, r: Value) -> Value:
+        for _ in range(SHORT + 1):
+            y = ops.tanh(ops.mul(y, 1.1))
+        return y
+
+    found = epilogues(compiled(network(ENDS["plain"], ENDS["activation"], long, ENDS["residual"])))
+    choices = [e.choices if isinstance(e, Epilogues) else (e,) for e in found]
+    assert sorted(len(c) for c in choices) == [1, 3]
+    assert all(len({e.short for e in c}) == 1 for c in choices)

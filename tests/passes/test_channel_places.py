@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from graphc import ops
 from graphc.ir.graph import Graph, Value, constant, input_value
+from graphc.ir.interpret import run
+from graphc.ir.trace import trace
 from graphc.ir.types import tensor
 from graphc.kernels.machine import Machine
 
@@ -66,6 +68,12 @@ CHAINS: dict[str, tuple[int, Callable[[Value], Value]]] = {
         16,
         lambda x: conv(ops.mul(y := ops.concat(conv(x, 44), conv(x, 61), axis=1), channels(y)), 16),
     ),
+    "channels from the last to the first": (
+        16,
+        lambda x: conv(
+            ops.slice(conv(x, 24), starts=(0, 23, 0, 0), stops=(2, -1, *x.shape[2:]), steps=(1, -1, 1, 1)), 16, 1
+        ),
+    ),
     "groups that fill no blocks": (24, lambda x: conv(ops.relu(conv(x, 36, 1, groups=3)), 30, 1, groups=3)),
 }
 
@@ -91,6 +99,35 @@ def test_a_unit_that_splits_and_shuffles_moves_only_what_it_passes_on(agree: Cal
     after = arranged(graph, AVX2)
     agree(graph, after, rtol=1e-4)
     assert moved(after)["gather"] == 2, "one for each half that is kept"
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_what_fills_a_block_spoils_nothing(groups: int, agree: Callable[..., None]) -> None:
+    """An infinite channel that was not chosen, or that belongs to another group, is multiplied with nothing."""
+    x = image(16)
+    w = np.ones((40, 16, 1, 1), np.float32)
+    w[0] = 3e38
+    y = ops.conv(x, w, strides=(1, 1), padding=((0, 0), (0, 0)), dilation=(1, 1), groups=1)
+    chosen = shuffle(y, 4) if groups > 1 else part(y, 5, 15)
+    graph = Graph([x], [conv(chosen, 16, groups=groups)])
+    data = np.ones(x.shape, np.float32)
+    with np.errstate(all="ignore"):
+        (expected,), (found,) = run(graph, data), run(arranged(graph, AVX2, frozenset()), data)
+    np.testing.assert_array_equal(np.isfinite(found), np.isfinite(expected))
+    assert np.isfinite(expected).any()
+
+
+def test_an_image_beyond_what_offsets_count_is_computed_by_definition() -> None:
+    x = input_value("x", tensor("float32", 1, 16, 20_000, 20_000))
+    graph = Graph([x], [conv(x, 16)])
+    assert any(n.op.name == "conv" for n in arranged(graph).nodes)
+
+
+def test_a_choice_that_moves_nothing_is_no_refusal() -> None:
+    x = image(16)
+    with trace(explain=True) as seen:
+        arranged(Graph([x], [conv(part(conv(x, 20), 10, 20), 16, 1)]))
+    assert not [e for e in seen.events if e.rule == "layout" and e.op == "slice"]
 
 
 def test_operands_that_disagree_on_places_are_put_in_order(agree: Callable[..., None]) -> None:
@@ -126,7 +163,8 @@ def networks(draw: st.DrawFn) -> Graph:
                 y = shuffle(v, groups)
             case 5:
                 first = draw(st.integers(0, c - 1))
-                y = part(v, first, draw(st.integers(first + 1, c)), draw(st.sampled_from([1, 2])))
+                last, step = draw(st.integers(first + 1, c)), draw(st.sampled_from([1, 2, -1, -2]))
+                y = part(v, first, last, step) if step > 0 else part(v, last - 1, first - 1, step)
             case 6:
                 order = draw(st.lists(st.integers(-c, c - 1), min_size=1, max_size=24))
                 y = ops.gather(v, constant(np.array(order)), axis=1)

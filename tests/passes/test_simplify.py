@@ -14,8 +14,11 @@ from graphc import ops
 from graphc.ir.dims import Dim
 from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Graph, Value, constant, input_value
+from graphc.ir.rules import Rule
 from graphc.ir.trace import trace
 from graphc.ir.types import tensor
+from graphc.passes import algebra, batch_norm, movement, one_hot
+from graphc.passes.batch_norm import BATCH_NORM_RULES
 from graphc.passes.fold import fold
 from graphc.passes.simplify import simplification_rules, simplify
 
@@ -135,6 +138,13 @@ def test_rule(rule: str, before: Value, after: Value, agree: Callable[..., None]
         f"{simplified}\nexpected\n{fold(Graph(INPUTS, [after]))}"
     )
     agree(graph, simplified)
+
+
+def test_every_rule_is_in_its_modules_tuple() -> None:
+    used = {r.name for r in (*simplification_rules(), *BATCH_NORM_RULES)}
+    for module in (algebra, movement, one_hot, batch_norm):
+        written = {v.name for v in vars(module).values() if isinstance(v, Rule)}
+        assert written <= used, f"{module.__name__} has rules that nothing applies"
 
 
 def test_every_rule_has_a_case() -> None:

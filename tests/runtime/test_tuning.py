@@ -92,6 +92,18 @@ def test_a_choice_that_does_not_apply_is_passed_over() -> None:
     assert not any(isinstance(k.kernel, WinogradKernel) for k in program.launches)
 
 
+def test_a_first_layer_is_measured_as_it_is_computed() -> None:
+    """By minimal filtering over the phases of its image."""
+    x = input_value("x", tensor("float32", 1, 3, 64, 64))
+    w = constant(np.random.default_rng(2).standard_normal((32, 3, 7, 7)).astype(np.float32))
+    y = ops.conv(x, w, strides=(2, 2), padding=((3, 3), (3, 3)), dilation=(1, 1), groups=1)
+    with asking() as questions:
+        (kernel,) = kernels(Graph([x], [y]))
+    assert isinstance(kernel, WinogradKernel)
+    (key,) = [k for k, n in questions.lowered.items() if n]
+    assert candidates(questions.asked[key])[0].tile == kernel.variant.tile
+
+
 PROBLEMS = [
     GemmProblem(37, 50, 20),
     GemmProblem(7, 33, 16, batch=3, shared=False),

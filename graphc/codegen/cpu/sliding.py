@@ -64,7 +64,8 @@ def emit_window(b: ir.IRBuilder, tile: WindowVariant, args: list[ir.Value], fini
                     case "add":
                         acc[p] = b.fadd(acc[p], value)
                     case "max":
-                        acc[p] = b.select(b.fcmp_ordered(">", value, acc[p]), value, acc[p])
+                        best = b.select(b.fcmp_ordered(">", value, acc[p]), value, acc[p])
+                        acc[p] = b.select(b.fcmp_unordered("uno", value, value), value, best)  # NaN stays
         return acc
 
     def line(i: ir.Value, acc: Values) -> Values:

@@ -24,9 +24,6 @@ from graphc.kernels.lower_winograd import WinogradKernel
 
 __all__ = ["contraction", "epilogue_lines", "strassen", "value_lines", "window", "winograd"]
 
-#: operations of an epilogue that is written out for every vector of a tile: a hard swish behind a bias has eleven
-SHORT = 12
-
 
 def contraction(kernel: ContractionKernel, name: str) -> str:
     """The module text of a contraction kernel."""
@@ -56,15 +53,9 @@ def epilogue_lines(epilogue: Epilogue | Epilogues) -> Lines:
     choices = epilogue.choices if isinstance(epilogue, Epilogues) else (epilogue,)
     which = [Argument("choice", "int")] if isinstance(epilogue, Epilogues) else []
     lines = tuple(tuple(_lines(choice, used)) for choice in choices)
-    short = all(_operations(choice) <= SHORT for choice in choices)
+    short = all(choice.short for choice in choices)
     imports = (f"from graphc.codegen.cpu.intrinsics import {', '.join(sorted(used))}",) if used else ()
     return Lines((*pointers, *which, *strides), lines, imports, short)
-
-
-def _operations(epilogue: Epilogue) -> int:
-    """Instructions for a vector of results, about."""
-    values = walk([store.value for store in epilogue.stores])
-    return sum(1 for e in values if e.op not in ("const", "temp"))
 
 
 def _stride(number: int, variable: str) -> str:
