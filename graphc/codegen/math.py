@@ -28,6 +28,7 @@ _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
 _SHIFTER = 12582912.0
 _SHIFTER_BITS = 0x4B400000
 _SIGN_BIT = -0x80000000
+_ONE_BITS = 0x3F800000  # of 1.0
 # what pi / 2 is more than the float32 nearest to it
 _HALF_PI_LOW = -4.371139000186241e-08
 
@@ -104,14 +105,6 @@ def _exp_in_range(x: Scalar) -> Scalar:
     return (q + 1.0) * power
 
 
-def _closer_exp(x: Scalar) -> Scalar:
-    """exp with what the sum 1 + r loses added back: 0.7 units in the last place instead of 1."""
-    r, n = _reduced_exp(_clamp(x, -104.0, 89.0))
-    first = r + 1.0
-    lost = (1.0 - first) + r
-    return _scaled(first + (_exp_tail(r) * (r * r) + lost), n)
-
-
 def exp2(x: Scalar) -> Scalar:
     x = _clamp(x, -151.0, 129.0)
     whole, n = _round_to_int(x)
@@ -176,12 +169,12 @@ def log1p(x: Scalar) -> Scalar:
 
 
 def sigmoid(x: Scalar) -> Scalar:
-    e = _closer_exp(-_abs(x))
-    whole = e + 1.0
-    lost = e - (whole - 1.0)
-    q = select(x < 0.0, e, 1.0) / whole
-    inverse = select(x < 0.0, 1.0 - q, q)  # of `whole`, near enough for a correction
-    return q - q * (lost * inverse)
+    """1 / (1 + exp(-x)); where that sum leaves the range it is computed 2**64 times smaller, and so is the result."""
+    far = x < -64.0
+    scale = select(far, 2.0**-64, const(1.0, "float32"))
+    lowered = select(far, const(_ONE_BITS - (64 << 23), "int32"), const(_ONE_BITS, "int32"))
+    q, power = _exp_parts(_clamp(-x, -88.0, 104.0), lowered)
+    return 1.0 / ((q * power + scale) + power) * scale
 
 
 def tanh(x: Scalar) -> Scalar:
@@ -193,14 +186,15 @@ def tanh(x: Scalar) -> Scalar:
     return select(magnitude < 0.625, small, large)
 
 
-def _exp_parts(x: Scalar) -> tuple[Scalar, Scalar]:
-    """(q, power) with exp(x) = (1 + q) * power for |x| <= 88, where one power of two is enough and is a normal number."""
+def _exp_parts(x: Scalar, one: Scalar | None = None) -> tuple[Scalar, Scalar]:
+    """(q, power) with exp(x) = (1 + q) * power for |x| <= 88, where one power of two is enough and is a normal number; with
+    the bits of another power of two in place of `one`, that many times exp(x)."""
     shifted = x * _LOG2E + _SHIFTER
     whole = shifted - _SHIFTER
     r = x - whole * _LN2_HIGH - whole * _LN2_LOW
     # the shifter's own bits leave the word, so that n stands in the exponent
     n = scalar("shl", bitcast(shifted, "int32"), const(23, "int32"))
-    return _exp_tail(r) * (r * r) + r, bitcast(n + 0x3F800000, "float32")
+    return _exp_tail(r) * (r * r) + r, bitcast(n + (const(_ONE_BITS, "int32") if one is None else one), "float32")
 
 
 def gate_sigmoid(x: Scalar) -> Scalar:
