@@ -26,7 +26,7 @@ from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Graph, Node, Value, constant
 from graphc.ir.types import TensorType
 from graphc.kernels.choice import choose, estimated
-from graphc.kernels.contraction import ConvProblem, GemmProblem, Schedule, schedule
+from graphc.kernels.contraction import MERGED_ELEMENTS, ConvProblem, GemmProblem, Schedule, schedule
 from graphc.kernels.machine import Machine
 from graphc.kernels.strassen import StrassenPlan, column_scales
 from graphc.kernels.winograd import WinogradPlan, worthwhile
@@ -39,9 +39,7 @@ __all__ = ["CYCLES_PER_BYTE_MOVED", "Contractions", "is_known"]
 
 CONTRACTED = ("float32", "float64")
 #: filling lanes with neighbouring pixels must save at least this factor of the arithmetic
-WORTHWHILE = 1.4
-#: a first layer's few channels and a row of its window are read as one run of at most this many elements
-MERGED_ELEMENTS = 40
+FILLING_MUST_SAVE = 1.4
 #: what kernels find pixels and channels by are numbers of 32 bits
 OFFSETS = 1 << 31
 #: what changing a layout costs: such copies run at a fraction of the memory's speed
@@ -98,14 +96,14 @@ class Contractions:
         """The algorithms for a contraction. Columns that are all the same give equal results, by Strassen's algorithm up to
         rounding; that would be seen where no other contraction sums them, in what a classifier calls equally likely."""
         w = node.inputs[1]
-        if node in self.mixed or not is_known(w):
+        if node in self.read_by_contractions or not is_known(w):
             return self.algorithms
         columns = _array(w) if w.rank == 2 else _array(w).reshape(w.shape[0], -1).T
         alike = columns.ndim == 2 and columns.shape[1] > 1 and bool((columns == columns[:, :1]).all())
         return self.algorithms - {"strassen"} if alike else self.algorithms
 
     @cached_property
-    def mixed(self) -> set[Node]:
+    def read_by_contractions(self) -> set[Node]:
         """Nodes whose results another contraction reads, however far away."""
         found: set[Node] = set()
         for node in reversed(self.graph.nodes):
@@ -407,7 +405,13 @@ class Contractions:
         copies = lanes // filters
         width, step = int(w.shape[3]), strides[1]
         wider = width + (copies - 1) * step
-        if groups > 1 or dilation[1] > 1 or copies < 2 or wide < 4 * copies or copies * width < WORTHWHILE * wider:
+        if (
+            groups > 1
+            or dilation[1] > 1
+            or copies < 2
+            or wide < 4 * copies
+            or copies * width < FILLING_MUST_SAVE * wider
+        ):
             return None
         steps = ceil_div(wide, copies)
         weights, zero = self.forms.plain(w), np.zeros((), w.dtype.numpy)

@@ -38,7 +38,7 @@ __all__ = ["block_layout", "pack_only"]
 
 #: blocks of half the machine's lanes must be estimated to take at most this share of the time: their arithmetic is no
 #: faster, and everything else takes twice the instructions
-NARROW_MUST_SAVE = 0.95
+HALF_WIDTH_MUST_SAVE = 0.95
 
 
 def block_layout(
@@ -51,13 +51,13 @@ def block_layout(
     """
 
     def arrange(g: Graph) -> Graph:
-        wide = _attempt(g, machine, machine, threads, algorithms, narrow)
-        if wide.misfits and machine.narrower is not None:
+        best = _attempt(g, machine, machine, threads, algorithms, narrow)
+        if best.misfits and machine.narrower is not None:
             half = _attempt(g, machine, machine.narrower, threads, algorithms, narrow)
-            if half.cycles < NARROW_MUST_SAVE * wide.cycles:
-                wide = half
-        absorb(wide.trace)
-        return wide.graph
+            if half.cycles < HALF_WIDTH_MUST_SAVE * best.cycles:
+                best = half
+        absorb(best.trace)
+        return best.graph
 
     return deep(arrange)(graph)
 

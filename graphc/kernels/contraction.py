@@ -33,12 +33,14 @@ from graphc.kernels.machine import Machine
 from graphc.ops.layout import summed_in, together
 
 __all__ = [
-    "SLOTS", "ContractionVariant", "ConvProblem", "GemmProblem", "Schedule", "arguments", "block_of_panel",
+    "MERGED_ELEMENTS", "SLOTS", "ContractionVariant", "ConvProblem", "GemmProblem", "Schedule", "arguments", "block_of_panel",
     "estimated_cycles", "offset_table", "picked_table", "register_tiles", "schedule", "tiles",
 ]  # fmt: skip
 
 Mode = Literal["rows", "strided", "picked", "table"]
 
+#: a first layer's few channels and a row of its window are read as one run of at most this many elements
+MERGED_ELEMENTS = 40
 #: row tiles that share the fetching of the next weights, where there are as many. Few of them fetch enough when weights
 #: come from far away; with eight, products of 16 rows took a tenth longer (and all others the same). A product of few rows
 #: reads weights as fast as they come: to fetch more than a quarter of them twice makes it slower.
@@ -58,7 +60,7 @@ SLOTS = (
     "panels",           # panels of packed weights in a group
     "panel_stride",     # elements of a panel
     "outer", "outer_stride", "rest",             # whole rounds, distance between them, steps left over
-    "row_stride", "step_stride",                 # modes "rows", "strided" and (rows) "picked"
+    "row_stride", "step_stride",                 # distances in modes "rows" and "strided"; in "picked" between rows alone
     "taps",                                      # taps of a round; 1 unless mode is "table"
     "rounds_per_block",                          # rounds after which a task turns to its next row tile
     "tiles_per_task", "row_tasks",               # row tiles a task does, and into how many tasks the rows are cut
@@ -159,7 +161,7 @@ class ConvProblem:
     def merged(self) -> bool:
         """Whether a kernel's row is one run of consecutive elements: few channels, and borders padded by the caller."""
         consecutive = self.blocks == 1 and self.block == self.channels and self.dilation[1] == 1 and not any(self.pads)
-        return consecutive and self.kernel[1] > 1 and self.kernel[1] * self.block <= 40
+        return consecutive and self.kernel[1] > 1 and self.kernel[1] * self.block <= MERGED_ELEMENTS
 
     @property
     def taps(self) -> int:
@@ -201,7 +203,7 @@ class ContractionVariant:
 
     rows, vectors, lanes  the tile held in registers: rows x (vectors of lanes)
     mode                  how rows are found: see graphc.codegen.cpu.microkernel
-    inner                 steps unrolled
+    inner                 steps of a round, of which `unroll` are written out
     partial               whether the last vector of columns may have fewer than `lanes` (a dense matrix; blocked
                           layouts are padded)
     dtype                 of the operands; the sums of bfloat16 products are float32
@@ -395,13 +397,13 @@ def _deal(problem: Problem, machine: Machine, variant: ContractionVariant, threa
     return min((plan(r, c) for r in rows_choice for c in columns_choice), key=lambda s: (cost(s), s.tasks))
 
 
-#: bytes a cycle that a core reads from its L2 beside its arithmetic, with nothing lost
-L2_BYTES = 16
-
-
 def panel_bytes(v: ContractionVariant, steps: int) -> int:
     """Bytes of a panel of packed weights."""
     return steps * v.columns * np.dtype(v.dtype).itemsize
+
+
+#: what a core reads from its L2 beside its arithmetic, with nothing lost
+L2_BYTES_PER_CYCLE = 16
 
 
 def block_of_panel(machine: Machine, v: ContractionVariant, steps: int, rounds: int) -> int:
@@ -411,7 +413,10 @@ def block_of_panel(machine: Machine, v: ContractionVariant, steps: int, rounds: 
     the arithmetic; then blocks stay in L1, if the panel is well beyond that.
     """
     size = panel_bytes(v, steps)
-    if v.columns * np.dtype(v.dtype).itemsize * machine.isa.fma_per_cycle <= L2_BYTES * v.rows * v.vectors * v.together:
+    if (
+        v.columns * np.dtype(v.dtype).itemsize * machine.isa.fma_per_cycle
+        <= L2_BYTES_PER_CYCLE * v.rows * v.vectors * v.together
+    ):
         largest = block = machine.l2_bytes // 4
     else:
         largest, block = machine.l1_bytes * 3 // 2, machine.l1_bytes * 3 // 4

@@ -22,7 +22,6 @@ class Isa:
     name                 what GRAPHC_ISA calls it
     vector_bits          width of a vector register
     registers            how many vector registers there are
-    embedded_broadcast   whether arithmetic can repeat a scalar from memory over the lanes by itself
     fma_per_cycle        fused multiply-adds issued a cycle
     fma_latency          cycles until the result of one can be used
     loads_per_cycle      vector loads (or broadcasts from memory) a cycle
@@ -32,7 +31,6 @@ class Isa:
     name: str
     vector_bits: int
     registers: int
-    embedded_broadcast: bool
     fma_per_cycle: int = 2
     fma_latency: int = 4
     loads_per_cycle: float = 2
@@ -46,11 +44,11 @@ class Isa:
 ISAS = {
     isa.name: isa
     for isa in (
-        Isa("avx512", 512, 32, True),
-        Isa("avx512vl", 256, 32, True, loads_per_cycle=1.4),
-        Isa("avx2", 256, 16, False),
-        Isa("neon", 128, 32, True),  # by-element FMA takes the scalar from a lane
-        Isa("generic", 128, 16, False),
+        Isa("avx512", 512, 32),
+        Isa("avx512vl", 256, 32, loads_per_cycle=1.4),
+        Isa("avx2", 256, 16),
+        Isa("neon", 128, 32),
+        Isa("generic", 128, 16),
     )
 }
 

@@ -17,14 +17,14 @@ N = 37
 _SOURCE = """
 from numpy import float32, float64, int32, int64
 from graphc.codegen.cpu import vector
-from graphc.codegen.cpu.vector import (
-    absolute, bits, cast, ceil, floor, fma, from_bits, isinf, isnan, maximum, minimum,
-    reduce_add, reduce_max, reduce_min, rint, select, sqrt, trunc,
+from graphc.codegen.cpu.intrinsics import (
+    bits_float32, bits_int32, ceil, float32 as as_float32, float64 as as_float64, floor, int32 as as_int32, isinf, isnan,
+    minimum, rint, sqrt, trunc, uint8 as as_uint8,
 )
+from graphc.codegen.cpu.vector import absolute, fma, maximum, reduce_add, reduce_max, select
 
 load, store = vector.loader({lanes}, True), vector.storer({lanes}, True)
 pointer = vector.argument_pointer("{dtype}")
-as_int32, as_float32, as_uint8, as_float64 = cast("int32"), cast("float32"), cast("uint8"), cast("float64")
 
 
 def vectors(block, first, last, scratch):
@@ -61,7 +61,7 @@ EXPRESSIONS: dict[str, Callable[..., Any]] = {
     "sqrt(absolute(a))": lambda a, b: np.sqrt(np.abs(a)),
     "floor(a) + 10 * ceil(b)": lambda a, b: np.floor(a) + 10 * np.ceil(b),
     "rint(a) - trunc(b)": lambda a, b: np.rint(a) - np.trunc(b),
-    "from_bits(bits(a))": lambda a, b: a,
+    "bits_float32(bits_int32(a))": lambda a, b: a,
 }
 
 
@@ -113,9 +113,9 @@ def test_integers_and_conversions(expression: str, reference: Callable[..., np.n
 def test_reductions_over_the_lanes() -> None:
     x, y = np.random.default_rng(3).standard_normal((2, N)).astype("f")
     lanes = host_machine().isa.lanes(4)
-    got = run("a * 0 + reduce_add(a) + 10 * reduce_max(b) + 100 * reduce_min(b)", "vectors", "float32", x, y)
+    got = run("a * 0 + reduce_add(a) + 10 * reduce_max(b)", "vectors", "float32", x, y)
     part, other = x[:lanes].astype(np.float64), y[:lanes].astype(np.float64)
-    np.testing.assert_allclose(got[:lanes], part.sum() + 10 * other.max() + 100 * other.min(), rtol=1e-5)
+    np.testing.assert_allclose(got[:lanes], part.sum() + 10 * other.max(), rtol=1e-5)
 
 
 def test_code_is_vector_code() -> None:

@@ -25,7 +25,8 @@ from graphc.codegen.cpu.simd import Shape
 __all__ = ["PIECEWISE", "Piecewise", "has_tables"]
 
 PIECES = 16
-#: instructions that have flags are given no others: none here may be reordered
+#: Numba gives its fast-math flags to whatever has none, and reordering would undo a rounding; contraction is harmless,
+#: since there are no products to contract
 _EXACT = ("contract",)
 
 

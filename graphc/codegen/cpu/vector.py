@@ -29,9 +29,8 @@ from graphc.codegen.cpu import simd
 from graphc.codegen.cpu.simd import I32, Shape
 
 __all__ = [
-    "Vector", "absolute", "argument_pointer", "bits", "cast", "ceil", "filler", "floor", "fma", "from_bits", "isinf",
-    "isnan", "loader", "maximum", "minimum", "offset", "pointer", "pointer_type", "prefetch", "reduce_add", "reduce_max",
-    "reduce_min", "rint", "select", "sqrt", "storer", "transposer", "trunc",
+    "Vector", "absolute", "argument_pointer", "filler", "fma", "loader", "maximum", "offset", "pointer", "pointer_type",
+    "prefetch", "reduce_add", "reduce_max", "select", "storer", "transposer",
 ]  # fmt: skip
 
 
@@ -196,10 +195,6 @@ def _lanewise(
     return intrinsic(scope[name])
 
 
-def _unary_float(name: str) -> Callable[[ir.IRBuilder, Shape, bool, list[ir.Value]], ir.Value]:
-    return lambda b, s, is_float, a: simd.call(b, f"llvm.{name}.{s.mangled}", s.type, a) if is_float else a[0]
-
-
 def _extremum(symbol: str) -> Callable[[ir.IRBuilder, Shape, bool, list[ir.Value]], ir.Value]:
     """NumPy's maximum or minimum: NaN if either operand is. A constant operand saves the test of that operand."""
 
@@ -217,12 +212,6 @@ def _extremum(symbol: str) -> Callable[[ir.IRBuilder, Shape, bool, list[ir.Value
 
 
 maximum = _lanewise("maximum", _extremum(">"), 2, "The larger of two values; NaN if either is NaN.")
-minimum = _lanewise("minimum", _extremum("<"), 2, "The smaller of two values; NaN if either is NaN.")
-sqrt = _lanewise("sqrt", _unary_float("sqrt"), 1, "Square root.")
-floor = _lanewise("floor", _unary_float("floor"), 1, "Rounded down.")
-ceil = _lanewise("ceil", _unary_float("ceil"), 1, "Rounded up.")
-trunc = _lanewise("trunc", _unary_float("trunc"), 1, "Rounded towards zero.")
-rint = _lanewise("rint", _unary_float("nearbyint"), 1, "Rounded to the nearest integer, halves to even.")
 absolute = _lanewise(
     "absolute",
     lambda b, s, is_float, a: (
@@ -241,27 +230,6 @@ fma = _lanewise(
 )
 
 
-def _predicate(name: str, emit: Callable[[ir.IRBuilder, Shape, ir.Value], ir.Value], doc: str) -> Any:
-    """A test of one float, lane by lane."""
-
-    def typed(typingctx: Any, x: types.Type) -> Any:
-        if not isinstance(_element(x), types.Float):
-            return None
-        lanes = x if isinstance(x, Vector) else Vector(x, 1)
-
-        def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
-            if isinstance(x, Vector):
-                return emit(b, lanes.shape, args[0])
-            return b.extract_element(emit(b, lanes.shape, simd.splat(b, lanes.shape, args[0])), ir.Constant(I32, 0))
-
-        return signature(_like(x, types.boolean), x), codegen
-
-    scope: dict[str, Any] = {"typed": typed}
-    exec(f"def {name}(typingctx, x):\n    return typed(typingctx, x)", scope)
-    scope[name].__doc__ = doc
-    return intrinsic(scope[name])
-
-
 @intrinsic
 def select(typingctx: Any, condition: types.Type, x: types.Type, y: types.Type) -> Any:
     """x where the condition holds, else y. Both are evaluated."""
@@ -275,53 +243,6 @@ def select(typingctx: Any, condition: types.Type, x: types.Type, y: types.Type) 
         return b.select(*args)
 
     return signature(common, condition, common, common), codegen
-
-
-_INTEGER = {types.float32: types.int32, types.float64: types.int64}
-_FLOAT = {v: k for k, v in _INTEGER.items()}
-
-
-def _element(t: types.Type) -> types.Type:
-    t = types.unliteral(t)
-    return t.dtype if isinstance(t, Vector) else t
-
-
-def _like(t: types.Type, element: types.Type) -> types.Type:
-    return t.of(element) if isinstance(t, Vector) else element
-
-
-@intrinsic
-def bits(typingctx: Any, x: types.Type) -> Any:
-    """The bits of float32 or float64 values as int32 or int64."""
-    result = _like(x, _INTEGER[_element(x)])
-    return signature(result, x), lambda context, b, sig, args: b.bitcast(args[0], context.get_value_type(result))
-
-
-@intrinsic
-def from_bits(typingctx: Any, x: types.Type) -> Any:
-    """int32 or int64 values taken as the bits of float32 or float64."""
-    result = _like(x, _FLOAT[_element(x)])
-    return signature(result, x), lambda context, b, sig, args: b.bitcast(args[0], context.get_value_type(result))
-
-
-@cache
-def cast(dtype: str) -> Any:
-    """`f(x)`: vectors or numbers converted to another element type, as C does (floats to integers towards zero)."""
-    target = types.boolean if dtype == "bool" else getattr(types, dtype)
-
-    @intrinsic
-    def convert(typingctx: Any, x: types.Type) -> Any:
-        x = types.unliteral(x)
-        result = _like(x, target)
-
-        def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
-            if not isinstance(x, Vector):
-                return context.cast(b, args[0], x, target)
-            return _convert(b, args[0], x, Vector(target, x.lanes))
-
-        return signature(result, x), codegen
-
-    return convert
 
 
 def _convert(b: ir.IRBuilder, value: ir.Value, old: Vector, new: Vector) -> ir.Value:
@@ -348,14 +269,6 @@ def _convert(b: ir.IRBuilder, value: ir.Value, old: Vector, new: Vector) -> ir.V
 def _implicit(context: Any, b: ir.IRBuilder, source: Vector, target: Vector, value: ir.Value) -> ir.Value:
     """Where a vector of another type is wanted, as for numbers: Python's own floats are doubles."""
     return _convert(b, value, source, target)
-
-
-isnan = _predicate("isnan", lambda b, s, a: b.fcmp_unordered("uno", a, a), "Whether a float is NaN.")
-isinf = _predicate(
-    "isinf",
-    lambda b, s, a: b.fcmp_ordered("==", simd.call(b, f"llvm.fabs.{s.mangled}", s.type, [a]), s.all(float("inf"))),
-    "Whether a float is an infinity.",
-)
 
 
 def _reduction(name: str, fold: Callable[[ir.IRBuilder, Shape, bool, list[ir.Value]], ir.Value], doc: str) -> Any:
@@ -390,7 +303,6 @@ def _reduction(name: str, fold: Callable[[ir.IRBuilder, Shape, bool, list[ir.Val
 
 reduce_add = _reduction("reduce_add", lambda b, s, f, a: b.fadd(*a) if f else b.add(*a), "Sum of the lanes.")
 reduce_max = _reduction("reduce_max", _extremum(">"), "Largest lane; NaN if one is.")
-reduce_min = _reduction("reduce_min", _extremum("<"), "Smallest lane; NaN if one is.")
 
 
 @cache
