@@ -24,6 +24,7 @@ from graphc.ir.dims import ceil_div
 from graphc.kernels import contraction as c
 from graphc.kernels import windows as win
 from graphc.kernels.machine import ISAS, Machine, host_machine
+from graphc.kernels.problems import ConvProblem, GemmProblem
 from graphc.measure.roofs import CHAINS, peak_source
 from graphc.ops.layout import pack_conv_weights, pack_matrix, together
 from graphc.runtime.cache import aligned
@@ -81,7 +82,7 @@ def peak_loop(lanes: int) -> Launch:
 
 
 def gemm(machine: Machine, m: int, n: int, k: int, dtype: str) -> Launch:
-    p = c.GemmProblem(m, n, k, dtype=dtype)
+    p = GemmProblem(m, n, k, dtype=dtype)
     s = c.schedule(p, machine)
     rng = np.random.default_rng(0)
     v = s.variant
@@ -98,7 +99,7 @@ def gemm(machine: Machine, m: int, n: int, k: int, dtype: str) -> Launch:
     return Launch(run, p.flops, f"{v.mode} {v.rows}x{v.vectors}", keep)
 
 
-def conv(machine: Machine, p: c.ConvProblem) -> Launch:
+def conv(machine: Machine, p: ConvProblem) -> Launch:
     s = c.schedule(p, machine)
     v, lanes = s.variant, s.variant.lanes
     e = epilogue(lanes)
@@ -166,7 +167,7 @@ def peer(
     return lambda: session.run(None, inputs)
 
 
-def conv_peer(p: c.ConvProblem) -> Callable[[], object] | None:
+def conv_peer(p: ConvProblem) -> Callable[[], object] | None:
     return peer(
         "Conv", {"x": (p.batch, p.groups * p.channels, p.height, p.width)},
         {"w": (p.groups * p.filters, p.channels, *p.kernel), "b": (p.groups * p.filters,)},
@@ -191,7 +192,7 @@ def conv_case(
 ) -> Case:
     channels += channels % together(dtype)
     block = min(channels, machine.isa.lanes(4))
-    p = c.ConvProblem(
+    p = ConvProblem(
         1, channels, filters, size, size, (kernel, kernel), (stride, stride), pads=(pad,) * 4, block=block,
         dtype=dtype,
     )  # fmt: skip
@@ -202,7 +203,7 @@ def depthwise_case(machine: Machine, channels: int, size: int, stride: int) -> C
     lanes = machine.isa.lanes(4)
     steps, pads = (stride, stride), (1, 1, 1, 1)
     p = win.WindowProblem(1, ceil_div(channels, lanes), size, size, (3, 3), steps, pads=pads, lanes=lanes)
-    as_conv = c.ConvProblem(1, 1, 1, size, size, (3, 3), steps, pads=pads, groups=channels, block=lanes)
+    as_conv = ConvProblem(1, 1, 1, size, size, (3, 3), steps, pads=pads, groups=channels, block=lanes)
     return Case(lambda: depthwise(machine, p), lambda: conv_peer(as_conv))
 
 

@@ -26,8 +26,9 @@ from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Graph, Node, Value, constant
 from graphc.ir.types import TensorType
 from graphc.kernels.choice import choose, estimated
-from graphc.kernels.contraction import MERGED_ELEMENTS, ConvProblem, GemmProblem, Schedule, schedule
+from graphc.kernels.contraction import Schedule, schedule
 from graphc.kernels.machine import Machine
+from graphc.kernels.problems import MERGED_ELEMENTS, ConvProblem, GemmProblem
 from graphc.kernels.strassen import StrassenPlan, column_scales
 from graphc.kernels.winograd import WinogradPlan, worthwhile
 from graphc.ops.layout import summed_in, together

@@ -22,7 +22,8 @@ from graphc.ir.graph import Graph, Value, constant, input_value
 from graphc.ir.types import TensorType
 from graphc.kernels import strassen
 from graphc.kernels.choice import Asked, Choice, Questions, as_halves, asking, choose, using
-from graphc.kernels.contraction import ConvProblem, GemmProblem, Schedule, schedule, tiles
+from graphc.kernels.contraction import Schedule, schedule, tiles
+from graphc.kernels.problems import ConvProblem, GemmProblem
 from graphc.kernels.strassen import StrassenPlan
 from graphc.kernels.winograd import WinogradPlan, affordable_tiles, plan
 from graphc.ops.strassen import matrices

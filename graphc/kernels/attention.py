@@ -16,8 +16,9 @@ from typing import Literal
 import numpy as np
 
 from graphc.ir.dims import ceil_div
-from graphc.kernels.contraction import ContractionVariant, GemmProblem, estimated_cycles, register_tiles
+from graphc.kernels.contraction import ContractionVariant, estimated_cycles, register_tiles
 from graphc.kernels.machine import Machine
+from graphc.kernels.problems import GemmProblem
 
 __all__ = ["SLOTS", "AttentionProblem", "AttentionSchedule", "AttentionVariant", "MaskUse", "schedule"]
 

@@ -17,8 +17,9 @@ from functools import lru_cache
 import numpy as np
 
 from graphc.ir.dims import ceil_div
-from graphc.kernels.contraction import ConvProblem, GemmProblem, Problem, Schedule, schedule
+from graphc.kernels.contraction import Schedule, schedule
 from graphc.kernels.machine import Machine
+from graphc.kernels.problems import ConvProblem, GemmProblem, Problem
 from graphc.kernels.strassen import StrassenPlan, StrassenProblem, inner_steps
 from graphc.kernels.strassen import plan as plan_strassen
 from graphc.kernels.strassen import worthwhile as worthwhile_strassen

@@ -15,21 +15,13 @@ from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Node, location_of
 from graphc.kernels.build import ProgramBuilder, lowering
 from graphc.kernels.choice import choose_product
-from graphc.kernels.contraction import (
-    SLOTS,
-    ContractionVariant,
-    ConvProblem,
-    GemmProblem,
-    Problem,
-    arguments,
-    offset_table,
-    picked_table,
-)
+from graphc.kernels.contraction import SLOTS, ContractionVariant, arguments, offset_table, picked_table
 from graphc.kernels.direct import conv_nest, dot_nest
 from graphc.kernels.epilogue import Axes, Epilogue, Epilogues, fused_epilogue
 from graphc.kernels.ir import Launch, Operand
 from graphc.kernels.lower import launches
 from graphc.kernels.machine import host_machine
+from graphc.kernels.problems import ConvProblem, GemmProblem, Problem
 from graphc.kernels.program import Placed
 from graphc.ops.layout import summed_in, together
 from graphc.ops.spec import Layout

@@ -9,11 +9,11 @@ from math import prod
 from graphc.ir.graph import Node
 from graphc.kernels.build import ProgramBuilder, lowering
 from graphc.kernels.choice import strassen_plan
-from graphc.kernels.contraction import ConvProblem, GemmProblem, Problem
 from graphc.kernels.epilogue import Axes, Epilogue, Epilogues, fused_epilogue
 from graphc.kernels.ir import Launch
 from graphc.kernels.lower_contraction import blocked_image, names_of
 from graphc.kernels.machine import host_machine
+from graphc.kernels.problems import ConvProblem, GemmProblem, Problem
 from graphc.kernels.program import Placed
 from graphc.kernels.strassen import SLOTS, StrassenProblem, StrassenVariant, arguments, inner_steps
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from graphc.ir.graph import Node
 from graphc.kernels.build import ProgramBuilder, lowering
 from graphc.kernels.choice import filtering_plan
-from graphc.kernels.contraction import ConvProblem
 from graphc.kernels.epilogue import Axes, Epilogue, Epilogues, fused_epilogue
 from graphc.kernels.ir import Launch
 from graphc.kernels.lower_contraction import blocked_image, names_of, zeros
 from graphc.kernels.machine import host_machine
+from graphc.kernels.problems import ConvProblem
 from graphc.kernels.program import Placed
 from graphc.kernels.winograd import SLOTS, WinogradVariant, arguments
 

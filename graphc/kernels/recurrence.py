@@ -20,8 +20,9 @@ from graphc.ir import scalar as s
 from graphc.ir.dims import ceil_div
 from graphc.ir.dtypes import DType
 from graphc.ir.scalar import Scalar
-from graphc.kernels.contraction import ContractionVariant, GemmProblem, schedule
+from graphc.kernels.contraction import ContractionVariant, schedule
 from graphc.kernels.machine import Machine
+from graphc.kernels.problems import GemmProblem
 from graphc.kernels.strassen import MUST_SAVE, PRODUCTS, StrassenVariant, inner_steps, overhead, pressure
 from graphc.ops.recurrent import SIGMOID, TANH, Activation, activation_scalar
 

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphc.ir.dims import ceil_div
-from graphc.kernels.contraction import ContractionVariant, ConvProblem, Schedule, register_tiles
+from graphc.kernels.contraction import ContractionVariant, Schedule, register_tiles
 from graphc.kernels.machine import Machine
+from graphc.kernels.problems import ConvProblem
 from graphc.ops.minimal import SIZES
 
 __all__ = [

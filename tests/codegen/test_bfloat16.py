@@ -17,6 +17,7 @@ from graphc.codegen.cpu.templates.contraction import contraction_arguments, cont
 from graphc.codegen.cpu.templates.epilogue import Argument, Epilogue, store_dense
 from graphc.kernels import contraction as c
 from graphc.kernels.machine import ISAS, Machine, host_machine
+from graphc.kernels.problems import ConvProblem, GemmProblem
 from graphc.ops.layout import pack_conv_weights, pack_matrix
 from graphc.runtime.cache import aligned
 
@@ -49,7 +50,7 @@ def close(got: np.ndarray, a: np.ndarray, b: np.ndarray, expected: np.ndarray, s
     np.testing.assert_allclose(got, expected, rtol=0, atol=2.0**-24 * largest * (4 + steps))
 
 
-def run_gemm(p: c.GemmProblem, s: c.Schedule, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def run_gemm(p: GemmProblem, s: c.Schedule, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     e = store_dense("float32")
     y = surrounded(np.zeros((p.batch, p.groups, p.m, p.n), np.float32))
     values = c.arguments(p, s) | {
@@ -69,7 +70,7 @@ def run_gemm(p: c.GemmProblem, s: c.Schedule, a: np.ndarray, b: np.ndarray) -> n
 @pytest.mark.parametrize(("m", "n", "k"), [(1, 1, 2), (7, 17, 10), (1, 100, 34), (37, 45, 102), (50, 23, 1100)])
 def test_matrix_products(m: int, n: int, k: int, name: str) -> None:
     rng = np.random.default_rng(m * n * k)
-    p = c.GemmProblem(m, n, k, dtype="bfloat16")
+    p = GemmProblem(m, n, k, dtype="bfloat16")
     s = c.schedule(p, MACHINES[name], threads=2)
     assert s.variant.dot == name.startswith("dot")
     a, b = surrounded(numbers(rng, m, k)), numbers(rng, k, n)
@@ -85,7 +86,7 @@ def test_left_operands_of_any_strides(name: str) -> None:
         (numbers(rng, 33, 41)[:, :22], 41, 1),
         (numbers(rng, 33, 66)[:, ::3], 66, 3),
     ):
-        p = c.GemmProblem(33, 21, 22, row_stride=row_stride, step_stride=step_stride, dtype="bfloat16")
+        p = GemmProblem(33, 21, 22, row_stride=row_stride, step_stride=step_stride, dtype="bfloat16")
         s = c.schedule(p, MACHINES[name], rows=4, vectors=2)
         close(run_gemm(p, s, view, b)[0, 0], view, b, view.astype(float) @ b.astype(float), 22)
 
@@ -93,7 +94,7 @@ def test_left_operands_of_any_strides(name: str) -> None:
 @pytest.mark.parametrize("rounds", [1, 2, 3, 100])
 def test_sums_survive_panels_that_are_cut_into_blocks(rounds: int) -> None:
     rng = np.random.default_rng(1)
-    p = c.GemmProblem(20, 20, 142, dtype="bfloat16")
+    p = GemmProblem(20, 20, 142, dtype="bfloat16")
     s = replace(c.schedule(p, HOST, rows=4, vectors=2), rounds_per_block=rounds, blocks=71)
     a, b = numbers(rng, 20, 142), numbers(rng, 142, 20)
     close(run_gemm(p, s, a, b)[0, 0], a, b, a.astype(float) @ b.astype(float), 142)
@@ -101,27 +102,27 @@ def test_sums_survive_panels_that_are_cut_into_blocks(rounds: int) -> None:
 
 def test_batches_and_groups() -> None:
     rng = np.random.default_rng(3)
-    p = c.GemmProblem(9, 18, 12, batch=2, groups=3, shared=False, dtype="bfloat16")
+    p = GemmProblem(9, 18, 12, batch=2, groups=3, shared=False, dtype="bfloat16")
     s = c.schedule(p, HOST, threads=2)
     a, b = numbers(rng, 2, 3, 9, 12), numbers(rng, 2, 3, 12, 18)
     close(run_gemm(p, s, a, b), a, b, a.astype(float) @ b.astype(float), 12)
 
 
-def convolutions(block: int) -> dict[str, c.ConvProblem]:
+def convolutions(block: int) -> dict[str, ConvProblem]:
     options = {"block": block, "dtype": "bfloat16"}
     return {
-        "3x3": c.ConvProblem(2, 16, 24, 7, 9, (3, 3), pads=(1, 1, 1, 1), **options),
-        "odd channels": c.ConvProblem(1, 13, 19, 8, 8, (3, 3), pads=(1, 1, 1, 1), **options),
-        "stride and dilation": c.ConvProblem(1, 16, 16, 15, 17, (3, 3), (2, 1), (2, 3), (2, 3, 2, 3), **options),
-        "1x1": c.ConvProblem(1, 32, 40, 5, 7, (1, 1), **options),
-        "groups": c.ConvProblem(2, 10, 6, 8, 9, (3, 3), pads=(1, 1, 1, 1), groups=3, **options),
-        "RGB": c.ConvProblem(1, 4, 24, 15, 15, (7, 7), stride=(2, 2), pads=(3, 3, 3, 3), block=4, dtype="bfloat16"),
-        "RGB, padded before": c.ConvProblem(1, 4, 24, 21, 21, (7, 7), stride=(2, 2), block=4, dtype="bfloat16"),
+        "3x3": ConvProblem(2, 16, 24, 7, 9, (3, 3), pads=(1, 1, 1, 1), **options),
+        "odd channels": ConvProblem(1, 13, 19, 8, 8, (3, 3), pads=(1, 1, 1, 1), **options),
+        "stride and dilation": ConvProblem(1, 16, 16, 15, 17, (3, 3), (2, 1), (2, 3), (2, 3, 2, 3), **options),
+        "1x1": ConvProblem(1, 32, 40, 5, 7, (1, 1), **options),
+        "groups": ConvProblem(2, 10, 6, 8, 9, (3, 3), pads=(1, 1, 1, 1), groups=3, **options),
+        "RGB": ConvProblem(1, 4, 24, 15, 15, (7, 7), stride=(2, 2), pads=(3, 3, 3, 3), block=4, dtype="bfloat16"),
+        "RGB, padded before": ConvProblem(1, 4, 24, 21, 21, (7, 7), stride=(2, 2), block=4, dtype="bfloat16"),
     }
 
 
 def run_conv(
-    p: c.ConvProblem, s: c.Schedule, x: np.ndarray, w: np.ndarray, e: Epilogue, y: np.ndarray, **more: object
+    p: ConvProblem, s: c.Schedule, x: np.ndarray, w: np.ndarray, e: Epilogue, y: np.ndarray, **more: object
 ) -> None:
     lanes, pixels = s.variant.lanes, p.rows
     blocks = -(-p.filters // lanes)
@@ -138,7 +139,7 @@ def run_conv(
     )
 
 
-def blocked_like(p: c.ConvProblem, lanes: int, dtype: object) -> np.ndarray:
+def blocked_like(p: ConvProblem, lanes: int, dtype: object) -> np.ndarray:
     return surrounded(np.zeros((p.batch, p.groups * -(-p.filters // lanes), *p.output, lanes), dtype))
 
 
@@ -197,9 +198,9 @@ def test_numbers_half_way_are_rounded_to_even() -> None:
 
 def test_steps_that_do_not_come_in_pairs_are_refused() -> None:
     with pytest.raises(ValueError, match="2 steps at once"):
-        c.schedule(c.GemmProblem(3, 4, 5, dtype="bfloat16"), HOST)
+        c.schedule(GemmProblem(3, 4, 5, dtype="bfloat16"), HOST)
     with pytest.raises(ValueError, match="2 steps at once"):
-        c.schedule(c.ConvProblem(1, 3, 8, 4, 4, (1, 1), block=3, dtype="bfloat16"), HOST)
+        c.schedule(ConvProblem(1, 3, 8, 4, 4, (1, 1), block=3, dtype="bfloat16"), HOST)
 
 
 @pytest.mark.parametrize(("rows", "vectors"), [(12, 2), (8, 3), (6, 4)])
@@ -217,7 +218,7 @@ def test_loops_are_dot_products_on_registers(rows: int, vectors: int, mode: c.Mo
 
 
 def test_a_machine_without_the_instruction_does_not_get_it() -> None:
-    v = c.schedule(c.GemmProblem(64, 64, 64, dtype="bfloat16"), Machine(ISAS["avx2"])).variant
+    v = c.schedule(GemmProblem(64, 64, 64, dtype="bfloat16"), Machine(ISAS["avx2"])).variant
     target = Target("haswell", "", "x86_64-unknown-linux-gnu")
     assembly = compile_assembly("contraction", contraction_source(v, store_dense()), target)
     assert "vdpbf16ps" not in assembly

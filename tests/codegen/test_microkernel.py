@@ -16,6 +16,7 @@ from graphc.errors import OptionError
 from graphc.kernels import contraction as c
 from graphc.kernels import machine as machines
 from graphc.kernels.machine import ISAS, Machine, host_machine
+from graphc.kernels.problems import ConvProblem, GemmProblem
 from graphc.ops.layout import pack_conv_weights, pack_matrix
 from graphc.runtime.cache import aligned
 
@@ -28,7 +29,7 @@ def close(got: np.ndarray, expected: np.ndarray) -> None:
     np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCE[got.dtype.name] * max(1.0, np.abs(expected).max()))
 
 
-def run_gemm(p: c.GemmProblem, s: c.Schedule, a: np.ndarray, packed: np.ndarray, calls: int = 1) -> np.ndarray:
+def run_gemm(p: GemmProblem, s: c.Schedule, a: np.ndarray, packed: np.ndarray, calls: int = 1) -> np.ndarray:
     """`a` is a strided view of the left operands; the result is [batch, groups, m, n]."""
     e, lanes = store_dense(p.dtype), s.variant.lanes
     y = surrounded(np.zeros((p.batch, p.groups, p.m, p.n), p.dtype))
@@ -60,7 +61,7 @@ def run_gemm(p: c.GemmProblem, s: c.Schedule, a: np.ndarray, packed: np.ndarray,
 )
 def test_matrix_products_of_any_size(m: int, n: int, k: int, dtype: str) -> None:
     rng = np.random.default_rng(m * n * k)
-    p = c.GemmProblem(m, n, k, dtype=dtype)
+    p = GemmProblem(m, n, k, dtype=dtype)
     s = c.schedule(p, MACHINE)
     a, b = surrounded(rng.standard_normal((m, k)).astype(dtype)), rng.standard_normal((k, n)).astype(dtype)
     close(run_gemm(p, s, a, pack_matrix.reference(b, columns=s.variant.columns))[0, 0], a @ b)
@@ -69,7 +70,7 @@ def test_matrix_products_of_any_size(m: int, n: int, k: int, dtype: str) -> None
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_tasks_cover_a_product_once_however_they_are_cut(threads: int) -> None:
     rng = np.random.default_rng(threads)
-    p = c.GemmProblem(61, 70, 40, batch=2, groups=3, shared=False)
+    p = GemmProblem(61, 70, 40, batch=2, groups=3, shared=False)
     s = c.schedule(p, MACHINE, threads, rows=4, vectors=2)
     a = rng.standard_normal((2, 3, 61, 40)).astype("f")
     b = rng.standard_normal((2, 3, 40, 70)).astype("f")
@@ -78,7 +79,7 @@ def test_tasks_cover_a_product_once_however_they_are_cut(threads: int) -> None:
 
 def test_sums_survive_panels_that_are_cut_into_blocks() -> None:
     rng = np.random.default_rng(1)
-    p = c.GemmProblem(20, 40, 71)  # a whole panel, and one that is not
+    p = GemmProblem(20, 40, 71)  # a whole panel, and one that is not
     s = c.schedule(p, MACHINE, rows=4, vectors=2)
     a, b = rng.standard_normal((20, 71)).astype("f"), rng.standard_normal((71, 40)).astype("f")
     for rounds in (1, 2, 3, 100):
@@ -101,20 +102,20 @@ def test_a_transposed_left_operand_and_padded_rows() -> None:
         (rng.standard_normal((33, 40)).astype("f")[:, :19], 40, 1),
         (rng.standard_normal((33, 60)).astype("f")[:, ::3][:, :19], 60, 3),
     ):
-        p = c.GemmProblem(33, 21, 19, row_stride=row_stride, step_stride=step_stride)
+        p = GemmProblem(33, 21, 19, row_stride=row_stride, step_stride=step_stride)
         s = c.schedule(p, MACHINE)
         close(run_gemm(p, s, view, pack_matrix.reference(b, columns=s.variant.columns))[0, 0], view @ b)
 
 
 def test_right_operands_shared_by_all_batches() -> None:
     rng = np.random.default_rng(3)
-    p = c.GemmProblem(9, 18, 11, batch=4)
+    p = GemmProblem(9, 18, 11, batch=4)
     s = c.schedule(p, MACHINE)
     a, b = rng.standard_normal((4, 9, 11)).astype("f"), rng.standard_normal((11, 18)).astype("f")
     close(run_gemm(p, s, a, pack_matrix.reference(b, columns=s.variant.columns))[:, 0], a @ b)
 
 
-def reference_conv(p: c.ConvProblem, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+def reference_conv(p: ConvProblem, x: np.ndarray, w: np.ndarray) -> np.ndarray:
     """A convolution by its definition: one tap at a time over the padded image."""
     top, left, bottom, right = p.pads
     padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right))).reshape(
@@ -132,7 +133,7 @@ def reference_conv(p: c.ConvProblem, x: np.ndarray, w: np.ndarray) -> np.ndarray
 
 
 def run_conv(
-    p: c.ConvProblem, s: c.Schedule, x: np.ndarray, w: np.ndarray, e: Epilogue, more: dict[str, object]
+    p: ConvProblem, s: c.Schedule, x: np.ndarray, w: np.ndarray, e: Epilogue, more: dict[str, object]
 ) -> np.ndarray:
     lanes, (high, wide) = s.variant.lanes, p.output
     blocks = -(-p.filters // lanes)
@@ -161,24 +162,24 @@ def run_conv(
 
 LANES = MACHINE.isa.lanes(4)
 CONVOLUTIONS = {
-    "3x3": c.ConvProblem(1, 16, 16, 7, 9, (3, 3), pads=(1, 1, 1, 1), block=LANES),
-    "3x3 batch": c.ConvProblem(3, 16, 24, 6, 5, (3, 3), pads=(1, 1, 1, 1), block=LANES),
-    "odd channels": c.ConvProblem(1, 13, 19, 8, 8, (3, 3), pads=(1, 1, 1, 1), block=LANES),
-    "stride": c.ConvProblem(1, 16, 16, 11, 13, (3, 3), stride=(2, 2), pads=(1, 1, 1, 1), block=LANES),
-    "stride of one axis": c.ConvProblem(1, 16, 16, 9, 8, (3, 3), stride=(2, 1), pads=(0, 1, 1, 1), block=LANES),
-    "dilation": c.ConvProblem(1, 16, 16, 15, 17, (3, 3), dilation=(2, 3), pads=(2, 3, 2, 3), block=LANES),
-    "uneven pads": c.ConvProblem(1, 16, 16, 6, 7, (5, 2), pads=(0, 1, 4, 0), block=LANES),
-    "1x1": c.ConvProblem(1, 32, 40, 5, 7, (1, 1), block=LANES),
-    "1x1 stride": c.ConvProblem(1, 16, 16, 9, 9, (1, 1), stride=(2, 2), block=LANES),
-    "1x7": c.ConvProblem(1, 16, 16, 6, 12, (1, 7), pads=(0, 3, 0, 3), block=LANES),
-    "groups": c.ConvProblem(2, 10, 6, 8, 9, (3, 3), pads=(1, 1, 1, 1), groups=3, block=LANES),
-    "1x1 groups": c.ConvProblem(1, 16, 8, 5, 5, (1, 1), groups=2, block=LANES),
-    "RGB": c.ConvProblem(1, 3, 24, 15, 15, (7, 7), stride=(2, 2), pads=(3, 3, 3, 3), block=3),
-    "RGB, padded before": c.ConvProblem(1, 3, 24, 21, 21, (7, 7), stride=(2, 2), block=3),
-    "grey": c.ConvProblem(1, 1, 16, 9, 9, (3, 3), pads=(1, 1, 1, 1), block=1),
-    "blocks wider than a vector": c.ConvProblem(1, 40, 16, 7, 7, (3, 3), pads=(1, 1, 1, 1), block=2 * LANES),
-    "kernel as large as the image": c.ConvProblem(1, 16, 16, 5, 5, (5, 5), block=LANES),
-    "double": c.ConvProblem(1, 9, 11, 7, 8, (3, 3), pads=(1, 1, 1, 1), block=MACHINE.isa.lanes(8), dtype="float64"),
+    "3x3": ConvProblem(1, 16, 16, 7, 9, (3, 3), pads=(1, 1, 1, 1), block=LANES),
+    "3x3 batch": ConvProblem(3, 16, 24, 6, 5, (3, 3), pads=(1, 1, 1, 1), block=LANES),
+    "odd channels": ConvProblem(1, 13, 19, 8, 8, (3, 3), pads=(1, 1, 1, 1), block=LANES),
+    "stride": ConvProblem(1, 16, 16, 11, 13, (3, 3), stride=(2, 2), pads=(1, 1, 1, 1), block=LANES),
+    "stride of one axis": ConvProblem(1, 16, 16, 9, 8, (3, 3), stride=(2, 1), pads=(0, 1, 1, 1), block=LANES),
+    "dilation": ConvProblem(1, 16, 16, 15, 17, (3, 3), dilation=(2, 3), pads=(2, 3, 2, 3), block=LANES),
+    "uneven pads": ConvProblem(1, 16, 16, 6, 7, (5, 2), pads=(0, 1, 4, 0), block=LANES),
+    "1x1": ConvProblem(1, 32, 40, 5, 7, (1, 1), block=LANES),
+    "1x1 stride": ConvProblem(1, 16, 16, 9, 9, (1, 1), stride=(2, 2), block=LANES),
+    "1x7": ConvProblem(1, 16, 16, 6, 12, (1, 7), pads=(0, 3, 0, 3), block=LANES),
+    "groups": ConvProblem(2, 10, 6, 8, 9, (3, 3), pads=(1, 1, 1, 1), groups=3, block=LANES),
+    "1x1 groups": ConvProblem(1, 16, 8, 5, 5, (1, 1), groups=2, block=LANES),
+    "RGB": ConvProblem(1, 3, 24, 15, 15, (7, 7), stride=(2, 2), pads=(3, 3, 3, 3), block=3),
+    "RGB, padded before": ConvProblem(1, 3, 24, 21, 21, (7, 7), stride=(2, 2), block=3),
+    "grey": ConvProblem(1, 1, 16, 9, 9, (3, 3), pads=(1, 1, 1, 1), block=1),
+    "blocks wider than a vector": ConvProblem(1, 40, 16, 7, 7, (3, 3), pads=(1, 1, 1, 1), block=2 * LANES),
+    "kernel as large as the image": ConvProblem(1, 16, 16, 5, 5, (5, 5), block=LANES),
+    "double": ConvProblem(1, 9, 11, 7, 8, (3, 3), pads=(1, 1, 1, 1), block=MACHINE.isa.lanes(8), dtype="float64"),
 }
 
 
@@ -225,9 +226,9 @@ def test_blocked_layout_round_trip() -> None:
 def test_schedules_fit_the_machine_they_are_made_for(isa: str) -> None:
     machine = Machine(ISAS[isa])
     problems: list[c.Problem] = [
-        c.GemmProblem(512, 512, 512), c.GemmProblem(1, 4096, 25088), c.GemmProblem(49, 1000, 2048),
-        c.ConvProblem(1, 512, 512, 7, 7, (3, 3), pads=(1, 1, 1, 1), block=machine.isa.lanes(4)),
-        c.ConvProblem(1, 64, 64, 56, 56, (3, 3), pads=(1, 1, 1, 1), block=machine.isa.lanes(4)),
+        GemmProblem(512, 512, 512), GemmProblem(1, 4096, 25088), GemmProblem(49, 1000, 2048),
+        ConvProblem(1, 512, 512, 7, 7, (3, 3), pads=(1, 1, 1, 1), block=machine.isa.lanes(4)),
+        ConvProblem(1, 64, 64, 56, 56, (3, 3), pads=(1, 1, 1, 1), block=machine.isa.lanes(4)),
     ]  # fmt: skip
     for p in problems:
         for threads in (1, 2, 8):
@@ -271,7 +272,7 @@ def test_avx512_loops_are_fmas_on_registers(rows: int, vectors: int, mode: c.Mod
 
 def test_neon_loops_are_fmas_on_registers() -> None:
     target = Target("apple-m1", "", "aarch64-unknown-linux-gnu")
-    v = c.schedule(c.GemmProblem(512, 512, 512), Machine(ISAS["neon"])).variant
+    v = c.schedule(GemmProblem(512, 512, 512), Machine(ISAS["neon"])).variant
     try:
         assembly = compile_assembly("contraction", contraction_source(v, store_dense()), target)
     except RuntimeError as error:

@@ -9,8 +9,9 @@ from graphc import ops
 from graphc.ir.graph import Graph, Value, input_value
 from graphc.ir.interpret import run
 from graphc.ir.types import tensor
-from graphc.kernels.contraction import ConvProblem, tiles
+from graphc.kernels.contraction import tiles
 from graphc.kernels.machine import host_machine
+from graphc.kernels.problems import ConvProblem
 from graphc.options import Options
 from graphc.passes.pipeline import optimise, prepare
 from graphc.runtime.assemble import CompiledGraph

@@ -13,8 +13,9 @@ from graphc import ops
 from graphc.ir.graph import Graph, Value, constant, input_value
 from graphc.ir.types import tensor
 from graphc.kernels.choice import as_halves
-from graphc.kernels.contraction import ConvProblem, GemmProblem, schedule
+from graphc.kernels.contraction import schedule
 from graphc.kernels.machine import ISAS, Machine, host_machine
+from graphc.kernels.problems import ConvProblem, GemmProblem
 from graphc.kernels.strassen import StrassenProblem, arguments, column_scales, plan, worthwhile
 from graphc.options import Options
 from graphc.passes.pipeline import optimise, prepare

@@ -13,8 +13,9 @@ from graphc import ops
 from graphc.ir.graph import Graph, Value, constant, input_value
 from graphc.ir.interpret import run
 from graphc.ir.types import tensor
-from graphc.kernels.contraction import ConvProblem, schedule
+from graphc.kernels.contraction import schedule
 from graphc.kernels.machine import ISAS, Machine, host_machine
+from graphc.kernels.problems import ConvProblem
 from graphc.kernels.winograd import arguments, plan, tile_sizes, worthwhile
 from graphc.ops.minimal import SIZES, filtering
 from graphc.options import Options

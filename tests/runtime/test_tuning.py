@@ -13,10 +13,10 @@ from graphc.ir.graph import Graph, constant, input_value
 from graphc.ir.interpret import run
 from graphc.ir.types import tensor
 from graphc.kernels.choice import ALGORITHMS, Asked, Choice, asking, key_of, using
-from graphc.kernels.contraction import ConvProblem, GemmProblem
 from graphc.kernels.lower_contraction import ContractionKernel
 from graphc.kernels.lower_winograd import WinogradKernel
 from graphc.kernels.machine import host_machine
+from graphc.kernels.problems import ConvProblem, GemmProblem
 from graphc.options import Options
 from graphc.passes.pipeline import optimise, prepare
 from graphc.runtime import measured, tuning
