@@ -87,10 +87,10 @@ def _optimisation(options: Options, machine: Machine) -> list[Pass]:
         Pass("batch-norm", lambda g: g if strict else _batch_norm(g, options), level=1),
         # Attention while its products are still products and its softmax is in one piece.
         Pass("attention", lambda g: g if strict else fuse_attention(g), level=1),
-        # Products of one operand: those of an attention are known by now, which reads slices as they lie.
-        Pass("siblings", lambda g: _siblings(g, options), level=2),
         # Recurrent layers that a kernel computes whole, before decomposition makes loops of them.
         Pass("recurrence", lambda g: pack_recurrences(g, machine, threads, _algorithms(options)), level=1),
+        # Products of one operand that are left: an attention reads slices as they lie, a recurrence has taken its own.
+        Pass("siblings", lambda g: _siblings(g, options), level=2),
         # Operations without kernels become smaller ones before layouts are chosen: convolutions over lines and volumes
         # become convolutions over images, and those take part.
         Pass("decompose", decompose, requires=("batch-norm",), needed=True),

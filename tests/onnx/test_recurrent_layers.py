@@ -94,6 +94,14 @@ def test_sizes(kind: str, late: int, steps: int, batch: int, inputs: int, hidden
     check(*layer(kind, steps, batch, inputs, hidden, **attrs), threads=threads)
 
 
+def test_both_directions_multiply_their_inputs_themselves() -> None:
+    """Their products share an operand, and are not taken for siblings before the layers have them."""
+    proto, feeds = layer("LSTM", 6, 8, 64, 64, "bidirectional")
+    exe = check(proto, feeds, 1)
+    families = {k.kernel.family for plan in exe.specialisation(feeds).plans for k in plan.program.launches}
+    assert families == {"recurrence"}
+
+
 def test_two_threads_share_a_step() -> None:
     """A long row of weights is cut by hidden units, so that every step is a phase of its own."""
     proto, feeds = layer("LSTM", 3, 2, 8, 300)
