@@ -115,9 +115,9 @@ def to_plain(form: Blocked, shape: tuple[Any, ...]) -> Value:
 def _lanes_of(form: Blocked, chosen: np.ndarray) -> Value:
     """Some lanes, counted through all blocks, as the channels of a plain value."""
     axis, rank = form.axis, form.value.rank
+    *outer, blocks = form.value.shape[: axis + 1]
     lanes = ops.transpose(form.value, perm=(*range(axis + 1), rank - 1, *range(axis + 1, rank - 1)))
-    shape = lanes.shape[:axis], lanes.shape[axis] * lanes.shape[axis + 1], lanes.shape[axis + 2 :]
-    lanes = ops.reshape(lanes, shape=(*shape[0], shape[1], *shape[2]))
+    lanes = ops.reshape(lanes, shape=(*outer, blocks * form.lanes, *form.value.shape[axis + 1 : -1]))
     result: Value = ops.gather(lanes, constant(chosen), axis=axis)
     return result
 

@@ -28,7 +28,7 @@ from graphc.ir.types import TensorType
 from graphc.kernels.choice import choose, estimated
 from graphc.kernels.contraction import Schedule, schedule
 from graphc.kernels.machine import Machine
-from graphc.kernels.problems import MERGED_ELEMENTS, ConvProblem, GemmProblem
+from graphc.kernels.problems import MERGED_ELEMENTS, ConvProblem, GemmProblem, picked_problem
 from graphc.kernels.strassen import StrassenPlan, column_scales
 from graphc.kernels.winograd import WinogradPlan, worthwhile
 from graphc.ops.layout import summed_in, together
@@ -228,19 +228,8 @@ class Contractions:
             return None
         if math.prod(form.value.tensor.static_shape[1:]) >= OFFSETS:
             return None
-        n, _, height, width, _ = form.value.tensor.static_shape
-        problem = ConvProblem(
-            n,
-            channels,
-            filters // groups,
-            height,
-            width,
-            (1, 1),
-            groups=groups,
-            block=lanes,
-            dtype=x.dtype.name,
-            picked=True,
-        )
+        image = form.value.tensor.static_shape
+        problem = picked_problem(image, channels, filters // groups, groups, x.dtype.name)
         self.misfits |= -(filters // groups) % lanes >= lanes // 2
         self.cycles += estimated(problem, self.vectors).cycles
         found = choose(problem, self.vectors, self.threads)

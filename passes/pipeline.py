@@ -82,15 +82,15 @@ def _optimisation(options: Options, machine: Machine) -> list[Pass]:
         Pass("fold", fold, level=1),
         Pass("simplify", lambda g: _simplify(g, options), level=1),
         # Arithmetic behind a reshaped or transposed product moves before the view, next to the product.
-        Pass("views", lambda g: _views(g, options), level=1),
+        Pass("views", _then_clean(sink_views, options), level=1),
         # Scales meet weights while both are still as the model has them, nothing between convolution and scale.
-        Pass("batch-norm", lambda g: g if strict else _batch_norm(g, options), level=1),
+        Pass("batch-norm", (lambda g: g) if strict else _then_clean(fold_batch_norm, options), level=1),
         # Attention while its products are still products and its softmax is in one piece.
         Pass("attention", lambda g: g if strict else fuse_attention(g), level=1),
         # Recurrent layers that a kernel computes whole, before decomposition makes loops of them.
         Pass("recurrence", lambda g: pack_recurrences(g, machine, threads, _algorithms(options)), level=1),
         # Products of one operand that are left: an attention reads slices as they lie, a recurrence has taken its own.
-        Pass("siblings", lambda g: _siblings(g, options), level=2),
+        Pass("siblings", _then_clean(merge_siblings, options), level=2),
         # Operations without kernels become smaller ones before layouts are chosen: convolutions over lines and volumes
         # become convolutions over images, and those take part.
         Pass("decompose", decompose, requires=("batch-norm",), needed=True),
@@ -104,7 +104,7 @@ def _optimisation(options: Options, machine: Machine) -> list[Pass]:
         # Which rounded values are left is known; they are rounded by the kernels that compute them.
         Pass("rounded-parts", round_parts, requires=("layout",), level=2, asked=mixed),
         # Decomposition and layout made new views; fusion wants arithmetic and product side by side.
-        Pass("late-views", lambda g: _views(g, options), requires=("clean-layout",), level=2),
+        Pass("late-views", _then_clean(sink_views, options), requires=("clean-layout",), level=2),
         # What every turn of a loop would do again, packing weights that are no constants above all.
         Pass("hoist", hoist, requires=("layout",), level=1),
         # Fusion is last: a fused group is a kernel, and no other pass looks inside.
@@ -146,21 +146,14 @@ def _clean(graph: Graph, options: Options, rounds: int = 8) -> Graph:
     return graph
 
 
-def _views(graph: Graph, options: Options) -> Graph:
-    after = sink_views(graph)
-    return graph if after is graph else _clean(after, options)
+def _then_clean(transform: Callable[[Graph], Graph], options: Options) -> Callable[[Graph], Graph]:
+    """A pass, and what its changes make for simplification and folding to do."""
 
+    def run(graph: Graph) -> Graph:
+        after = transform(graph)
+        return graph if after is graph else _clean(after, options)
 
-def _batch_norm(graph: Graph, options: Options) -> Graph:
-    """Scales into weights, which then fold."""
-    after = fold_batch_norm(graph)
-    return graph if after is graph else _clean(after, options)
-
-
-def _siblings(graph: Graph, options: Options) -> Graph:
-    """Products made one, and what lies beside each other folded."""
-    after = merge_siblings(graph)
-    return graph if after is graph else _clean(after, options)
+    return run
 
 
 def _chosen(options: Options, passes: list[Pass], machine: Machine) -> list[Pass]:

@@ -20,7 +20,7 @@ from graphc.ir.graph import Graph, Node, Value, constant, location, rebuild, rem
 from graphc.ir.rules import located
 from graphc.ir.trace import record, refuse
 from graphc.ops.spec import Kind
-from graphc.passes.match import constant_array, is_tensor, uniform, varying_axes, vector_along
+from graphc.passes.match import constant_array, constant_source, is_tensor, uniform, varying_axes, vector_along
 
 __all__ = ["merge_siblings"]
 
@@ -79,7 +79,7 @@ def _family(node: Node) -> Hashable:
     if node.op.name not in ("conv", "dot") or not is_tensor(node.outputs[0]) or not node.outputs[0].dtype.is_float:
         return None
     x, w = node.inputs
-    if constant_array(w) is None or x.node.level < 0 or node.attrs.get("groups", 1) > 1:
+    if constant_source(w) is None or x.node.level < 0 or node.attrs.get("groups", 1) > 1:
         return None
     if node.op.name == "dot":
         return (x, w.shape[0]) if w.rank == 2 else None
@@ -132,6 +132,12 @@ def _columns(s: _Sibling) -> int:
     return int(s.result.shape[s.axis])
 
 
+def _weights(s: _Sibling) -> np.ndarray:
+    found = constant_array(s.contraction.inputs[1])
+    assert found is not None, "only weights that are known make a family"
+    return found
+
+
 def _why_alone(graph: Graph, s: _Sibling) -> str | None:
     if s.result in graph.outputs:
         return "its result is an output, which is computed in its place"
@@ -146,8 +152,8 @@ def _why_alone(graph: Graph, s: _Sibling) -> str | None:
 def _merged(siblings: Sequence[_Sibling], x: Value) -> dict[Node, Value]:
     """The siblings' results, by the nodes that gave them, as slices of one product with `x`."""
     first, axis = siblings[0], siblings[0].axis
-    weights = [w for s in siblings if (w := constant_array(s.contraction.inputs[1])) is not None]
-    joined = constant(np.concatenate(weights, axis=0 if first.contraction.op.name == "conv" else 1))
+    filters = 0 if first.contraction.op.name == "conv" else 1
+    joined = constant(np.concatenate([_weights(s) for s in siblings], axis=filters))
     with location(*located(*(n for s in siblings for n in (s.contraction, *(node for node, _ in s.steps))))):
         y: Value = first.contraction.op(x, joined, **first.contraction.attrs)
         for k, (node, other) in enumerate(first.steps):

@@ -21,7 +21,7 @@ from graphc.kernels.epilogue import Axes, Epilogue, Epilogues, fused_epilogue
 from graphc.kernels.ir import Launch, Operand
 from graphc.kernels.lower import launches
 from graphc.kernels.machine import host_machine
-from graphc.kernels.problems import ConvProblem, GemmProblem, Problem
+from graphc.kernels.problems import ConvProblem, GemmProblem, Problem, picked_problem
 from graphc.kernels.program import Placed
 from graphc.ops.layout import summed_in, together
 from graphc.ops.spec import Layout
@@ -111,18 +111,7 @@ def conv_problem(x: Sequence[int], w: Sequence[int], attrs: Mapping[str, Any], d
     groups, _, blocks, kh, kw, size, _, *pair = w
     size *= prod(pair)
     if "places" in attrs:
-        return ConvProblem(
-            x[0],
-            size,
-            attrs["filters"] // groups,
-            x[2],
-            x[3],
-            (1, 1),
-            groups=groups,
-            block=x[4],
-            dtype=dtype,
-            picked=True,
-        )
+        return picked_problem(x, size, attrs["filters"] // groups, groups, dtype)
     (top, bottom), (left, right) = attrs["padding"]
     return ConvProblem(
         batch=x[0],

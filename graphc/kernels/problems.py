@@ -6,13 +6,15 @@ How one is computed is said by others: `contraction` (as the sum that it is), `w
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from graphc.ir.dims import ceil_div
+from graphc.ops.layout import window_output
 
-__all__ = ["MERGED_ELEMENTS", "ConvProblem", "GemmProblem", "Problem"]
+__all__ = ["MERGED_ELEMENTS", "ConvProblem", "GemmProblem", "Problem", "picked_problem"]
 
 #: a first layer's few channels and a row of its window are read as one run of at most this many elements
 MERGED_ELEMENTS = 40
@@ -91,11 +93,9 @@ class ConvProblem:
     def output(self) -> tuple[int, int]:
         """Height and width of y."""
         top, left, bottom, right = self.pads
-        reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel, strict=True)]
-        return (
-            (self.height + top + bottom - reach[0]) // self.stride[0] + 1,
-            (self.width + left + right - reach[1]) // self.stride[1] + 1,
-        )
+        size, padding = (self.height, self.width), ((top, bottom), (left, right))
+        high, wide = window_output(size, self.kernel, self.stride, padding, self.dilation)
+        return high, wide
 
     @property
     def blocks(self) -> int:
@@ -145,3 +145,12 @@ class ConvProblem:
 
 
 Problem = GemmProblem | ConvProblem
+
+
+def picked_problem(image: Sequence[int], channels: int, filters: int, groups: int, dtype: str) -> ConvProblem:
+    """The pointwise convolution of an image [batch, blocks, height, width, lanes] whose channels are picked one by one;
+    `channels` and `filters` count one group."""
+    batch, _, height, width, lanes = image
+    return ConvProblem(
+        batch, channels, filters, height, width, (1, 1), groups=groups, block=lanes, dtype=dtype, picked=True
+    )

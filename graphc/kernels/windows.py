@@ -17,6 +17,7 @@ import numpy as np
 
 from graphc.ir.dims import ceil_div
 from graphc.kernels.machine import Machine
+from graphc.ops.layout import window_output
 
 __all__ = ["SLOTS", "WindowProblem", "WindowSchedule", "WindowVariant", "arguments", "schedule"]
 
@@ -53,18 +54,12 @@ class WindowProblem:
     dtype: str = "float32"
 
     @property
-    def reach(self) -> tuple[int, int]:
-        """Height and width of the image that a window covers."""
-        return (self.dilation[0] * (self.kernel[0] - 1) + 1, self.dilation[1] * (self.kernel[1] - 1) + 1)
-
-    @property
     def output(self) -> tuple[int, int]:
         """Height and width of y."""
         top, left, bottom, right = self.pads
-        return (
-            (self.height + top + bottom - self.reach[0]) // self.stride[0] + 1,
-            (self.width + left + right - self.reach[1]) // self.stride[1] + 1,
-        )
+        size, padding = (self.height, self.width), ((top, bottom), (left, right))
+        high, wide = window_output(size, self.kernel, self.stride, padding, self.dilation)
+        return high, wide
 
     @property
     def flops(self) -> int:

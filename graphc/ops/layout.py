@@ -37,6 +37,7 @@ __all__ = [
     "summed_in",
     "together",
     "unblock",
+    "window_output",
 ]
 
 Pairs = tuple[tuple[int, int], ...]
@@ -380,9 +381,10 @@ pack_depthwise_weights = register(
 # ---------------------------------------------------------------------------------------------------- contractions
 
 
-def _window_output(
+def window_output(
     shape: Sequence[Any], kernel: Sequence[int], strides: Sequence[int], padding: Pairs, dilation: Sequence[int]
 ) -> tuple[Any, ...]:
+    """How many places a window has along each axis; `padding` is (before, after) for each."""
     return tuple(
         (n + lo + hi - d * (k - 1) - 1) // st + 1
         for n, k, st, (lo, hi), d in zip(shape, kernel, strides, padding, dilation, strict=True)
@@ -410,7 +412,7 @@ def _conv_blocked_type(
         filters % groups == 0 and panels == ceil_div(filters // groups, columns),
         f"conv_blocked: {w} does not hold {filters} filters",
     )
-    out = _window_output(x.shape[2:4], (kh, kw), strides, padding, dilation)
+    out = window_output(x.shape[2:4], (kh, kw), strides, padding, dilation)
     return _sums(x, (x.shape[0], groups * ceil_div(filters // groups, lanes), *out, lanes))
 
 
@@ -429,7 +431,7 @@ def _conv_blocked_reference(
     n, _, h, wd, _ = x.shape
     each = filters // groups
     out_blocks = ceil_div(each, lanes)
-    oh, ow = _window_output((h, wd), (kh, kw), strides, padding, dilation)
+    oh, ow = window_output((h, wd), (kh, kw), strides, padding, dilation)
     xp = np.pad(x, ((0, 0), (0, 0), *padding, (0, 0))).reshape(
         n, groups, blocks, h + sum(padding[0]), wd + sum(padding[1]), size
     )
@@ -549,7 +551,7 @@ def _depthwise_type(
     )
     expect(x.dtype == w.dtype, f"depthwise_blocked: operand 1 is {w.dtype} but operand 0 is {x.dtype}")
     expect((x.shape[1], x.shape[4]) == (w.shape[0], w.shape[3]), f"depthwise_blocked: {x} does not go with weights {w}")
-    out = _window_output(x.shape[2:4], w.static_shape[1:3], strides, padding, dilation)
+    out = window_output(x.shape[2:4], w.static_shape[1:3], strides, padding, dilation)
     return x.with_shape((*x.shape[:2], *out, x.shape[4]))
 
 
@@ -557,7 +559,7 @@ def _depthwise_reference(
     x: np.ndarray, w: np.ndarray, *, strides: Sequence[int], padding: Pairs, dilation: Sequence[int]
 ) -> np.ndarray:
     _, kh, kw, _ = w.shape
-    oh, ow = _window_output(x.shape[2:4], (kh, kw), strides, padding, dilation)
+    oh, ow = window_output(x.shape[2:4], (kh, kw), strides, padding, dilation)
     xp = np.pad(x, ((0, 0), (0, 0), *padding, (0, 0)))
     y = np.zeros((*x.shape[:2], oh, ow, x.shape[4]), x.dtype)
     for i in range(kh):

@@ -24,7 +24,7 @@ _SOURCE = '''\
 of a row written out, {dilation} apart."""
 
 from graphc.codegen.cpu import vector
-from graphc.codegen.cpu.sliding import window
+from graphc.codegen.cpu.window_microkernel import window
 from graphc.codegen.cpu.vector import offset
 from graphc.kernels.windows import WindowVariant
 {imports}
