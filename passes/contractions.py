@@ -3,7 +3,7 @@
 For each one the algorithm is chosen (`graphc.kernels.choice`) and its operation put in place of `conv` or `dot`. Packing
 is an operation like any other: of constants it folds. A convolution can also be
 
-    filtered        minimal filtering (Winograd), also of a strided one: over the phases of its image
+    filtered        minimal filtering (Winograd); a strided one of few channels over the phases of its image
     few filters     lanes filled with neighbouring pixels, where there are too few filters to fill them
     depthwise       every channel with a filter of its own
 
@@ -280,7 +280,7 @@ class Contractions:
                 found, cycles = filtered, filtered.cycles
         self.cycles += cycles
         if isinstance(found, WinogradPlan):
-            return self.filtered(image, w, found, padding, groups=groups)
+            return self.filtered(image, w, found, padding, groups)
         if isinstance(found, StrassenPlan):
             columns, levels = found.variant.product.columns, found.variant.levels
             scales = column_scales(_array(w).reshape(filters, channels).T, columns, levels)
@@ -311,6 +311,7 @@ class Contractions:
     ) -> Value:
         """The convolution of blocked images by minimal filtering, as planned; of phases, see `by_phases`."""
         v, lanes = found.variant, found.variant.product.lanes
+        strided = {} if v.stride == (1, 1) else {"strides": v.stride}
         packed = ops.pack_winograd_weights(
             w,
             tile=v.tile,
@@ -319,15 +320,23 @@ class Contractions:
             groups=groups,
             phases=phases,
             deep=deep or w.shape[1],
+            **strided,
         )
         result: Value = ops.conv_winograd(
-            image, packed, kernel=v.kernel, tile=v.tile, padding=padding, filters=int(w.shape[0]), lanes=lanes
+            image,
+            packed,
+            kernel=v.kernel,
+            tile=v.tile,
+            padding=padding,
+            filters=int(w.shape[0]),
+            lanes=lanes,
+            **strided,
         )
         return result
 
     def by_phases(self, node: Node) -> Blocked | None:
-        """A strided convolution as one of stride 1 over the image's phases, which minimal filtering takes; None when
-        that is not estimated to save.
+        """A strided convolution as one of stride 1 over the image's phases, for minimal filtering; None when that is not
+        estimated to be faster than the convolution as it is.
 
         Phase (i, j) holds every strides[0]-th row from row i on, and columns likewise: all phases together are an image
         of as many times the channels and a smaller window.
@@ -363,7 +372,8 @@ class Contractions:
         direct = schedule(replace(whole, dtype=rounded), self.vectors)
         expected = worthwhile(phased, w.tensor.nbytes, direct, self.vectors, threads=1)
         moved = CYCLES_PER_BYTE_MOVED * math.prod(blocked) * x.dtype.itemsize
-        if expected is None or expected.cycles + moved >= direct.cycles:
+        strided = estimated(whole, self.vectors, frozenset({"winograd"}), w.tensor.nbytes)
+        if expected is None or expected.cycles + moved >= min(direct.cycles, strided.cycles):
             return None
         found = choose(phased, self.vectors, self.threads, frozenset({"winograd"}), w.tensor.nbytes)
         if not isinstance(found, WinogradPlan):

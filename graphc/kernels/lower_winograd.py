@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.ir.graph import Node
 from graphc.kernels.build import ProgramBuilder, lowering
@@ -40,7 +40,8 @@ def lower_winograd(builder: ProgramBuilder, node: Node, operands: list[Placed], 
     (top, bottom), (left, right) = attrs["padding"]
     problem = ConvProblem(
         batch, deep, attrs["filters"] // groups, height, width, kernel=attrs["kernel"],
-        pads=(top, left, bottom, right), groups=groups, block=lanes, dtype=x.dtype.name,
+        stride=attrs.get("strides", (1, 1)), pads=(top, left, bottom, right), groups=groups, block=lanes,
+        dtype=x.dtype.name,
     )  # fmt: skip
     axes = Axes.of_blocked_image(anchor.outputs[0].tensor.static_shape, lanes)
     fused = fused_epilogue(node, operands, results, axes, builder.dense)
@@ -50,6 +51,7 @@ def lower_winograd(builder: ProgramBuilder, node: Node, operands: list[Placed], 
     epilogue, placed, integers = fused
     machine = host_machine().with_lanes(lanes, x.dtype.itemsize)
     p = filtering_plan(problem, attrs["tile"], machine, builder.threads, columns // lanes)
+    p = replace(p, variant=replace(p.variant, pool=attrs.get("pool", (1, 1))))
     slots = arguments(problem, p) | {"x_batch": x.strides[0]}
     nothing = builder.constant(zeros(x.dtype.name))
     builder.emit(

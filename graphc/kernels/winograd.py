@@ -7,7 +7,7 @@ sized to stay in L2:
 
     patches[point, tile, channel]      the inputs at the points
     sums[point, tile, column]          a panel's products at the points
-    pixels[pixel of a tile, lane]      one vector of results, for the epilogue
+    pixels[result of a tile, lane]     one vector of results, for the epilogue
 
 The algorithm and its matrices are in graphc.ops.minimal.
 """
@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from graphc.ir.dims import ceil_div
 from graphc.kernels.contraction import ContractionVariant, Schedule, register_tiles
 from graphc.kernels.machine import Machine
 from graphc.kernels.problems import ConvProblem
-from graphc.ops.minimal import SIZES
+from graphc.ops.minimal import Matrix, filtering, multiplications, outputs_possible, points_needed
 
 __all__ = [
     "SLOTS", "WinogradPlan", "WinogradVariant", "affordable_tiles", "arguments", "plan", "tile_sizes", "worthwhile",
@@ -46,14 +47,21 @@ SLOTS = (
     "patch_row", "patch_point", "sum_point",    # distances in scratch memory
 )  # fmt: skip
 
+#: the vectors of more do not come through the registers without much traffic
+MOST_POINTS = 81
 #: filterings of 8 points round more coarsely and take more memory for weights: they must be this much faster
 LARGE_MUST_SAVE = 1.15
 #: weights at the points may take this many times the memory of the plain ones, or this many bytes in any case
 WEIGHTS_GROWTH, SMALL_BYTES = 4.5, 1 << 20
 #: weights of so many bytes are not in a cache any more when the network runs again
 STAYING_BYTES = 8 << 20
-#: cycles that a vector costs on its way to a point and back, loads and stores included (measured; see docs/design.md)
+#: of which so many a cycle are what they cost (measured on resnet50's strided layers)
+MORE_BYTES_PER_CYCLE = 20.0
+#: cycles that a vector costs on its way to a point and back, loads and stores included, and at most, since of many additions
+#: pairs of points share half (measured; see docs/design.md)
 TO_POINT, FROM_POINT = 5.0, 4.0
+#: what of that is loads and stores, and what each addition adds
+TO_MEMORY, FROM_MEMORY, ADDITION = 2.0, 1.5, 0.56
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +70,31 @@ class WinogradVariant:
 
     tile, kernel   output pixels of a tile and taps, down and along
     product        the micro-kernel of the products at the points, mode "rows": rows are tiles, steps channels
+    stride         pixels of the image from one pixel of a tile to the next, down and along
+    pool           the pixels of a window of which only the largest is a result, down and along: they divide a tile
     """
 
     tile: tuple[int, int]
     kernel: tuple[int, int]
     product: ContractionVariant
+    stride: tuple[int, int] = (1, 1)
+    pool: tuple[int, int] = (1, 1)
 
     @property
     def points(self) -> int:
         """Multiplications a tile, channel and filter."""
-        return math.prod(m + r - 1 for m, r in zip(self.tile, self.kernel, strict=True))
+        return _points(self.tile, self.kernel, self.stride)
 
     @property
     def handicap(self) -> float:
         """What the time counts for in comparisons: filterings of 8 points must save more than others."""
-        small = all(m + r - 1 <= 6 for m, r in zip(self.tile, self.kernel, strict=True))
+        small = all(points_needed(*axis) <= 6 for axis in zip(self.tile, self.kernel, self.stride, strict=True))
         return 1.0 if small else LARGE_MUST_SAVE
 
     @property
-    def pixels(self) -> int:
-        return self.tile[0] * self.tile[1]
+    def results(self) -> tuple[int, int]:
+        """Results of a tile, down and along."""
+        return self.tile[0] // self.pool[0], self.tile[1] // self.pool[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,24 +115,26 @@ class WinogradPlan:
     @property
     def scratch_bytes(self) -> int:
         v = self.variant
-        elements = v.points * (self.patch_point + self.sum_point) + v.pixels * v.product.lanes
+        elements = v.points * (self.patch_point + self.sum_point) + math.prod(v.results) * v.product.lanes
         return elements * np.dtype(v.product.dtype).itemsize
 
 
 def applies(problem: ConvProblem, machine: Machine) -> bool:
-    """Whether the kernel computes this: stride and dilation 1, whole blocks of channels, more than one tap."""
+    """Whether the kernel computes this: dilation 1, whole blocks of channels, more than one tap and no gaps between."""
     return (
-        problem.stride == (1, 1)
-        and problem.dilation == (1, 1)
+        problem.dilation == (1, 1)
         and problem.kernel != (1, 1)
+        and all(s <= r for s, r in zip(problem.stride, problem.kernel, strict=True))
         and problem.block == machine.isa.lanes(np.dtype(problem.dtype).itemsize)
     )
 
 
 def tile_sizes(problem: ConvProblem) -> Iterator[tuple[int, int]]:
     """Every size of output tile for which there is a filtering; not (1, 1)."""
-    down, along = ([n - r + 1 for n in SIZES if (n > r if r > 1 else n == 1)] for r in problem.kernel)
-    yield from ((i, j) for i in down for j in along)
+    down, along = (outputs_possible(r, s) for r, s in zip(problem.kernel, problem.stride, strict=True))
+    for tile in ((i, j) for i in down for j in along if (i, j) != (1, 1)):
+        if _points(tile, problem.kernel, problem.stride) <= MOST_POINTS:
+            yield tile
 
 
 def affordable_tiles(problem: ConvProblem, nbytes: int, machine: Machine) -> list[tuple[int, int]]:
@@ -135,23 +150,49 @@ def worthwhile(
 ) -> WinogradPlan | None:
     """The plan that is estimated to beat the direct convolution, whose weights have `nbytes`, or None.
 
-    Weights that come from memory in every run are what more threads have to share: such a plan must do for twice as many.
+    Weights that come from memory in every run are what more threads have to share: such a plan must do for twice as many,
+    and what they have more than the plain ones is not all hidden behind the arithmetic.
     """
 
     def cost(p: WinogradPlan) -> float:
-        cycles = p.cycles
-        if _weight_bytes(problem, p.variant.tile) > STAYING_BYTES:
-            cycles = (cycles + 2 * plan(problem, p.variant.tile, machine, 2 * threads).cycles) / 2
-        return cycles * p.variant.handicap
+        weights = _weight_bytes(problem, p.variant.tile)
+        if weights <= STAYING_BYTES:
+            return p.cycles
+        more = (weights - nbytes) / MORE_BYTES_PER_CYCLE
+        return more + (p.cycles + 2 * plan(problem, p.variant.tile, machine, 2 * threads).cycles) / 2
 
     plans = [plan(problem, tile, machine, threads) for tile in affordable_tiles(problem, nbytes, machine)]
-    best = min(plans, key=cost, default=None)
-    return best if best is not None and best.cycles < direct.cycles else None
+    best = min(plans, key=lambda p: cost(p) * p.variant.handicap, default=None)
+    return best if best is not None and cost(best) < direct.cycles else None
+
+
+@lru_cache(maxsize=256)
+def _transform_cycles(variant: WinogradVariant) -> tuple[float, float]:
+    """What a vector costs on its way to a point, and back."""
+
+    def additions(matrix: Matrix) -> int:
+        return sum(sum(map(bool, row)) - 1 for row in matrix)
+
+    down, along = (filtering(*axis) for axis in zip(variant.tile, variant.kernel, variant.stride, strict=True))
+    there = additions(along.evaluate) / along.inputs + additions(down.evaluate) / down.inputs
+    back = additions(along.interpolate) / along.inputs + additions(down.interpolate) / down.inputs * (
+        along.outputs / along.inputs
+    )
+    return min(TO_POINT, TO_MEMORY + ADDITION * there), min(FROM_POINT, FROM_MEMORY + ADDITION * back)
+
+
+def _points(tile: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int]) -> int:
+    return math.prod(multiplications(*axis) for axis in zip(tile, kernel, stride, strict=True))
 
 
 def _weight_bytes(problem: ConvProblem, tile: tuple[int, int]) -> int:
-    points = math.prod(m + r - 1 for m, r in zip(tile, problem.kernel, strict=True))
-    return points * problem.groups * problem.channels * problem.filters * np.dtype(problem.dtype).itemsize
+    return (
+        _points(tile, problem.kernel, problem.stride)
+        * problem.groups
+        * problem.channels
+        * problem.filters
+        * np.dtype(problem.dtype).itemsize
+    )
 
 
 def plan(
@@ -176,8 +217,8 @@ def _plan(
     itemsize = np.dtype(problem.dtype).itemsize
     lanes = machine.isa.lanes(itemsize)
     product = ContractionVariant(rows, vectors, lanes, "rows", problem.block, dtype=problem.dtype)
-    v = WinogradVariant(tile, problem.kernel, product)
-    deep = problem.blocks * problem.block
+    v = WinogradVariant(tile, problem.kernel, product, problem.stride)
+    deep, (to_point, from_point) = problem.blocks * problem.block, _transform_cycles(v)
     tiles = problem.batch * math.prod(ceil_div(o, m) for o, m in zip(problem.output, tile, strict=True))
     panels = ceil_div(problem.filters, product.columns)
     image = problem.height * problem.width * deep * itemsize
@@ -200,7 +241,7 @@ def _plan(
             wide = ceil_div(panels, column_cuts)
             tasks = problem.groups * row_tasks * ceil_div(panels, wide)
             real = min(each, tiles)
-            transforms = real * v.points * (problem.blocks * TO_POINT + wide * vectors * FROM_POINT)
+            transforms = real * v.points * (problem.blocks * to_point + wide * vectors * from_point)
             if image > machine.l2_bytes:  # tiles overlap, and read their borders again from beyond L2
                 transforms += real * v.points * deep * itemsize / machine.stream_bytes_per_cycle
             products = wide * ceil_div(real, rows) * per_row_tile
@@ -211,6 +252,7 @@ def _plan(
                 best = cycles, each, wide
     assert best is not None
     cycles, each, wide = best
+    v = replace(v, product=product.shared_by(each // rows))
     return WinogradPlan(
         v, each, ceil_div(tiles, each), wide, ceil_div(panels, wide), problem.groups * ceil_div(tiles, each) * ceil_div(panels, wide),
         # one more line a point, so that the points of one tile do not meet in one set of L1
@@ -221,14 +263,15 @@ def _plan(
 def arguments(problem: ConvProblem, p: WinogradPlan) -> dict[str, int]:
     """The slots of `SLOTS` that hold sizes; the caller adds the addresses x, w and zeros, and may correct x_batch."""
     v, image = p.variant, problem.height * problem.width * problem.block
-    high, wide = (ceil_div(o, m) for o, m in zip(problem.output, v.tile, strict=True))
+    out_height, out_width = (o // window for o, window in zip(problem.output, v.pool, strict=True))
+    high, wide = ceil_div(out_height, v.results[0]), ceil_div(out_width, v.results[1])
     panels = ceil_div(problem.filters, v.product.columns)
     panel = v.points * problem.blocks * problem.block * v.product.columns
     return {
         "groups": problem.groups, "x_batch": problem.groups * problem.blocks * image, "x_group": problem.blocks * image,
         "w_group": panels * panel, "blocks": problem.blocks, "out_blocks": ceil_div(problem.filters, v.product.lanes),
         "height": problem.height, "width": problem.width,
-        "out_height": problem.output[0], "out_width": problem.output[1],
+        "out_height": out_height, "out_width": out_width,
         "top": problem.pads[0], "left": problem.pads[1],
         "tiles": problem.batch * high * wide, "tiles_high": high, "tiles_wide": wide,
         "panels": panels, "panel_stride": panel,

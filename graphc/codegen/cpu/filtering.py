@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial, reduce
 from typing import Any
 
 from llvmlite import ir
@@ -22,6 +22,8 @@ from graphc.codegen.cpu.simd import Shape, Values, at, constant
 from graphc.ops.minimal import Matrix, filtering
 
 __all__ = ["combine", "from_points", "to_points"]
+
+Pair = tuple[int, int]
 
 
 def combine(b: ir.IRBuilder, shape: Shape, matrix: Matrix, xs: Values) -> Values:
@@ -89,8 +91,20 @@ def _both_axes(b: ir.IRBuilder, shape: Shape, down: Matrix, along: Matrix, grid:
     return [list(row) for row in zip(*columns, strict=True)]
 
 
+def _pooled(b: ir.IRBuilder, pixels: list[Values], pool: Pair) -> list[Values]:
+    """The largest of each window of a grid of vectors."""
+    down, along = pool
+    return [
+        [
+            reduce(partial(simd.maximum, b), [v for line in pixels[i : i + down] for v in line[j : j + along]])
+            for j in range(0, len(pixels[0]), along)
+        ]
+        for i in range(0, len(pixels), down)
+    ]
+
+
 @cache
-def to_points(tile: tuple[int, int], kernel: tuple[int, int], lanes: int, dtype: str) -> Any:
+def to_points(tile: Pair, kernel: Pair, stride: Pair, lanes: int, dtype: str) -> Any:
     """`f(out, distance, x, zeros, y0, x0, height, width)`: a tile's inputs at the points.
 
     out, distance   point s goes to out + s * distance
@@ -98,7 +112,7 @@ def to_points(tile: tuple[int, int], kernel: tuple[int, int], lanes: int, dtype:
     zeros           a vector of zeros, read for what lies outside of the image
     y0, x0          the tile's first row and column in the image, which may be negative
     """
-    down, along = (filtering(m, r) for m, r in zip(tile, kernel, strict=True))
+    down, along = (filtering(*axis) for axis in zip(tile, kernel, stride, strict=True))
     shape, element = Shape(dtype, lanes), types.CPointer(getattr(types, dtype))
 
     @intrinsic
@@ -130,13 +144,14 @@ def to_points(tile: tuple[int, int], kernel: tuple[int, int], lanes: int, dtype:
 
 @cache
 def from_points(
-    tile: tuple[int, int], kernel: tuple[int, int], lanes: int, dtype: str, finish: tuple[Function, ...] = ()
+    tile: Pair, kernel: Pair, stride: Pair, pool: Pair, lanes: int, dtype: str, finish: tuple[Function, ...] = ()
 ) -> Any:
-    """`f(out, sums, distance, width)`: a tile's pixels, dense and row by row, from its values at sums + s * distance.
+    """`f(out, sums, distance, width)`: a tile's pixels, or the largest in windows `pool` of them, dense and row by row,
+    from its values at sums + s * distance.
 
     Behind them come the arguments for the functions that `finish`; their rows are pixels of an image of this width.
     """
-    down, along = (filtering(m, r) for m, r in zip(tile, kernel, strict=True))
+    down, along = (filtering(*axis) for axis in zip(tile, kernel, stride, strict=True))
     shape, element = Shape(dtype, lanes), types.CPointer(getattr(types, dtype))
 
     own = [element, element, types.int64, types.int64]
@@ -150,14 +165,14 @@ def from_points(
             ]
             for i in range(down.inputs)
         ]
-        pixels = _both_axes(b, shape, down.interpolate, along.interpolate, grid)
+        pixels = _pooled(b, _both_axes(b, shape, down.interpolate, along.interpolate, grid), pool)
 
         def store() -> None:
             for k, value in enumerate(v for line in pixels for v in line):
                 simd.store(b, shape, value, at(b, out, k * lanes), shape.bytes)
 
-        rows = [b.mul(width, constant(i)) for i in range(tile[0])]
-        places = [{"m": b.add(row, constant(j))} for row in rows for j in range(tile[1])]
+        rows = [b.mul(width, constant(i)) for i in range(len(pixels))]
+        places = [{"m": b.add(row, constant(j))} for row in rows for j in range(len(pixels[0]))]
         results = list(zip((v for line in pixels for v in line), places, strict=True))
         Finish(context, b, finish, sig.args[len(own) :], list(args[len(own) :])).emit(results, shape, store)
         return context.get_dummy_value()

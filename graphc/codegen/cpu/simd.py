@@ -29,6 +29,7 @@ __all__ = [
     "load",
     "lookup",
     "lower_bfloat16",
+    "maximum",
     "prefetch",
     "rounded_bfloat16",
     "splat",
@@ -155,6 +156,12 @@ def rounded_bfloat16(b: ir.IRBuilder, shape: Shape, value: ir.Value) -> ir.Value
     quiet = b.or_(bits, words.all(0x00400000))
     kept = b.select(b.fcmp_unordered("uno", value, value), quiet, rounded)
     return b.trunc(b.lshr(kept, words.all(16)), stored.type)
+
+
+def maximum(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
+    """The larger of two numbers in every lane; NaN where either is."""
+    larger = b.select(b.fcmp_ordered(">", y, x), y, x)
+    return b.select(b.fcmp_unordered("uno", y, y), y, larger)
 
 
 def at(b: ir.IRBuilder, pointer: ir.Value, offset: ir.Value | int) -> ir.Value:

@@ -64,8 +64,7 @@ def emit_window(b: ir.IRBuilder, tile: WindowVariant, args: list[ir.Value], fini
                     case "add":
                         acc[p] = b.fadd(acc[p], value)
                     case "max":
-                        best = b.select(b.fcmp_ordered(">", value, acc[p]), value, acc[p])
-                        acc[p] = b.select(b.fcmp_unordered("uno", value, value), value, best)  # NaN stays
+                        acc[p] = simd.maximum(b, acc[p], value)
         return acc
 
     def line(i: ir.Value, acc: Values) -> Values:

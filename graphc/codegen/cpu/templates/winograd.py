@@ -6,6 +6,8 @@ points (`graphc.codegen.cpu.filtering`), products there (the contraction's micro
 
 from __future__ import annotations
 
+from math import prod
+
 from graphc.codegen.cpu.templates.contraction import sharers_argument
 from graphc.codegen.cpu.templates.epilogue import Argument, Epilogue, declarations, imports, indent
 from graphc.ir.dims import ceil_div
@@ -22,7 +24,7 @@ def winograd_arguments(variant: WinogradVariant, epilogue: Epilogue) -> tuple[Ar
 
 
 _SOURCE = '''\
-"""Convolution {kernel[0]}x{kernel[1]} by minimal filtering: {points} products for {pixels} pixels, {rows} tiles x {columns} filters at a time."""
+"""Convolution {kernel[0]}x{kernel[1]} by minimal filtering: {points} products for {pixels} pixels{pooled}, {rows} tiles x {columns} filters at a time."""
 
 from graphc.codegen.cpu import vector
 from graphc.codegen.cpu.filtering import from_points, to_points
@@ -30,10 +32,10 @@ from graphc.codegen.cpu.microkernel import contract
 from graphc.codegen.cpu.vector import offset
 {imports}
 
-to_points = to_points({tile}, {kernel}, {lanes}, "{dtype}")
+to_points = to_points({tile}, {kernel}, {stride}, {lanes}, "{dtype}")
 contract = contract({rows}, {vectors}, {lanes}, "rows", {inner}, "{dtype}"{sharers})
 load, store = vector.loader({lanes}), vector.storer({lanes})
-{definitions}from_points = from_points({tile}, {kernel}, {lanes}, "{dtype}"{finish})
+{definitions}from_points = from_points({tile}, {kernel}, {stride}, {pool}, {lanes}, "{dtype}"{finish})
 as_pointer = vector.pointer("{dtype}")
 
 
@@ -53,7 +55,7 @@ def {name}(block, first, last, scratch):
             down, along = (first_tile + t) // tiles_wide, (first_tile + t) % tiles_wide
             b, down = down // tiles_high, down % tiles_high
             x_here = offset(x, b * x_batch + g * x_group)
-            y0, x0 = down * {tile[0]} - top, along * {tile[1]} - left
+            y0, x0 = down * {steps[0]} - top, along * {steps[1]} - left
             for k in range(blocks):
                 to_points(
                     offset(patches, t * patch_row + k * {lanes}), patch_point, offset(x_here, k * image), zeros,
@@ -74,15 +76,15 @@ def {name}(block, first, last, scratch):
             for t in range(count):
                 down, along = (first_tile + t) // tiles_wide, (first_tile + t) % tiles_wide
                 b, down = down // tiles_high, down % tiles_high
-                i0, j0 = down * {tile[0]}, along * {tile[1]}
+                i0, j0 = down * {results[0]}, along * {results[1]}
                 for v in range(min({vectors}, out_blocks - panel * {vectors})):
                     q = panel * {vectors} + v
                     c = g * out_blocks + q
 {which}                    from_points(pixels, offset(sums, t * {columns} + v * {lanes}), sum_point, out_width{given})
-                    for i in range(min({tile[0]}, out_height - i0){kept}):
-                        for j in range(min({tile[1]}, out_width - j0)):
+                    for i in range(min({results[0]}, out_height - i0){kept}):
+                        for j in range(min({results[1]}, out_width - j0)):
                             m = (i0 + i) * out_width + j0 + j
-                            acc = load(pixels, (i * {tile[1]} + j) * {lanes}, {lanes})
+                            acc = load(pixels, (i * {results[1]} + j) * {lanes}, {lanes})
 {epilogue}
 '''
 
@@ -93,13 +95,15 @@ def winograd_source(variant: WinogradVariant, epilogue: Epilogue, name: str = "w
     Tasks are groups x column tasks x row tasks; `scratch` needs `WinogradPlan.scratch_bytes`, 64-byte aligned.
     """
     arguments, product = winograd_arguments(variant, epilogue), variant.product
-    high, wide = variant.tile
+    high, wide = variant.results
     whole = f"i0 + {high} <= out_height and j0 + {wide} <= out_width"
     registers = epilogue.in_registers(whole, m="i0 * out_width + j0")
     fetched = product.fetches * product.cache_line
     return _SOURCE.format(
         name=name,
-        tile=variant.tile, kernel=variant.kernel, points=variant.points, pixels=variant.pixels,
+        tile=variant.tile, kernel=variant.kernel, points=variant.points, pixels=prod(variant.tile),
+        stride=variant.stride, steps=tuple(m * s for m, s in zip(variant.tile, variant.stride, strict=True)),
+        pool=variant.pool, results=variant.results, pooled=" ({}x{} pooled)".format(*variant.pool) if prod(variant.pool) > 1 else "",
         rows=product.rows, vectors=product.vectors, columns=product.columns, lanes=product.lanes, inner=product.inner,
         dtype=product.dtype, tile_size=product.rows * product.columns,
         sharers=sharers_argument(product), fetched=fetched, turns=ceil_div(product.unroll * product.columns, fetched),
