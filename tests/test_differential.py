@@ -31,7 +31,10 @@ CONFIGURATIONS: list[dict[str, Any]] = [
     {"threads": 2, "level": 1},
     {"threads": 1, "level": 0},
     {"threads": 1, "precision": "strict"},
-    *({"threads": 1, "disable": name} for name in ("fold", "simplify", "batch-norm", "blocking", "fuse", "sink")),
+    *(
+        {"threads": 1, "disable": name}
+        for name in ("fold", "simplify", "pooling", "batch-norm", "blocking", "fuse", "sink")
+    ),
 ]
 
 UNARY = ("neg", "abs", "exp", "tanh", "sigmoid", "relu", "erf", "floor", "sqrt", "log1p")

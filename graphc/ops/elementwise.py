@@ -265,6 +265,7 @@ add = binary(
     np.add,
     summary="x + y.",
     keeps_finite=True,
+    nondecreasing=True,
     commutative=True,
     gradient=by_operand(lambda g, x, y, _: g, lambda g, x, y, _: g),
 )
@@ -326,6 +327,7 @@ maximum = binary(
     accepts=REAL,
     summary="The larger of two; NaN when either is NaN.",
     keeps_finite=True,
+    nondecreasing=True,
     commutative=True,
     gradient=_extreme_gradient(lambda x, y: gt(x, y)),
 )
@@ -335,6 +337,7 @@ minimum = binary(
     accepts=REAL,
     summary="The smaller of two; NaN when either is NaN.",
     keeps_finite=True,
+    nondecreasing=True,
     commutative=True,
     gradient=_extreme_gradient(lambda x, y: lt(x, y)),
 )
@@ -391,6 +394,7 @@ floor: OpSpec = unary(
     "floor",
     np.floor,
     keeps_finite=True,
+    nondecreasing=True,
     idempotent=True,
     gradient=zero,
     no_gradient=DISCRETE,
@@ -400,6 +404,7 @@ ceil = unary(
     "ceil",
     np.ceil,
     keeps_finite=True,
+    nondecreasing=True,
     idempotent=True,
     gradient=zero,
     no_gradient=DISCRETE,
@@ -409,6 +414,7 @@ round = unary(
     "round",
     np.round,
     keeps_finite=True,
+    nondecreasing=True,
     idempotent=True,
     gradient=zero,
     no_gradient=DISCRETE,
@@ -430,6 +436,7 @@ relu = unary(
     scalar=lambda x: s.scalar("maximum", x, s.const(0, x.dtype)),
     summary="max(x, 0), NaN for NaN; its own operation because its gradient at 0 is 0, not a tie's half.",
     keeps_finite=True,
+    nondecreasing=True,
     idempotent=True,
     gradient=by_operand(lambda g, x, y: select(gt(y, 0.0), g, 0.0)),
 )
@@ -463,7 +470,9 @@ def _one_minus_square(x: Value) -> Value:
     return mul(sub(1.0, x), add(x, 1.0))
 
 
-exp = unary("exp", np.exp, summary="e to the power x.", gradient=by_operand(lambda g, x, y: mul(g, y)))
+exp = unary(
+    "exp", np.exp, summary="e to the power x.", nondecreasing=True, gradient=by_operand(lambda g, x, y: mul(g, y))
+)
 expm1 = unary(
     "expm1", np.expm1, summary="exp(x) - 1, accurate near 0.", gradient=by_operand(lambda g, x, y: mul(g, add(y, 1.0)))
 )
@@ -520,6 +529,7 @@ atan = unary(
     np.arctan,
     summary="The angle in (-pi/2, pi/2) whose tangent is x.",
     keeps_finite=True,
+    nondecreasing=True,
     gradient=by_operand(lambda g, x, y: div(g, add(mul(x, x), 1.0))),
 )
 sinh = unary("sinh", np.sinh, summary="The hyperbolic sine.", gradient=by_operand(lambda g, x, y: mul(g, cosh(x))))
@@ -531,12 +541,14 @@ tanh = unary(
     np.tanh,
     summary="The hyperbolic tangent.",
     keeps_finite=True,
+    nondecreasing=True,
     gradient=by_operand(lambda g, x, y: mul(g, sub(1.0, mul(y, y)))),
 )
 asinh = unary(
     "asinh",
     np.arcsinh,
     summary="The inverse hyperbolic sine.",
+    nondecreasing=True,
     gradient=by_operand(lambda g, x, y: mul(g, rsqrt(add(mul(x, x), 1.0)))),
 )
 acosh = unary(
@@ -558,6 +570,7 @@ sigmoid = unary(
     lambda x: 1 / (1 + np.exp(-x)),
     summary="1 / (1 + exp(-x)).",
     keeps_finite=True,
+    nondecreasing=True,
     gradient=by_operand(lambda g, x, y: mul(g, mul(y, sub(1.0, y)))),
 )
 erf = unary(
@@ -565,6 +578,7 @@ erf = unary(
     _erf,
     summary="The error function, 2/sqrt(pi) times the integral of exp(-t^2) from 0 to x.",
     keeps_finite=True,
+    nondecreasing=True,
     gradient=by_operand(lambda g, x, y: mul(g, mul(exp(neg(mul(x, x))), 2 / math.sqrt(math.pi)))),
 )
 
@@ -581,6 +595,7 @@ softplus = unary(
     lambda x: np.logaddexp(x, x.dtype.type(0)),
     scalar=_softplus_scalar,
     keeps_finite=True,
+    nondecreasing=True,
     summary="log(1 + exp(x)), without overflow.",
     gradient=by_operand(lambda g, x, y: mul(g, sigmoid(x))),
 )

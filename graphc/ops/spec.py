@@ -108,6 +108,8 @@ class OpSpec:
     commutative                              ELEMENTWISE, two operands, no attributes: they may change places
     idempotent                               ELEMENTWISE, one operand, no attributes: done twice it is as done once
     keeps_finite                             ELEMENTWISE: finite results of finite operands, overflow aside
+    nondecreasing                            ELEMENTWISE: of floats, never less when an operand is more, and NaN only of NaN
+                                             (or of two infinities)
     compute(result type, readers, index, **attrs)   INJECTIVE: the element at `index` (one Scalar a dimension); each
                                              reader knows its operand's static type, see `Reader`
     view(Layout, result type, **attrs)       INJECTIVE: the layout of the result inside the operand's own buffer, or
@@ -148,6 +150,7 @@ class OpSpec:
     commutative: bool = False
     idempotent: bool = False
     keeps_finite: bool = False
+    nondecreasing: bool = False
     compute: Callable[..., Scalar] | None = None
     view: Callable[..., Layout | None] | None = None
     looks_up: bool = False

@@ -59,6 +59,20 @@ def test_what_keeps_finite_makes_finite_numbers_of_finite_ones(spec: OpSpec, sam
     assert np.isfinite(result[np.logical_and.reduce(moderate)].astype(np.float64)).all()
 
 
+@pytest.mark.parametrize("name", [name for name, spec in REGISTRY.items() if spec.nondecreasing])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_never_decreases_gives_more_for_more_and_no_new_nan(name: str, dtype: type) -> None:
+    spec, tops = REGISTRY[name], np.finfo(dtype)
+    grid = np.sort(np.concatenate([np.linspace(-12, 12, 3001), [-np.inf, tops.min, -0.0, tops.tiny, tops.max, np.inf]]))
+    x = grid.astype(dtype)
+    binary = any(len(sample.operands) == 2 for sample in spec.samples())
+    for operands in ((x, np.full_like(x, c)) for c in (-3.5, 0, 0.1, 7)) if binary else ((x,),):
+        (y,) = results_of(spec, Sample(operands))
+        assert not np.isnan(y).any()
+        rounding = 4 * tops.eps * np.maximum(np.abs(y[:-1]), tops.tiny)
+        assert (y[1:] >= y[:-1] - np.where(np.isfinite(rounding), rounding, 0)).all()
+
+
 @pytest.mark.parametrize(("spec", "sample"), samples(lambda spec: spec.commutative))
 def test_operands_of_what_commutes_may_change_places(spec: OpSpec, sample: Sample) -> None:
     x, y = sample.operands

@@ -17,9 +17,11 @@ from graphc.ir.graph import Graph, Value, constant, input_value
 from graphc.ir.rules import Rule
 from graphc.ir.trace import trace
 from graphc.ir.types import tensor
-from graphc.passes import algebra, batch_norm, movement, one_hot
+from graphc.passes import algebra, batch_norm, conv_neighbours, movement, one_hot, pooling
 from graphc.passes.batch_norm import BATCH_NORM_RULES
+from graphc.passes.conv_neighbours import CONV_NEIGHBOUR_RULES
 from graphc.passes.fold import fold
+from graphc.passes.pooling import POOLING_RULES
 from graphc.passes.simplify import simplification_rules, simplify
 
 x = input_value("x", tensor("float32", 2, 3, 4))
@@ -141,8 +143,8 @@ def test_rule(rule: str, before: Value, after: Value, agree: Callable[..., None]
 
 
 def test_every_rule_is_in_its_modules_tuple() -> None:
-    used = {r.name for r in (*simplification_rules(), *BATCH_NORM_RULES)}
-    for module in (algebra, movement, one_hot, batch_norm):
+    used = {r.name for r in (*simplification_rules(), *BATCH_NORM_RULES, *POOLING_RULES, *CONV_NEIGHBOUR_RULES)}
+    for module in (algebra, movement, one_hot, batch_norm, pooling, conv_neighbours):
         written = {v.name for v in vars(module).values() if isinstance(v, Rule)}
         assert written <= used, f"{module.__name__} has rules that nothing applies"
 
