@@ -99,6 +99,15 @@ def test_random_values_are_seeded_and_fit_the_type() -> None:
         assert array.dtype == dtype_of(name).numpy
 
 
+def test_an_integer_mask_lets_everything_through() -> None:
+    mask = Port("attention_mask", TensorType(dtype_of("int64"), (2, 5)))
+    floats = Port("mask", TensorType(dtype_of("float32"), (2, 5)))
+    feeds = random_feeds([mask, floats], {"attention_mask": (2, 5), "mask": (2, 5)}, 0)
+    assert (feeds["attention_mask"] == 1).all()
+    assert feeds["attention_mask"].dtype == np.int64
+    assert len(np.unique(feeds["mask"])) == 10
+
+
 def test_sequences_cannot_be_made_up() -> None:
     with pytest.raises(InputError, match="sequence"):
         random_feeds([Port("s", SequenceType(Y.type))], {}, 0)

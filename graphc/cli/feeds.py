@@ -131,7 +131,8 @@ def choose_shapes(
 
 
 def random_feeds(ports: Sequence[Port], shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, np.ndarray]:
-    """Random arrays for the inputs in `shapes`, the same ones for the same seed.
+    """Random arrays for the inputs in `shapes`, the same ones for the same seed. Integers called a mask are all 1: with
+    others a transformer's scores become infinite, and its results NaN.
 
     Raises InputError for an input that is a sequence or an optional value, which cannot be made up.
     """
@@ -140,7 +141,9 @@ def random_feeds(ports: Sequence[Port], shapes: Mapping[str, tuple[int, ...]], s
     for p in ports:
         if p.name in shapes:
             assert isinstance(p.type, TensorType)
-            feeds[p.name] = random_array(rng, p.type.dtype, shapes[p.name])
+            dtype, shape = p.type.dtype, shapes[p.name]
+            masks = dtype.is_integer and "mask" in p.name.lower()
+            feeds[p.name] = np.ones(shape, dtype.numpy) if masks else random_array(rng, dtype, shape)
         elif not isinstance(p.type, TensorType | OptionalType):
             raise InputError(
                 f"input {p.name!r} is {p.type}, which the command line cannot give; use graphc.compile from Python"

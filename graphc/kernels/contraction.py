@@ -29,13 +29,13 @@ from typing import Literal
 import numpy as np
 
 from graphc.ir.dims import ceil_div
-from graphc.kernels.machine import Machine
+from graphc.kernels.machine import Isa, Machine
 from graphc.kernels.problems import ConvProblem, GemmProblem, Problem
 from graphc.ops.layout import summed_in, together
 
 __all__ = [
-    "SLOTS", "ContractionVariant", "Schedule", "arguments", "block_of_panel",
-    "estimated_cycles", "offset_table", "picked_table", "register_tiles", "schedule", "tiles",
+    "SLOTS", "TILE_CYCLES", "ContractionVariant", "Schedule", "arguments", "block_of_panel",
+    "estimated_cycles", "offset_table", "picked_table", "pressure", "product_cycles", "register_tiles", "schedule", "tiles",
 ]  # fmt: skip
 
 Mode = Literal["rows", "strided", "picked", "table"]
@@ -44,6 +44,9 @@ Mode = Literal["rows", "strided", "picked", "table"]
 #: come from far away; with eight, products of 16 rows took a tenth longer (and all others the same). A product of few rows
 #: reads weights as fast as they come: to fetch more than a quarter of them twice makes it slower.
 SHARERS, SHARERS_OF_FEW_ROWS, FEW_ROWS = 2, 4, 4
+#: cycles that a tile costs besides its steps; more for each vector of its sums, to be cleared and stored; and more for what
+#: becomes of that
+TILE_CYCLES, VECTOR_CYCLES, EPILOGUE_CYCLES = 20.0, 2.0, 1.0
 
 #: The argument block of a contraction kernel: int64 slots in this order, then those of the epilogue.
 #: Addresses are in bytes, everything else counts elements.
@@ -200,20 +203,29 @@ def tiles(problem: Problem, machine: Machine) -> Iterator[tuple[int, int]]:
     return (t for t in register_tiles(machine) if t[0] <= most)
 
 
+def product_cycles(isa: Isa, rows: int, vectors: int, steps: float) -> float:
+    """Cycles of a tile whose sums go to scratch memory: its steps, and what a tile costs besides."""
+    return steps * isa.step_cycles(rows, vectors) + TILE_CYCLES + VECTOR_CYCLES * rows * vectors
+
+
+def pressure(rows: int, vectors: int) -> float:
+    """What a tile's time counts for when tiles are compared: one that loads more for its arithmetic waits more for caches."""
+    return 1 + 0.15 * (rows + 2 * vectors) / (rows * vectors)
+
+
 def _tile_cycles(problem: Problem, machine: Machine, rows: int, vectors: int) -> float:
-    """Cycles of one tile: arithmetic, latency of the sums or loads, whichever binds, and what a tile costs besides."""
-    isa, pair = machine.isa, together(problem.dtype)
-    step = max(rows * vectors / isa.fma_per_cycle, isa.fma_latency, (rows + vectors) / isa.loads_per_cycle)
-    if pair > 1 and not isa.bfloat16_dot:  # two steps of float32, and taking the pairs apart (measured)
-        step *= 2.1
-    return problem.steps // pair * step + 20 + 3 * rows * vectors
+    """Cycles of a tile and its epilogue."""
+    pair = together(problem.dtype)
+    # Without an instruction for it, a pair is two steps of float32 and what it takes to part them (measured).
+    each = 2.1 if pair > 1 and not machine.isa.bfloat16_dot else 1
+    return product_cycles(machine.isa, rows, vectors, problem.steps // pair * each) + EPILOGUE_CYCLES * rows * vectors
 
 
 def estimated_cycles(problem: Problem, machine: Machine, tile: tuple[int, int], lanes: int) -> float:
-    """Cycles of a whole problem, padding included; a tile that loads more for its arithmetic waits more for caches."""
+    """Cycles of a whole problem, padding included, as they count when tiles are compared."""
     rows, vectors = tile
     count = ceil_div(problem.rows, rows) * ceil_div(problem.columns, vectors * lanes)
-    return count * _tile_cycles(problem, machine, rows, vectors) * (1 + 0.15 * (rows + 2 * vectors) / (rows * vectors))
+    return count * _tile_cycles(problem, machine, rows, vectors) * pressure(rows, vectors)
 
 
 def _deal(problem: Problem, machine: Machine, variant: ContractionVariant, threads: int) -> Schedule:

@@ -40,6 +40,11 @@ class Isa:
         """How many elements of `itemsize` bytes a vector holds."""
         return self.vector_bits // (8 * itemsize)
 
+    def step_cycles(self, rows: int, vectors: int) -> float:
+        """Cycles of one step of a register tile: its multiplications, the latency of its sums, or its loads, whichever
+        binds."""
+        return max(rows * vectors / self.fma_per_cycle, self.fma_latency, (rows + vectors) / self.loads_per_cycle)
+
 
 ISAS = {
     isa.name: isa

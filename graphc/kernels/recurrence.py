@@ -20,10 +20,10 @@ from graphc.ir import scalar as s
 from graphc.ir.dims import ceil_div
 from graphc.ir.dtypes import DType
 from graphc.ir.scalar import Scalar
-from graphc.kernels.contraction import ContractionVariant, schedule
+from graphc.kernels.contraction import TILE_CYCLES, ContractionVariant, pressure, product_cycles, schedule
 from graphc.kernels.machine import Machine
 from graphc.kernels.problems import GemmProblem
-from graphc.kernels.strassen import MUST_SAVE, PRODUCTS, StrassenVariant, inner_steps, overhead, pressure
+from graphc.kernels.strassen import MUST_SAVE, PRODUCTS, StrassenVariant, inner_steps, overhead
 from graphc.ops.recurrent import SIGMOID, TANH, Activation, activation_scalar
 
 __all__ = [
@@ -208,16 +208,13 @@ def halved_tile(machine: Machine, batch: int, hidden: int, vectors: int, dtype: 
     def variant(rows: int) -> ContractionVariant:
         return ContractionVariant(rows, vectors // 2, lanes, "rows", inner_steps(lanes), hidden % lanes != 0, dtype)
 
+    def cycles(v: ContractionVariant) -> float:
+        return machine.isa.step_cycles(v.rows, v.vectors) * pressure(v.rows, v.vectors)
+
     most = max(1, machine.isa.registers * 3 // 4 // (vectors // 2))
     choices = [variant(rows) for rows in range(1, min(most, ceil_div(batch, 2)) + 1)]
-    best = min(choices, key=lambda v: ceil_div(batch, 2 * v.rows) * _step_cycles(machine, v) * pressure(v))
+    best = min(choices, key=lambda v: ceil_div(batch, 2 * v.rows) * cycles(v))
     return best.shared_by(ceil_div(batch, 2 * best.rows))
-
-
-def _step_cycles(machine: Machine, tile: ContractionVariant) -> float:
-    """Cycles of one step of a tile's micro-kernel."""
-    isa, multiplications = machine.isa, tile.rows * tile.vectors
-    return max(multiplications / isa.fma_per_cycle, isa.fma_latency, (tile.rows + tile.vectors) / isa.loads_per_cycle)
 
 
 def halves_pay(
@@ -238,13 +235,17 @@ def halves_pay(
             if halved:
                 v = halved_tile(machine, batch, hidden, vectors, dtype)
                 pairs = ceil_div(batch, 2 * v.rows)
-                tile = PRODUCTS * (depth / 2 * _step_cycles(machine, v) + 20 + 2 * v.rows * v.vectors)
+                tile = PRODUCTS * product_cycles(machine.isa, v.rows, v.vectors, depth / 2)
                 left_cycles, result_cycles = overhead(1, guarded=True)
                 left = left_cycles * depth / lanes * 2 * v.rows
                 arithmetic += pairs * (panels * (tile + 4 * v.rows * v.vectors * result_cycles) + left)
             else:
                 v = plain_tile(machine, batch, hidden, vectors, dtype)
-                arithmetic += ceil_div(batch, v.rows) * panels * (depth * _step_cycles(machine, v) + 20)
+                arithmetic += (
+                    ceil_div(batch, v.rows)
+                    * panels
+                    * (depth * machine.isa.step_cycles(v.rows, v.vectors) + TILE_CYCLES)
+                )
             weights += panels * depth * vectors * lanes * itemsize * (7 / 4 if halved else 1)
         return arithmetic, weights
 

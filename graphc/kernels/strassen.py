@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphc.ir.dims import ceil_div
-from graphc.kernels.contraction import ContractionVariant, Schedule, register_tiles
+from graphc.kernels.contraction import ContractionVariant, Schedule, pressure, product_cycles, register_tiles
 from graphc.kernels.machine import Machine
 from graphc.ops.strassen import matrices
 
@@ -223,13 +223,7 @@ def plan(
     if rows is not None and vectors is not None:
         choices = [(rows, vectors)]
     plans = [_plan(problem, machine, max(1, threads), levels, *t) for t in choices]
-    # A tile that loads more for its arithmetic waits more for caches.
-    return min(plans, key=lambda p: p.cycles * pressure(p.variant.product))
-
-
-def pressure(tile: ContractionVariant) -> float:
-    """What a tile's loads make its time count for when tiles are compared."""
-    return 1 + 0.15 * (tile.rows + 2 * tile.vectors) / (tile.rows * tile.vectors)
+    return min(plans, key=lambda p: p.cycles * pressure(p.variant.product.rows, p.variant.product.vectors))
 
 
 def overhead(levels: int, guarded: bool) -> tuple[float, float]:
@@ -251,9 +245,7 @@ def _plan(
     part = problem.rounds(levels) * problem.inner
     # What a task multiplies and one group of panels' products stay in L2.
     most = max(1, machine.l2_bytes * 5 // 8 // (itemsize * variant.scratch_elements(1, part)))
-    isa = machine.isa
-    step = max(rows * vectors / isa.fma_per_cycle, isa.fma_latency, (rows + vectors) / isa.loads_per_cycle)
-    tile = count * (part * step + 20 + 2 * rows * vectors)
+    tile = count * product_cycles(machine.isa, rows, vectors, part)
     more_a_cycle = MORE_BYTES_PER_CYCLE_MATRIX if problem.guarded else MORE_BYTES_PER_CYCLE_IMAGE
     more = panel_groups * (matrices(levels, problem.guarded) - tiles**2) * part * v.columns * itemsize / more_a_cycle
     left_cycles, result_cycles = overhead(levels, problem.guarded)

@@ -22,7 +22,7 @@ from functools import lru_cache
 import numpy as np
 
 from graphc.ir.dims import ceil_div
-from graphc.kernels.contraction import ContractionVariant, Schedule, register_tiles
+from graphc.kernels.contraction import ContractionVariant, Schedule, product_cycles, register_tiles
 from graphc.kernels.machine import Machine
 from graphc.kernels.problems import ConvProblem
 from graphc.ops.minimal import Matrix, filtering, multiplications, outputs_possible, points_needed
@@ -228,9 +228,7 @@ def _plan(
     room = machine.l2_bytes * 5 // 8 // (itemsize * v.points * (patch_row + product.columns))
     most = max(rows, min(room, tiles) // rows * rows)
 
-    isa = machine.isa
-    step = max(rows * vectors / isa.fma_per_cycle, isa.fma_latency, (rows + vectors) / isa.loads_per_cycle)
-    per_row_tile = v.points * (deep * step + 20 + 2 * rows * vectors)
+    per_row_tile = v.points * product_cycles(machine.isa, rows, vectors, deep)
     best: tuple[float, int, int] | None = None
     for row_cuts in {max(1, ceil_div(tiles, most)) * k for k in (1, 2, 3, 4)} | {2 * threads, 4 * threads}:
         each = ceil_div(ceil_div(tiles, row_cuts), rows) * rows
