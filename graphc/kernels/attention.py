@@ -20,14 +20,16 @@ from graphc.kernels.contraction import ContractionVariant, estimated_cycles, reg
 from graphc.kernels.machine import Machine
 from graphc.kernels.problems import GemmProblem
 
-__all__ = ["SLOTS", "AttentionProblem", "AttentionSchedule", "AttentionVariant", "MaskUse", "schedule"]
+__all__ = ["ADDRESSES", "NUMBERS", "AttentionProblem", "AttentionSchedule", "AttentionVariant", "MaskUse", "schedule"]
 
 #: what a mask does: it is added to the scores, or takes their place where it is not 0
 MaskUse = Literal["none", "add", "fill"]
 
-#: The argument block: int64 slots in this order. Addresses are in bytes, everything else counts elements.
-SLOTS = (
+#: The argument block, int64 slots: addresses, then numbers, which count elements.
+ADDRESSES = (
     "q", "k", "v", "mask", "y",                    # addresses (mask: that of q when there is none)
+)  # fmt: skip
+NUMBERS = (
     "heads", "m", "n", "d", "e",                   # the inner one of two batch dimensions, and the extents
     "q_batch", "q_head", "q_row",                  # distances; the elements of a row of q are neighbours,
     "k_batch", "k_head", "k_row", "k_step",

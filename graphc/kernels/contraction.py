@@ -34,7 +34,7 @@ from graphc.kernels.problems import ConvProblem, GemmProblem, Problem
 from graphc.ops.layout import summed_in, together
 
 __all__ = [
-    "SLOTS", "TILE_CYCLES", "ContractionVariant", "Schedule", "arguments", "block_of_panel",
+    "ADDRESSES", "NUMBERS", "TILE_CYCLES", "ContractionVariant", "Schedule", "arguments", "block_of_panel",
     "estimated_cycles", "offset_table", "picked_table", "pressure", "product_cycles", "register_tiles", "schedule", "tiles",
 ]  # fmt: skip
 
@@ -48,13 +48,15 @@ SHARERS, SHARERS_OF_FEW_ROWS, FEW_ROWS = 2, 4, 4
 #: becomes of that
 TILE_CYCLES, VECTOR_CYCLES, EPILOGUE_CYCLES = 20.0, 2.0, 1.0
 
-#: The argument block of a contraction kernel: int64 slots in this order, then those of the epilogue.
-#: Addresses are in bytes, everything else counts elements.
-SLOTS = (
+#: The argument block of a contraction kernel, int64 slots: these addresses and those of the epilogue, then these numbers
+#: (they count elements) and those of the epilogue.
+ADDRESSES = (
     "x",                # address of the left operand
     "w",                # address of the packed right operand, 64-byte aligned
     "offsets",          # address of the int32 offset table (modes "table" and "picked", else 0)
     "zeros",            # address of `inner` zeros, for padding (mode "table", else 0)
+)  # fmt: skip
+NUMBERS = (
     "groups",           # groups of a convolution, or the inner one of two batch dimensions
     "x_batch", "x_group", "w_batch", "w_group",  # distances between batches and groups
     "rows_total",       # rows (pixels) of y in a batch and group
@@ -311,11 +313,11 @@ def _rounds(problem: Problem, variant: ContractionVariant) -> int:
 
 
 def arguments(problem: Problem, s: Schedule) -> dict[str, int]:
-    """The slots of `SLOTS` that hold sizes; the caller adds the addresses x, w, offsets, zeros (0 where not needed)."""
+    """The `NUMBERS` that are sizes; the caller adds the addresses x, w, offsets, zeros (0 where not needed)."""
     v = s.variant
     panels = ceil_div(problem.columns, v.columns)
     panel = problem.steps * v.columns
-    slots = dict.fromkeys(SLOTS[4:], 0) | {
+    slots = dict.fromkeys(NUMBERS, 0) | {
         "groups": problem.groups, "rows_total": problem.rows, "columns_total": problem.columns,
         "panels": panels, "panel_stride": panel, "w_group": panels * panel, "rounds_per_block": s.rounds_per_block,
         "tiles_per_task": s.tiles_per_task, "row_tasks": s.row_tasks,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphc.ir.graph import Node
-from graphc.kernels.attention import SLOTS, AttentionProblem, AttentionVariant, MaskUse, schedule
+from graphc.kernels.attention import NUMBERS, AttentionProblem, AttentionVariant, MaskUse, schedule
 from graphc.kernels.build import ProgramBuilder, lowering
 from graphc.kernels.ir import Launch
 from graphc.kernels.lower_contraction import names_of
@@ -57,7 +57,7 @@ def lower_attention(builder: ProgramBuilder, node: Node, operands: list[Placed],
             AttentionKernel(plan.variant),
             tuple(p.operand for p in (q, k, v, mask, target)),
             1,
-            tuple(slots[name] for name in SLOTS[5:]),
+            tuple(slots[name] for name in NUMBERS),
             plan.tasks,
             plan.scratch_size * q.dtype.itemsize,
             names_of(node),

@@ -15,7 +15,7 @@ from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Node, location_of
 from graphc.kernels.build import ProgramBuilder, lowering
 from graphc.kernels.choice import choose_product
-from graphc.kernels.contraction import SLOTS, ContractionVariant, arguments, offset_table, picked_table
+from graphc.kernels.contraction import NUMBERS, ContractionVariant, arguments, offset_table, picked_table
 from graphc.kernels.direct import conv_nest, dot_nest
 from graphc.kernels.epilogue import Axes, Epilogue, Epilogues, fused_epilogue
 from graphc.kernels.ir import Launch, Operand
@@ -77,7 +77,7 @@ def lower_contraction(builder: ProgramBuilder, node: Node, operands: list[Placed
             ContractionKernel(plan.variant, epilogue),
             (x.operand, w.operand, table, nothing, *(p.operand for p in placed)),
             len(results),
-            (*(slots[name] for name in SLOTS[4:]), *integers),
+            (*(slots[name] for name in NUMBERS), *integers),
             plan.tasks,
             plan.scratch_bytes,
             names_of(node),

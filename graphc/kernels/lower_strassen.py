@@ -15,7 +15,7 @@ from graphc.kernels.lower_contraction import blocked_image, names_of
 from graphc.kernels.machine import host_machine
 from graphc.kernels.problems import ConvProblem, GemmProblem, Problem
 from graphc.kernels.program import Placed
-from graphc.kernels.strassen import SLOTS, StrassenProblem, StrassenVariant, arguments, inner_steps
+from graphc.kernels.strassen import NUMBERS, StrassenProblem, StrassenVariant, arguments, inner_steps
 
 __all__ = ["StrassenKernel"]
 
@@ -53,7 +53,7 @@ def lower_strassen(builder: ProgramBuilder, node: Node, operands: list[Placed], 
             StrassenKernel(p.variant, epilogue),
             (x.operand, w.operand, *(o.operand for o in placed)),
             len(results),
-            (*(slots[name] for name in SLOTS[2:]), *integers),
+            (*(slots[name] for name in NUMBERS), *integers),
             p.tasks,
             p.scratch_bytes,
             names_of(node),

@@ -19,7 +19,7 @@ from graphc.kernels.lower import launches
 from graphc.kernels.lower_contraction import names_of
 from graphc.kernels.machine import host_machine
 from graphc.kernels.program import Placed
-from graphc.kernels.windows import SLOTS, WindowProblem, WindowVariant, arguments, schedule
+from graphc.kernels.windows import NUMBERS, WindowProblem, WindowVariant, arguments, schedule
 from graphc.ops.reduce import combine_identity
 
 __all__ = ["WindowKernel"]
@@ -102,7 +102,7 @@ def _blocked(
             WindowKernel(plan.variant, epilogue),
             (x.operand, w.operand, *(p.operand for p in placed)),
             len(results),
-            (*(slots[name] for name in SLOTS[2:]), *integers),
+            (*(slots[name] for name in NUMBERS), *integers),
             plan.tasks,
             plan.scratch_bytes,
             names_of(node),

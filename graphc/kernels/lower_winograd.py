@@ -13,7 +13,7 @@ from graphc.kernels.lower_contraction import blocked_image, names_of, zeros
 from graphc.kernels.machine import host_machine
 from graphc.kernels.problems import ConvProblem
 from graphc.kernels.program import Placed
-from graphc.kernels.winograd import SLOTS, WinogradVariant, arguments
+from graphc.kernels.winograd import NUMBERS, WinogradVariant, arguments
 
 __all__ = ["WinogradKernel"]
 
@@ -59,7 +59,7 @@ def lower_winograd(builder: ProgramBuilder, node: Node, operands: list[Placed], 
             WinogradKernel(p.variant, epilogue),
             (x.operand, w.operand, nothing.operand, *(o.operand for o in placed)),
             len(results),
-            (*(slots[name] for name in SLOTS[3:]), *integers),
+            (*(slots[name] for name in NUMBERS), *integers),
             p.tasks,
             p.scratch_bytes,
             names_of(node),

@@ -30,10 +30,11 @@ from graphc.kernels.machine import Machine
 from graphc.ops.strassen import matrices
 
 __all__ = [
+    "ADDRESSES",
     "LEVELS",
+    "NUMBERS",
     "PRODUCTS",
     "RATIO",
-    "SLOTS",
     "SUMS",
     "StrassenPlan",
     "StrassenProblem",
@@ -53,10 +54,12 @@ RATIO = 64.0
 #: left operands of a level that are sums, kept in scratch memory: S1, S2, S3, S4
 SUMS = 4
 
-#: The argument block: int64 slots in this order, then those of the epilogue. Distances count elements.
-SLOTS = (
+#: The argument block: addresses, then numbers, as in `contraction`.
+ADDRESSES = (
     "x",                                      # address of the left operand
     "w",                                      # address of the packed right operand
+)  # fmt: skip
+NUMBERS = (
     "x_batch", "row_stride", "step_stride",   # of the left operand: between batches, rows, and rounds of steps
     "rows_total", "columns_total",            # of y in a batch
     "rounds", "all_rounds",                   # rounds of the first part of the steps, and of all
@@ -275,7 +278,7 @@ def _plan(
 
 
 def arguments(problem: StrassenProblem, p: StrassenPlan) -> dict[str, int]:
-    """The slots of `SLOTS` that hold sizes; the caller adds the addresses and the strides of the left operand."""
+    """The `NUMBERS` that are sizes; the caller adds the addresses and the strides of the left operand."""
     v = p.variant.product
     return {
         "rows_total": problem.m, "columns_total": problem.n,

@@ -19,14 +19,16 @@ from graphc.ir.dims import ceil_div
 from graphc.kernels.machine import Machine
 from graphc.ops.layout import window_output
 
-__all__ = ["SLOTS", "WindowProblem", "WindowSchedule", "WindowVariant", "arguments", "schedule"]
+__all__ = ["ADDRESSES", "NUMBERS", "WindowProblem", "WindowSchedule", "WindowVariant", "arguments", "schedule"]
 
 Combine = Literal["fma", "add", "max"]
 
-#: The argument block of a window kernel: int64 slots in this order, then those of the epilogue.
-SLOTS = (
+#: The argument block: addresses, then numbers, as in `contraction`.
+ADDRESSES = (
     "x",                                         # address of the input
     "w",                                         # address of the weights (combine "fma", else anything readable)
+)  # fmt: skip
+NUMBERS = (
     "blocks",                                    # channel blocks
     "height", "width", "out_height", "out_width",
     "kernel_height", "kernel_width", "stride_height", "dilation_height", "top", "left",
@@ -141,9 +143,9 @@ def schedule(problem: WindowProblem, machine: Machine, threads: int = 1, pixels:
 
 
 def arguments(problem: WindowProblem, s: WindowSchedule) -> dict[str, int]:
-    """The slots of `SLOTS` that hold sizes; the caller adds the addresses x and w."""
+    """The `NUMBERS` that are sizes; the caller adds the addresses x and w."""
     numbers = (
         problem.blocks, problem.height, problem.width, *problem.output, *problem.kernel,
         problem.stride[0], problem.dilation[0], *problem.pads[:2], s.rows_per_task, s.row_tasks,
     )  # fmt: skip
-    return dict(zip(SLOTS[2:], numbers, strict=True))
+    return dict(zip(NUMBERS, numbers, strict=True))

@@ -28,15 +28,16 @@ from graphc.kernels.problems import ConvProblem
 from graphc.ops.minimal import Matrix, filtering, multiplications, outputs_possible, points_needed
 
 __all__ = [
-    "SLOTS", "WinogradPlan", "WinogradVariant", "affordable_tiles", "arguments", "plan", "tile_sizes", "worthwhile",
+    "ADDRESSES", "NUMBERS", "WinogradPlan", "WinogradVariant", "affordable_tiles", "arguments", "plan", "tile_sizes", "worthwhile",
 ]  # fmt: skip
 
-#: The argument block of a Winograd kernel: int64 slots in this order, then those of the epilogue. Distances count
-#: elements.
-SLOTS = (
+#: The argument block: addresses, then numbers, as in `contraction`.
+ADDRESSES = (
     "x",                                        # address of the blocked image
     "w",                                        # address of the packed weights
     "zeros",                                    # address of a vector of zeros, for padding
+)  # fmt: skip
+NUMBERS = (
     "groups", "x_batch", "x_group", "w_group",
     "blocks",                                   # blocks of input channels of a group
     "out_blocks",                               # blocks of filters of a group
@@ -259,7 +260,7 @@ def _plan(
 
 
 def arguments(problem: ConvProblem, p: WinogradPlan) -> dict[str, int]:
-    """The slots of `SLOTS` that hold sizes; the caller adds the addresses x, w and zeros, and may correct x_batch."""
+    """The `NUMBERS` that are sizes; the caller adds the addresses x, w and zeros, and may correct x_batch."""
     v, image = p.variant, problem.height * problem.width * problem.block
     out_height, out_width = (o // window for o, window in zip(problem.output, v.pool, strict=True))
     high, wide = ceil_div(out_height, v.results[0]), ceil_div(out_width, v.results[1])

@@ -10,20 +10,18 @@ from __future__ import annotations
 import math
 from functools import reduce
 
-from graphc.codegen.cpu.templates.epilogue import Argument, declarations, indent
+from graphc.codegen.cpu.templates.epilogue import Argument, argument_block, declarations, indent
 from graphc.codegen.scalar import literal
 from graphc.ir.dtypes import dtype_of
-from graphc.kernels.attention import SLOTS, AttentionVariant
+from graphc.kernels.attention import ADDRESSES, NUMBERS, AttentionVariant
 from graphc.kernels.lower_attention import AttentionKernel
 
 __all__ = ["attention_arguments", "attention_source"]
 
-_ADDRESSES = 5
-
 
 def attention_arguments(variant: AttentionVariant) -> tuple[Argument, ...]:
-    """The argument block: addresses, then numbers, in the order of `SLOTS`."""
-    return tuple(Argument(name, variant.dtype if k < _ADDRESSES else "int") for k, name in enumerate(SLOTS))
+    """The slots of the argument block, as `argument_block` orders them."""
+    return argument_block(dict.fromkeys(ADDRESSES, variant.dtype), NUMBERS)
 
 
 _SOURCE = '''\

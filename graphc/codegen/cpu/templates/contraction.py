@@ -8,18 +8,16 @@ that stay while row tiles pass; the unfinished sums of all the task's row tiles 
 
 from __future__ import annotations
 
-from graphc.codegen.cpu.templates.epilogue import Argument, Epilogue, declarations, imports, indent
+from graphc.codegen.cpu.templates.epilogue import Argument, Epilogue, argument_block, declarations, imports, indent
 from graphc.ir.dims import ceil_div
-from graphc.kernels.contraction import SHARERS, SLOTS, ContractionVariant
+from graphc.kernels.contraction import ADDRESSES, NUMBERS, SHARERS, ContractionVariant
 
 __all__ = ["contraction_arguments", "contraction_source", "sharers_argument"]
 
 
 def contraction_arguments(variant: ContractionVariant, epilogue: Epilogue) -> tuple[Argument, ...]:
-    """The argument block: all addresses, then all numbers, `SLOTS` first and then the epilogue's."""
-    kinds = {"x": variant.dtype, "w": variant.dtype, "offsets": "int32", "zeros": variant.dtype}
-    slots = (*(Argument(name, kinds.get(name, "int")) for name in SLOTS), *epilogue.arguments)
-    return tuple(sorted(slots, key=lambda slot: slot.kind == "int"))
+    """The slots of the argument block, as `argument_block` orders them."""
+    return argument_block(dict.fromkeys(ADDRESSES, variant.dtype) | {"offsets": "int32"}, NUMBERS, epilogue.arguments)
 
 
 _SOURCE = '''\

@@ -16,10 +16,10 @@ and over the epilogue's own arguments: an int is the number in its slot, anythin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["PLACES", "Argument", "Epilogue", "indent", "store_dense"]
+__all__ = ["PLACES", "Argument", "Epilogue", "argument_block", "indent", "store_dense"]
 
 #: the names above that say where a result is
 PLACES = ("b", "g", "m", "q", "c")
@@ -36,6 +36,15 @@ class Argument:
         """The line that gives the slot its name in a kernel."""
         value = f"block[{slot}]" if self.kind == "int" else f"pointer_{self.kind}(block, {slot})"
         return f"{self.name} = {value}"
+
+
+def argument_block(
+    addresses: Mapping[str, str], numbers: Sequence[str], behind: Sequence[Argument] = ()
+) -> tuple[Argument, ...]:
+    """The slots of a kernel's argument block: all addresses, then all numbers, the template's own before those of what
+    stands behind it. `addresses` says what elements each points to."""
+    own = (*(Argument(name, kind) for name, kind in addresses.items()), *(Argument(name, "int") for name in numbers))
+    return tuple(sorted((*own, *behind), key=lambda slot: slot.kind == "int"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ group of panels at a time all products, then the results.
 from __future__ import annotations
 
 from graphc.codegen.cpu.templates.contraction import sharers_argument
-from graphc.codegen.cpu.templates.epilogue import Argument, Epilogue, declarations, imports, indent
+from graphc.codegen.cpu.templates.epilogue import Argument, Epilogue, argument_block, declarations, imports, indent
 from graphc.codegen.cpu.templates.halves import (
     combine_lines,
     halves_names,
@@ -16,17 +16,15 @@ from graphc.codegen.cpu.templates.halves import (
     product_lines,
     scratch_lines,
 )
-from graphc.kernels.strassen import SLOTS, StrassenVariant
+from graphc.kernels.strassen import ADDRESSES, NUMBERS, StrassenVariant
 from graphc.ops.strassen import matrices
 
 __all__ = ["strassen_arguments", "strassen_source"]
 
 
 def strassen_arguments(variant: StrassenVariant, epilogue: Epilogue) -> tuple[Argument, ...]:
-    """The argument block: all addresses, then all numbers, `SLOTS` first and then the epilogue's."""
-    kinds = dict.fromkeys(("x", "w"), variant.product.dtype)
-    slots = (*(Argument(name, kinds.get(name, "int")) for name in SLOTS), *epilogue.arguments)
-    return tuple(sorted(slots, key=lambda slot: slot.kind == "int"))
+    """The slots of the argument block, as `argument_block` orders them."""
+    return argument_block(dict.fromkeys(ADDRESSES, variant.product.dtype), NUMBERS, epilogue.arguments)
 
 
 _SOURCE = '''\

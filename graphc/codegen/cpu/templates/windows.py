@@ -6,17 +6,15 @@ passes over the pixels it has seen already (it may work in place).
 
 from __future__ import annotations
 
-from graphc.codegen.cpu.templates.epilogue import Argument, Epilogue, declarations, imports, indent
-from graphc.kernels.windows import SLOTS, WindowVariant
+from graphc.codegen.cpu.templates.epilogue import Argument, Epilogue, argument_block, declarations, imports, indent
+from graphc.kernels.windows import ADDRESSES, NUMBERS, WindowVariant
 
 __all__ = ["window_arguments", "window_source"]
 
 
 def window_arguments(variant: WindowVariant, epilogue: Epilogue) -> tuple[Argument, ...]:
-    """The argument block: all addresses, then all numbers, `SLOTS` first and then the epilogue's."""
-    kinds = {"x": variant.dtype, "w": variant.dtype}
-    slots = (*(Argument(name, kinds.get(name, "int")) for name in SLOTS), *epilogue.arguments)
-    return tuple(sorted(slots, key=lambda slot: slot.kind == "int"))
+    """The slots of the argument block, as `argument_block` orders them."""
+    return argument_block(dict.fromkeys(ADDRESSES, variant.dtype), NUMBERS, epilogue.arguments)
 
 
 _SOURCE = '''\

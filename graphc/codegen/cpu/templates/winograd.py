@@ -9,18 +9,16 @@ from __future__ import annotations
 from math import prod
 
 from graphc.codegen.cpu.templates.contraction import sharers_argument
-from graphc.codegen.cpu.templates.epilogue import Argument, Epilogue, declarations, imports, indent
+from graphc.codegen.cpu.templates.epilogue import Argument, Epilogue, argument_block, declarations, imports, indent
 from graphc.ir.dims import ceil_div
-from graphc.kernels.winograd import SLOTS, WinogradVariant
+from graphc.kernels.winograd import ADDRESSES, NUMBERS, WinogradVariant
 
 __all__ = ["winograd_arguments", "winograd_source"]
 
 
 def winograd_arguments(variant: WinogradVariant, epilogue: Epilogue) -> tuple[Argument, ...]:
-    """The argument block: all addresses, then all numbers, `SLOTS` first and then the epilogue's."""
-    kinds = dict.fromkeys(("x", "w", "zeros"), variant.product.dtype)
-    slots = (*(Argument(name, kinds.get(name, "int")) for name in SLOTS), *epilogue.arguments)
-    return tuple(sorted(slots, key=lambda slot: slot.kind == "int"))
+    """The slots of the argument block, as `argument_block` orders them."""
+    return argument_block(dict.fromkeys(ADDRESSES, variant.product.dtype), NUMBERS, epilogue.arguments)
 
 
 _SOURCE = '''\
