@@ -53,18 +53,18 @@ def _scaling_weights_pays(node: Node, uses: Uses) -> str | None:
     image, packed = node.inputs
     found = _scale(image)
     if found is None:
-        return "the image is not scaled by channels"
+        return "the image is not scaled by one number a channel, the same for all images"
     scaled, _ = found
     if not is_constant(packed) or packed.dtype != image.dtype:
         return "the weights are not constant, or rounded"
     if packed.shape[0] != 1:
         return "the convolution has groups"
-    if uses(image) != 1 or uses.is_output(image):
+    if uses(image) != 1:
         return "the scaled image has another reader"
-    if uses(scaled) == 1 and not uses.is_output(scaled):
+    if uses(scaled) == 1:
         return "what computes the image can scale it"
     if math.prod(image.shape) < IMAGE_OVER_WEIGHTS * math.prod(packed.shape):
-        return "the image has fewer elements than the weights"
+        return f"the image has fewer than {IMAGE_OVER_WEIGHTS} times the elements of the weights"
     return None
 
 
@@ -92,7 +92,7 @@ def _tiles_hold_the_windows(node: Node, uses: Uses) -> str | None:
         return f"the operand is a {conv.op.name}, not a minimal filtering"
     if "pool" in conv.attrs or a["combine"] != "maximum":
         return "the filtering pools already, or this is no maximum"
-    if uses(image) != 1 or uses.is_output(image):
+    if uses(image) != 1:
         return "the pixels before the pooling have another reader"
     if a["axes"] != (2, 3) or any(d != 1 for d in a["dilation"]) or any(map(any, a["padding"])):
         return "the windows are padded or dilated, or not of pixels"

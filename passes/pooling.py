@@ -83,7 +83,7 @@ def _sum_pays(node: Node, uses: Uses) -> str | None:
     pixels = range(2, product.rank) if contraction.op.name == "conv" else (product.rank - 2,)
     if not set(axes) <= set(pixels):
         return f"it sums along the axes {axes}, and pixels lie along {tuple(pixels)}"
-    if uses(summed) != 1 or uses(product) != 1 or uses.is_output(summed) or uses.is_output(product):
+    if uses(summed) != 1 or uses(product) != 1:
         return "the pixels before the sum have another reader"
     if bias is not None and varying_axes(bias) not in (frozenset(), frozenset({_channel_axis(contraction)})):
         return "what is added is not one number for each channel"
@@ -123,7 +123,7 @@ def _largest_stays_largest(node: Node, uses: Uses) -> str | None:
         return f"the window combines by {a['combine']}"
     if inner.op.name not in _NONDECREASING or not pooled.dtype.is_float:
         return f"the largest result of {inner.op.name} on {pooled.dtype} need not be that of the largest"
-    if uses(pooled) != 1 or uses.is_output(pooled):
+    if uses(pooled) != 1:
         return "the pixels before the pooling have another reader"
     if sum(constant_array(v) is None for v in inner.inputs) != 1:
         return "what is pooled depends on several values"

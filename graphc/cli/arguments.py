@@ -96,7 +96,7 @@ def _inspect(commands: Commands) -> None:
         nargs="?",
         const="",
         metavar="RULE",
-        help="which rewrites were applied how often, and why others were not; with RULE, at which nodes",
+        help="which rewrites were applied how often, and why others were not; with RULE (or how some begin), at which nodes",
     )
 
 

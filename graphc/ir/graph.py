@@ -312,7 +312,10 @@ def _misfit(op: OpSpec, operands: Sequence[Type], attrs: Mapping[str, Any], erro
         inspect.signature(op.infer).bind(*operands, **attrs)
     except TypeError as mismatch:
         named = f" and {', '.join(attrs)}" if attrs else ""
-        return GraphTypeError(f"{op.name} does not take {len(operands)} operands{named}: {mismatch}")
+        nothing, signature = inspect.Parameter.empty, inspect.signature(op.infer)
+        names = [p.replace(annotation=nothing) for p in signature.parameters.values()]
+        takes = signature.replace(parameters=names, return_annotation=nothing)
+        return GraphTypeError(f"{op.name} was given {len(operands)} operands{named}: {mismatch}; it takes {takes}")
     return error
 
 

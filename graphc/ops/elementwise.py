@@ -368,6 +368,7 @@ sign: OpSpec = unary(
     np.sign,
     accepts=REAL,
     keeps_finite=True,
+    nondecreasing=True,
     idempotent=True,
     gradient=zero,
     no_gradient=DISCRETE,
@@ -424,6 +425,7 @@ trunc: OpSpec = unary(
     "trunc",
     np.trunc,
     keeps_finite=True,
+    nondecreasing=True,
     idempotent=True,
     gradient=zero,
     no_gradient=DISCRETE,
@@ -451,6 +453,7 @@ stop_gradient = unary(
     _identity,
     accepts=ANY,
     scalar=lambda x: x,
+    nondecreasing=True,
     gradient=zero,
     no_gradient="it was asked to stop gradients",
     summary="x itself, seen as a constant by gradients.",
@@ -474,7 +477,11 @@ exp = unary(
     "exp", np.exp, summary="e to the power x.", nondecreasing=True, gradient=by_operand(lambda g, x, y: mul(g, y))
 )
 expm1 = unary(
-    "expm1", np.expm1, summary="exp(x) - 1, accurate near 0.", gradient=by_operand(lambda g, x, y: mul(g, add(y, 1.0)))
+    "expm1",
+    np.expm1,
+    summary="exp(x) - 1, accurate near 0.",
+    nondecreasing=True,
+    gradient=by_operand(lambda g, x, y: mul(g, add(y, 1.0))),
 )
 log = unary(
     "log", np.log, grid=_POSITIVE, summary="The natural logarithm.", gradient=by_operand(lambda g, x, y: div(g, x))
@@ -532,7 +539,13 @@ atan = unary(
     nondecreasing=True,
     gradient=by_operand(lambda g, x, y: div(g, add(mul(x, x), 1.0))),
 )
-sinh = unary("sinh", np.sinh, summary="The hyperbolic sine.", gradient=by_operand(lambda g, x, y: mul(g, cosh(x))))
+sinh = unary(
+    "sinh",
+    np.sinh,
+    summary="The hyperbolic sine.",
+    nondecreasing=True,
+    gradient=by_operand(lambda g, x, y: mul(g, cosh(x))),
+)
 cosh: OpSpec = unary(
     "cosh", np.cosh, summary="The hyperbolic cosine.", gradient=by_operand(lambda g, x, y: mul(g, sinh(x)))
 )
@@ -548,6 +561,7 @@ asinh = unary(
     "asinh",
     np.arcsinh,
     summary="The inverse hyperbolic sine.",
+    keeps_finite=True,
     nondecreasing=True,
     gradient=by_operand(lambda g, x, y: mul(g, rsqrt(add(mul(x, x), 1.0)))),
 )
@@ -618,6 +632,7 @@ logaddexp = binary(
     accepts="float",
     scalar=_logaddexp_scalar,
     keeps_finite=True,
+    nondecreasing=True,
     commutative=True,
     summary="log(exp(x) + exp(y)), without overflow.",
     gradient=by_operand(

@@ -107,7 +107,8 @@ class OpSpec:
     scalar(*Scalars, **attrs)                ELEMENTWISE: one element
     commutative                              ELEMENTWISE, two operands, no attributes: they may change places
     idempotent                               ELEMENTWISE, one operand, no attributes: done twice it is as done once
-    keeps_finite                             ELEMENTWISE: finite results of finite operands, overflow aside
+    keeps_finite                             ELEMENTWISE: finite results of all operands below 200, so that it may work on
+                                             the lanes that only fill a block of channels
     nondecreasing                            ELEMENTWISE: of floats, never less when an operand is more, and NaN only of NaN
                                              (or of two infinities)
     compute(result type, readers, index, **attrs)   INJECTIVE: the element at `index` (one Scalar a dimension); each

@@ -16,7 +16,7 @@ from graphc.ir.graph import Graph, Value, constant, input_value
 from graphc.ir.trace import trace
 from graphc.ir.types import tensor
 from graphc.options import Options
-from graphc.passes.conv_neighbours import absorb_neighbours
+from graphc.passes.conv_neighbours import CONV_NEIGHBOUR_RULES, absorb_neighbours
 from graphc.passes.pipeline import optimise
 
 rng = np.random.default_rng(0)
@@ -32,10 +32,13 @@ def results(graph: Graph, numbers: np.ndarray, **options: Any) -> list[np.ndarra
     return graphc.compile(graph, **options).run(None, {"x": numbers})
 
 
+NAMES = {r.name for r in CONV_NEIGHBOUR_RULES}
+
+
 def fired(graph: Graph, **options: Any) -> Counter[str]:
     with trace() as t:
         optimise(graph, Options.of(threads=1, **options))
-    return Counter({name: n for name, n in t.counts.items() if name in ("scale_weights", "pool_tiles")})
+    return Counter({name: n for name, n in t.counts.items() if name in NAMES})
 
 
 # --- pooling --------------------------------------------------------------------------------------------------------
@@ -139,8 +142,8 @@ def read_twice(y: Value) -> Value:
 
 def test_where_a_scale_stays_with_the_image() -> None:
     for why, x, y in (
-        ("fewer elements than the weights", image(64, 4, 4), lambda y: conv(excited(y), 64, 1)),
-        ("not scaled by channels", image(32, 40, 40, batch=2), lambda y: conv(excited(y), 16, 1)),
+        ("times the elements of the weights", image(64, 4, 4), lambda y: conv(excited(y), 64, 1)),
+        ("not scaled by one number a channel", image(32, 40, 40, batch=2), lambda y: conv(excited(y), 16, 1)),
         ("has groups", image(32, 40, 40), lambda y: conv(excited(y), 32, 1, groups=2)),
         ("another reader", image(32, 40, 40), lambda y: read_twice(excited(y))),
     ):
