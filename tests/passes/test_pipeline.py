@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -188,3 +190,9 @@ def test_long_chains_of_constants_are_looked_through() -> None:
     views = long_chain(row, lambda v: ops.broadcast_to(v, shape=v.shape))
     after = rewrite(Graph([x], [ops.sub(x, views)]), [subtract_constant])
     assert after.outputs[0].node.op.name == "add"
+
+
+def test_the_documentation_tells_every_pass_in_order() -> None:
+    table = (Path(__file__).parents[2] / "docs" / "design.md").read_text().split("| pass | what")[1].split("\n\n")[0]
+    told = [name for names in re.findall(r"^\| ([a-z, -]+?) \|", table, re.MULTILINE) for name in names.split(", ")]
+    assert told == [p.name for p in EVERY]
