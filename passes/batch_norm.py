@@ -17,7 +17,7 @@ from graphc.ir.graph import Graph, Node, Value, location
 from graphc.ir.rewrite import rewrite
 from graphc.ir.rules import Rule, Uses, located, rule
 from graphc.passes.algebra import gather_constants
-from graphc.passes.match import is_constant, varying_axes, vector_along
+from graphc.passes.match import channel_axis, is_constant, varying_axes, vector_along
 
 __all__ = ["BATCH_NORM_RULES", "fold_batch_norm"]
 
@@ -25,11 +25,6 @@ __all__ = ["BATCH_NORM_RULES", "fold_batch_norm"]
 def fold_batch_norm(graph: Graph) -> Graph:
     """The graph with channel scales and shifts folded into weights and biases; constant folding then computes them."""
     return rewrite(graph, BATCH_NORM_RULES)
-
-
-def _channel_axis(node: Node) -> int:
-    """The axis of the result that a contraction's right operand gives."""
-    return 1 if node.op.name == "conv" else node.outputs[0].rank - 1
 
 
 def _constant_weights(contraction: Node) -> str | None:
@@ -63,7 +58,7 @@ def _scale_after(node: Node, uses: Uses) -> str | None:
         _constant_weights(inner.node)
         or _sole_reader(inner, uses)
         or (None if all(isinstance(d, int) for d in factor.shape) else "the shape is not known")
-        or _along(factor, _channel_axis(inner.node))
+        or _along(factor, channel_axis(inner.node))
     )
 
 
@@ -80,7 +75,7 @@ def scale_after(node: Node) -> Value:
     inner = node.inputs[0].node
     with location(*located(inner, node)):
         return inner.op(
-            inner.inputs[0], _scaled_weights(inner, vector_along(node.inputs[1], _channel_axis(inner))), **inner.attrs
+            inner.inputs[0], _scaled_weights(inner, vector_along(node.inputs[1], channel_axis(inner))), **inner.attrs
         )
 
 
@@ -94,7 +89,7 @@ def _scale_after_bias(node: Node, uses: Uses) -> str | None:
         or _sole_reader(inner, uses)
         or _sole_reader(contraction, uses)
         or (None if is_constant(bias) else "the bias is not constant")
-        or _along(factor, _channel_axis(contraction.node))
+        or _along(factor, channel_axis(contraction.node))
     )
 
 

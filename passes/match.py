@@ -18,6 +18,7 @@ from graphc.ops.shapes import factor_groups
 from graphc.ops.spec import Kind
 
 __all__ = [
+    "channel_axis",
     "channels_chosen",
     "constant_array",
     "constant_source",
@@ -142,6 +143,11 @@ def _axes(node: Node) -> frozenset[int]:
         added = len(shape) - inner.rank
         return frozenset(a + added for a in _varying[inner.node] if inner.shape[a] != 1)
     return frozenset(a for a, d in enumerate(shape) if d != 1)
+
+
+def channel_axis(contraction: Node) -> int:
+    """The axis of the result that a contraction's right operand gives."""
+    return 1 if contraction.op.name == "conv" else contraction.outputs[0].rank - 1
 
 
 def vector_along(v: Value, axis: int) -> Value:

@@ -20,17 +20,19 @@ from graphc.passes.attention import fuse_attention
 from graphc.passes.batch_norm import fold_batch_norm
 from graphc.passes.calls import expand_calls
 from graphc.passes.captures import sink_constants
-from graphc.passes.conv_neighbours import absorb_neighbours
 from graphc.passes.decompose import decompose
 from graphc.passes.fold import fold
 from graphc.passes.fuse import fuse
 from graphc.passes.hoist import hoist
 from graphc.passes.layout import block_layout, pack_only
+from graphc.passes.maxima_first import maximum_first
 from graphc.passes.mixed_precision import multiply_bfloat16, round_parts
-from graphc.passes.pooling import pool_first
+from graphc.passes.pool_tiles import pool_tiles
 from graphc.passes.recurrence import pack_recurrences
+from graphc.passes.scale_weights import scale_weights
 from graphc.passes.siblings import merge_siblings
 from graphc.passes.simplify import simplify
+from graphc.passes.sums_first import sum_first
 from graphc.passes.views import sink_views
 
 __all__ = ["PARTS", "optimise", "pipeline", "prepare"]
@@ -85,10 +87,12 @@ def _optimisation(options: Options, machine: Machine) -> list[Pass]:
         Pass("simplify", lambda g: _simplify(g, options), level=1),
         # Arithmetic behind a reshaped or transposed product moves before the view, next to the product.
         Pass("views", _then_clean(sink_views, options), level=1),
-        # Sums over pixels before the contractions that compute these: first, since means are sums with scales behind.
-        Pass("pooling", (lambda g: g) if strict else _then_clean(pool_first, options), level=1),
+        # Sums over pixels before the contractions that compute these: means are sums with scales behind, for the next.
+        Pass("sums-first", (lambda g: g) if strict or mixed else _then_clean(sum_first, options), level=1),
         # Scales meet weights while both are still as the model has them, nothing between convolution and scale.
         Pass("batch-norm", (lambda g: g) if strict else _then_clean(fold_batch_norm, options), level=1),
+        # Maxima over pixels before what follows a convolution, once that is one bias and an activation.
+        Pass("maxima-first", (lambda g: g) if strict else _then_clean(maximum_first, options), level=1),
         # Attention while its products are still products and its softmax is in one piece.
         Pass("attention", lambda g: g if strict else fuse_attention(g), level=1),
         # Recurrent layers that a kernel computes whole, before decomposition makes loops of them.
@@ -105,8 +109,9 @@ def _optimisation(options: Options, machine: Machine) -> list[Pass]:
         # Packing constant weights is constant folding. What conversions are left are merged and cancelled.
         Pass("pack", fold, requires=("layout",), needed=True),
         Pass("clean-layout", lambda g: _clean(g, options), requires=("layout",), level=1),
-        # Scales of channels and pooling, once every convolution has its algorithm.
-        Pass("conv-neighbours", (lambda g: g) if strict else absorb_neighbours, requires=("clean-layout",), level=2),
+        # Every convolution has its algorithm: weights that are plain take scales of channels, tiles of pixels pooling.
+        Pass("scale-weights", (lambda g: g) if strict else scale_weights, requires=("clean-layout",), level=2),
+        Pass("pool-tiles", pool_tiles, requires=("clean-layout",), level=2),
         # Which rounded values are left is known; they are rounded by the kernels that compute them.
         Pass("rounded-parts", round_parts, requires=("layout",), level=2, asked=mixed),
         # Decomposition and layout made new views; fusion wants arithmetic and product side by side.

@@ -26,6 +26,7 @@ from graphc.kernels.contraction import Schedule, schedule, tiles
 from graphc.kernels.problems import ConvProblem, GemmProblem
 from graphc.kernels.strassen import StrassenPlan
 from graphc.kernels.winograd import WinogradPlan, affordable_tiles, plan
+from graphc.ops.minimal import points
 from graphc.ops.strassen import matrices
 from graphc.options import Options
 from graphc.runtime.assemble import CompiledGraph
@@ -139,9 +140,10 @@ def graph_of(asked: Asked, chosen: Choice) -> Graph:
         w = weights(p.groups, panels, p.blocks, *p.kernel, p.block, columns)
         y = ops.conv_blocked(x, w, strides=p.stride, padding=padding, dilation=p.dilation, filters=filters, lanes=lanes)
     else:
-        points = int(np.prod([m + r - 1 for m, r in zip(chosen.tile, p.kernel, strict=True)]))
-        w = weights(p.groups, panels, points, p.blocks * p.block, columns)
-        y = ops.conv_winograd(x, w, kernel=p.kernel, tile=chosen.tile, padding=padding, filters=filters, lanes=lanes)
+        w = weights(p.groups, panels, points(chosen.tile, p.kernel, p.stride), p.blocks * p.block, columns)
+        y = ops.conv_winograd(
+            x, w, kernel=p.kernel, tile=chosen.tile, strides=p.stride, padding=padding, filters=filters, lanes=lanes
+        )
     return Graph([x], [y])
 
 

@@ -33,7 +33,7 @@ CONFIGURATIONS: list[dict[str, Any]] = [
     {"threads": 1, "precision": "strict"},
     *(
         {"threads": 1, "disable": name}
-        for name in ("fold", "simplify", "pooling", "batch-norm", "blocking", "fuse", "sink")
+        for name in ("fold", "simplify", "sums-first", "maxima-first", "batch-norm", "blocking", "fuse", "sink")
     ),
 ]
 

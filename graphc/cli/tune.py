@@ -92,7 +92,7 @@ def _described(f: Finding) -> str:
     tile = f"{f.choice.rows}x{f.choice.vectors}"
     if f.choice.levels:
         return f"{tile}, Strassen{' twice' * (f.choice.levels == 2)}"
-    return tile if f.choice.tile is None else f"{tile}, F({f.choice.tile[0]}x{f.choice.tile[1]})"
+    return tile if f.choice.tile is None else f"{tile}, Winograd in tiles of {f.choice.tile[0]}x{f.choice.tile[1]}"
 
 
 def _in_turns(first: Executable, second: Executable, feeds: Mapping[str, np.ndarray]) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from graphc.kernels.lower_contraction import blocked_image, names_of, zeros
 from graphc.kernels.machine import host_machine
 from graphc.kernels.problems import ConvProblem
 from graphc.kernels.program import Placed
-from graphc.kernels.winograd import NUMBERS, WinogradVariant, arguments
+from graphc.kernels.winograd import NUMBERS, WinogradVariant, arguments, pooled
 
 __all__ = ["WinogradKernel"]
 
@@ -43,6 +43,8 @@ def lower_winograd(builder: ProgramBuilder, node: Node, operands: list[Placed], 
         stride=attrs.get("strides", (1, 1)), pads=(top, left, bottom, right), groups=groups, block=lanes,
         dtype=x.dtype.name,
     )  # fmt: skip
+    pool = attrs.get("pool", (1, 1))
+    problem = pooled(problem, pool)
     axes = Axes.of_blocked_image(anchor.outputs[0].tensor.static_shape, lanes)
     fused = fused_epilogue(node, operands, results, axes, builder.dense)
     if fused is None:
@@ -51,7 +53,7 @@ def lower_winograd(builder: ProgramBuilder, node: Node, operands: list[Placed], 
     epilogue, placed, integers = fused
     machine = host_machine().with_lanes(lanes, x.dtype.itemsize)
     p = filtering_plan(problem, attrs["tile"], machine, builder.threads, columns // lanes)
-    p = replace(p, variant=replace(p.variant, pool=attrs.get("pool", (1, 1))))
+    p = replace(p, variant=replace(p.variant, pool=pool))
     slots = arguments(problem, p) | {"x_batch": x.strides[0]}
     nothing = builder.constant(zeros(x.dtype.name))
     builder.emit(

@@ -25,10 +25,11 @@ from graphc.ir.dims import ceil_div
 from graphc.kernels.contraction import ContractionVariant, Schedule, product_cycles, register_tiles
 from graphc.kernels.machine import Machine
 from graphc.kernels.problems import ConvProblem
-from graphc.ops.minimal import Matrix, filtering, multiplications, outputs_possible, points_needed
+from graphc.ops.minimal import Matrix, filtering, outputs_possible, points, points_needed
 
 __all__ = [
-    "ADDRESSES", "NUMBERS", "WinogradPlan", "WinogradVariant", "affordable_tiles", "arguments", "plan", "tile_sizes", "worthwhile",
+    "ADDRESSES", "NUMBERS", "WinogradPlan", "WinogradVariant", "affordable_tiles", "arguments", "plan", "pooled", "tile_sizes",
+    "worthwhile",
 ]  # fmt: skip
 
 #: The argument block: addresses, then numbers, as in `contraction`.
@@ -50,7 +51,8 @@ NUMBERS = (
 
 #: the vectors of more do not come through the registers without much traffic
 MOST_POINTS = 81
-#: filterings of 8 points round more coarsely and take more memory for weights: they must be this much faster
+#: filterings of 8 points round more coarsely and take more memory for weights: they must be this much faster than smaller
+#: ones
 LARGE_MUST_SAVE = 1.15
 #: weights at the points may take this many times the memory of the plain ones, or this many bytes in any case
 WEIGHTS_GROWTH, SMALL_BYTES = 4.5, 1 << 20
@@ -59,7 +61,7 @@ STAYING_BYTES = 8 << 20
 #: of which so many a cycle are what they cost (measured on resnet50's strided layers)
 MORE_BYTES_PER_CYCLE = 20.0
 #: cycles that a vector costs on its way to a point and back, loads and stores included, and at most, since of many additions
-#: pairs of points share half (measured; see docs/design.md)
+#: pairs of points share half (measured on Zen 4, as is what follows)
 TO_POINT, FROM_POINT = 5.0, 4.0
 #: what of that is loads and stores, and what each addition adds
 TO_MEMORY, FROM_MEMORY, ADDITION = 2.0, 1.5, 0.56
@@ -84,7 +86,7 @@ class WinogradVariant:
     @property
     def points(self) -> int:
         """Multiplications a tile, channel and filter."""
-        return _points(self.tile, self.kernel, self.stride)
+        return points(self.tile, self.kernel, self.stride)
 
     @property
     def handicap(self) -> float:
@@ -134,7 +136,7 @@ def tile_sizes(problem: ConvProblem) -> Iterator[tuple[int, int]]:
     """Every size of output tile for which there is a filtering; not (1, 1)."""
     down, along = (outputs_possible(r, s) for r, s in zip(problem.kernel, problem.stride, strict=True))
     for tile in ((i, j) for i in down for j in along if (i, j) != (1, 1)):
-        if _points(tile, problem.kernel, problem.stride) <= MOST_POINTS:
+        if points(tile, problem.kernel, problem.stride) <= MOST_POINTS:
             yield tile
 
 
@@ -163,18 +165,18 @@ def worthwhile(
         return more + (p.cycles + 2 * plan(problem, p.variant.tile, machine, 2 * threads).cycles) / 2
 
     plans = [plan(problem, tile, machine, threads) for tile in affordable_tiles(problem, nbytes, machine)]
-    best = min(plans, key=lambda p: cost(p) * p.variant.handicap, default=None)
-    return best if best is not None and cost(best) < direct.cycles else None
+    best = min((replace(p, cycles=cost(p)) for p in plans), key=lambda p: p.cycles * p.variant.handicap, default=None)
+    return best if best is not None and best.cycles < direct.cycles else None
 
 
 @lru_cache(maxsize=256)
-def _transform_cycles(variant: WinogradVariant) -> tuple[float, float]:
+def _transform_cycles(tile: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int]) -> tuple[float, float]:
     """What a vector costs on its way to a point, and back."""
 
     def additions(matrix: Matrix) -> int:
         return sum(sum(map(bool, row)) - 1 for row in matrix)
 
-    down, along = (filtering(*axis) for axis in zip(variant.tile, variant.kernel, variant.stride, strict=True))
+    down, along = (filtering(*axis) for axis in zip(tile, kernel, stride, strict=True))
     there = additions(along.evaluate) / along.inputs + additions(down.evaluate) / down.inputs
     back = additions(along.interpolate) / along.inputs + additions(down.interpolate) / down.inputs * (
         along.outputs / along.inputs
@@ -182,13 +184,9 @@ def _transform_cycles(variant: WinogradVariant) -> tuple[float, float]:
     return min(TO_POINT, TO_MEMORY + ADDITION * there), min(FROM_POINT, FROM_MEMORY + ADDITION * back)
 
 
-def _points(tile: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int]) -> int:
-    return math.prod(multiplications(*axis) for axis in zip(tile, kernel, stride, strict=True))
-
-
 def _weight_bytes(problem: ConvProblem, tile: tuple[int, int]) -> int:
     return (
-        _points(tile, problem.kernel, problem.stride)
+        points(tile, problem.kernel, problem.stride)
         * problem.groups
         * problem.channels
         * problem.filters
@@ -219,7 +217,7 @@ def _plan(
     lanes = machine.isa.lanes(itemsize)
     product = ContractionVariant(rows, vectors, lanes, "rows", problem.block, dtype=problem.dtype)
     v = WinogradVariant(tile, problem.kernel, product, problem.stride)
-    deep, (to_point, from_point) = problem.blocks * problem.block, _transform_cycles(v)
+    deep, (to_point, from_point) = problem.blocks * problem.block, _transform_cycles(tile, v.kernel, v.stride)
     tiles = problem.batch * math.prod(ceil_div(o, m) for o, m in zip(problem.output, tile, strict=True))
     panels = ceil_div(problem.filters, product.columns)
     image = problem.height * problem.width * deep * itemsize
@@ -257,6 +255,13 @@ def _plan(
         # one more line a point, so that the points of one tile do not meet in one set of L1
         patch_row, each * patch_row + lanes, each * product.columns + lanes, cycles,
     )  # fmt: skip
+
+
+def pooled(problem: ConvProblem, pool: tuple[int, int]) -> ConvProblem:
+    """The problem without the pixels past the last whole window of a pooling, which are nobody's."""
+    top, left, bottom, right = problem.pads
+    down, along = (o % window for o, window in zip(problem.output, pool, strict=True))
+    return replace(problem, pads=(top, left, bottom - down, right - along))
 
 
 def arguments(problem: ConvProblem, p: WinogradPlan) -> dict[str, int]:

@@ -10,13 +10,16 @@ F(2, 3) of stride 2 takes 3 + 2 multiplications in place of 6.
 
 A filter in two dimensions is the same along each axis. (Winograd, Arithmetic Complexity of Computations, 1980; Lavin and
 Gray, arXiv:1509.09308.) B^T and A^T evaluate and interpolate polynomials at m + r - 2 points and at infinity. The points
-decide the rounding error: those here are symmetric, so that sums are shared, near 1, so that their powers stay near 1,
-and short in binary. Measured over random layers (`tests/kernels/test_winograd.py` holds the bounds), the largest error
-relative to the largest output is 3e-7 for 4 points, 2e-6 for 6 and 8e-6 for 8; 3e-7 for the direct sum.
+decide the rounding error: those here are symmetric where their number is even, so that sums are shared, near 1, so that
+their powers stay near 1, and short in binary. Measured over random layers (`tests/kernels/test_winograd.py` holds the
+bounds), the largest error relative to the largest output is 4e-7 for 3 and 4 points, 1e-6 for 5, 2e-6 for 6 and 1e-5 for
+8; 3e-7 for the direct sum.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -25,9 +28,10 @@ import numpy as np
 
 from graphc.ir.dims import ceil_div
 
-__all__ = ["SIZES", "Filtering", "Matrix", "filtering", "multiplications", "outputs_possible", "points_needed"]
+__all__ = ["Filtering", "Matrix", "filtering", "multiplications", "outputs_possible", "points", "points_needed"]
 
 Matrix = tuple[tuple[Fraction, ...], ...]
+Pair = Sequence[int]
 
 #: the finite points for each number of multiplications; infinity is the last point of all
 POINTS: dict[int, tuple[Fraction, ...]] = {
@@ -35,13 +39,13 @@ POINTS: dict[int, tuple[Fraction, ...]] = {
     for n, points in {
         3: "0 1",
         4: "0 1 -1",
-        5: "0 1 -1 1/2",
+        5: "0 3/2 -3/2 -1/2",
         6: "0 3/4 -3/4 3/2 -3/2",
         8: "0 1 -1 2 -2 1/2 -1/2",
     }.items()
 }
-#: how many of a filtering of stride 1 are worth a kernel; those of larger strides need the numbers between as well
-SIZES = (4, 6, 8)
+#: how many are worth a kernel with stride 1; phases of larger strides need the numbers between as well
+WORTH_OF_STRIDE_1 = (4, 6, 8)
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,11 @@ def multiplications(outputs: int, taps: int, stride: int = 1) -> int:
     return stride * (outputs - 1) + taps
 
 
+def points(tile: Pair, kernel: Pair, strides: Pair) -> int:
+    """Multiplications of a filtering down and along: at so many points an image and its weights are needed."""
+    return math.prod(multiplications(*axis) for axis in zip(tile, kernel, strides, strict=True))
+
+
 def points_needed(outputs: int, taps: int, stride: int = 1) -> int:
     """Points of the longest phase, which decides the rounding error; 1 where nothing is evaluated at points."""
     longest = ceil_div(taps, stride)
@@ -80,7 +89,7 @@ def points_needed(outputs: int, taps: int, stride: int = 1) -> int:
 def outputs_possible(taps: int, stride: int = 1) -> tuple[int, ...]:
     """For how many outputs there are filterings that save multiplications; 1 where none does."""
     phases = [ceil_div(taps - p, stride) for p in range(stride)]
-    known = SIZES if stride == 1 else tuple(POINTS)
+    known = WORTH_OF_STRIDE_1 if stride == 1 else tuple(POINTS)
     possible = range(2, max(known) + 1)
     return tuple(m for m in possible if all(r == 1 or m + r - 1 in known for r in phases) and max(phases) > 1) or (1,)
 
@@ -115,16 +124,16 @@ def _plain_filtering(outputs: int, taps: int) -> tuple[list[list[Fraction]], ...
     n = outputs + taps - 1
     if n not in POINTS:
         raise ValueError(f"F({outputs}, {taps}) needs {n} points; there are points for {', '.join(map(str, POINTS))}")
-    points = POINTS[n]
+    at = POINTS[n]
     finite = range(n - 1)
 
     def others(j: int) -> list[Fraction]:
-        return [points[k] for k in finite if k != j]
+        return [at[k] for k in finite if k != j]
 
-    scale = [_product([points[j] - p for p in others(j)]) for j in finite]
-    evaluate = [_padded(_with_roots(others(j)), n) for j in finite] + [_with_roots(points)]
-    weigh = [[points[j] ** i / scale[j] for i in range(taps)] for j in finite] + [_unit(taps - 1, taps)]
-    interpolate = [[points[j] ** i for j in finite] + [Fraction(int(i == outputs - 1))] for i in range(outputs)]
+    scale = [_product([at[j] - p for p in others(j)]) for j in finite]
+    evaluate = [_padded(_with_roots(others(j)), n) for j in finite] + [_with_roots(at)]
+    weigh = [[at[j] ** i / scale[j] for i in range(taps)] for j in finite] + [_unit(taps - 1, taps)]
+    interpolate = [[at[j] ** i for j in finite] + [Fraction(int(i == outputs - 1))] for i in range(outputs)]
     return evaluate, weigh, interpolate
 
 

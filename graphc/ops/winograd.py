@@ -5,12 +5,15 @@ weights are brought to the points of the filtering, multiplied there (a matrix p
 point), and brought back. The weights are brought there when they are packed:
 
     w[O, C/groups, KH, KW]  ->  [groups, panels, points, blocks * block, columns]
+
+A convolution of stride (s, t) and few channels is one of stride 1 over the s * t phases of its image. `phases` packs its
+weights for that: channel c of phase (i, j) is channel (i * t + j) * deep + c, and its taps are every s-th and t-th from
+(i, j) on. With many channels it is a filtering of these strides, whose tiles hold all phases.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import prod
 
 import numpy as np
 
@@ -19,7 +22,7 @@ from graphc.ir.graph import Node, Value
 from graphc.ir.types import TensorType
 from graphc.ops.injective import tensor_operand
 from graphc.ops.layout import LATER, Pairs
-from graphc.ops.minimal import Filtering, filtering, multiplications
+from graphc.ops.minimal import Filtering, filtering, points
 from graphc.ops.spec import REGISTRY, Kind, OpSpec, Sample, expect, register
 
 __all__ = ["conv_winograd", "pack_winograd_weights"]
@@ -30,10 +33,6 @@ def _axes(tile: Sequence[int], kernel: Sequence[int], strides: Sequence[int]) ->
     return [filtering(*axis) for axis in zip(tile, kernel, strides, strict=True)]
 
 
-def _points(tile: Sequence[int], kernel: Sequence[int], strides: Sequence[int]) -> int:
-    return prod(multiplications(*axis) for axis in zip(tile, kernel, strides, strict=True))
-
-
 def _weigh(tile: Sequence[int], kernel: Sequence[int], strides: Sequence[int]) -> np.ndarray:
     """float64 [points, kernel rows * kernel columns]: a filter's taps to its values at the points."""
     down, along = (f.array("weigh") for f in _axes(tile, kernel, strides))
@@ -42,11 +41,6 @@ def _weigh(tile: Sequence[int], kernel: Sequence[int], strides: Sequence[int]) -
 
 # ------------------------------------------------------------------------------------------------------------ weights
 
-
-#
-# A convolution of stride (s, t) of few channels is one of stride 1 over the s * t phases of its image. `phases` packs its
-# weights for that: channel c of phase (i, j) is channel (i * t + j) * deep + c, and its taps are every s-th and t-th from
-# (i, j) on. Of many channels it is a filtering of strides (s, t), whose tiles hold all phases.
 
 Pair = tuple[int, int]
 
@@ -73,8 +67,8 @@ def _pack_type(
     expect(o % groups == 0, f"pack_winograd_weights: {o} filters do not divide into {groups} groups")
     expect(deep >= c, f"pack_winograd_weights: {c} channels do not fit into {deep}")
     channels = ceil_div(phases[0] * phases[1] * deep, block) * block
-    points = _points(tile, _window(kernel, phases), strides)
-    return w.with_shape((groups, ceil_div(o // groups, columns), points, channels, columns))
+    count = points(tile, _window(kernel, phases), strides)
+    return w.with_shape((groups, ceil_div(o // groups, columns), count, channels, columns))
 
 
 def _pack_reference(
@@ -171,9 +165,9 @@ def _conv_type(
     expect(x.rank == 5, f"conv_winograd: operand 0 is {x}; [N, blocks, H, W, block] is needed")
     expect(w.rank == 5, f"conv_winograd: operand 1 is {w}; weights packed by pack_winograd_weights are needed")
     expect(x.dtype == w.dtype, f"conv_winograd: operand 1 is {w.dtype} but operand 0 is {x.dtype}")
-    groups, panels, points, deep, columns = w.static_shape
-    needed = _points(tile, kernel, strides)
-    expect(points == needed, f"conv_winograd: {w} does not hold {needed} points")
+    groups, panels, held, deep, columns = w.static_shape
+    needed = points(tile, kernel, strides)
+    expect(held == needed, f"conv_winograd: {w} does not hold {needed} points")
     expect(x.shape[1] * x.shape[4] == groups * deep, f"conv_winograd: {x} does not go with weights {w}")
     expect(
         filters % groups == 0 and panels == ceil_div(filters // groups, columns),

@@ -16,7 +16,7 @@ from graphc.ir.types import tensor
 from graphc.kernels.contraction import schedule
 from graphc.kernels.machine import ISAS, Machine, host_machine
 from graphc.kernels.problems import ConvProblem
-from graphc.kernels.winograd import arguments, plan, tile_sizes, worthwhile
+from graphc.kernels.winograd import arguments, plan, pooled, tile_sizes, worthwhile
 from graphc.ops.minimal import filtering, multiplications, outputs_possible, points_needed
 from graphc.options import Options
 from graphc.passes.pipeline import optimise
@@ -184,6 +184,16 @@ def test_plans_cover_everything_once(problem: ConvProblem, machine: Machine, thr
         assert p.sum_point >= p.tiles_per_task * product.columns
         assert slots["tiles_high"] * tile[0] >= problem.output[0]
         assert slots["panels"] * product.columns >= problem.filters
+
+
+@pytest.mark.parametrize("size", range(20, 30))
+@pytest.mark.parametrize("pool", [(2, 2), (1, 4), (4, 1)], ids=str)
+def test_no_task_is_left_without_windows(size: int, pool: tuple[int, int]) -> None:
+    problem = pooled(ConvProblem(1, 64, 64, size, size + 1, (3, 3), pads=(1, 1, 1, 1), block=16), pool)
+    p = plan(problem, (4, 4), MACHINES[0], 2)
+    slots = arguments(problem, replace(p, variant=replace(p.variant, pool=pool)))
+    assert (slots["out_height"], slots["out_width"]) == (size // pool[0], (size + 1) // pool[1])
+    assert (p.row_tasks - 1) * p.tiles_per_task < slots["tiles"] <= p.row_tasks * p.tiles_per_task
 
 
 def test_it_is_chosen_where_it_saves_and_not_where_it_does_not() -> None:

@@ -109,6 +109,7 @@ PROBLEMS = [
     GemmProblem(7, 33, 16, batch=3, shared=False),
     ConvProblem(2, 2 * LANES, 24, 9, 7, (3, 3), pads=(1, 1, 1, 1), block=LANES),
     ConvProblem(1, 2 * LANES, 2 * LANES, 9, 9, (3, 3), stride=(2, 2), groups=2, block=LANES),
+    ConvProblem(1, 8 * LANES, 8 * LANES, 28, 28, (3, 3), stride=(2, 2), pads=(1, 1, 1, 1), block=LANES),
     ConvProblem(2, 5, 24, 3, 2, (1, 1), groups=3, block=LANES, picked=True),
 ]
 
@@ -119,10 +120,12 @@ def test_candidates_begin_with_the_estimate_and_all_run(problem: ConvProblem | G
     found = candidates(asked)
     assert len(set(found)) == len(found) <= tuning.CANDIDATES
     key = key_of(problem, host_machine(), 1)
-    for chosen in {found[0], found[-1]}:
+    for chosen in {found[0], found[-1], *(c for c in found[:8] if c.tile is not None)}:
         with using({key: chosen}):
             graph = graph_of(asked, chosen)
             (kernel,) = [k.kernel for k in planned(graph, OPTIONS).program.launches]
+        if isinstance(problem, ConvProblem):
+            assert graph.outputs[0].shape[2:4] == problem.output
         variant = kernel.variant  # type: ignore[attr-defined]
         assert (getattr(variant, "product", variant).rows, getattr(variant, "tile", None)) == (chosen.rows, chosen.tile)
 

@@ -1,4 +1,4 @@
-"""Sums before the contractions, and maxima before the activations, that compute the pixels; and every guard of that."""
+"""Sums before the contractions that compute the pixels, and every guard of that."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from graphc import ops
+from graphc.ir.dtypes import dtype_of
 from graphc.ir.graph import Graph, Value, constant, input_value, location, location_of
 from graphc.ir.trace import trace
 from graphc.ir.types import tensor
-from graphc.ops.spec import Kind
-from graphc.passes.pooling import pool_first
+from graphc.passes.sums_first import sum_first
 
 rng = np.random.default_rng(0)
 x = input_value("x", tensor("float32", 2, 6, 8, 8))
@@ -63,7 +63,7 @@ MOVED = {
 @pytest.mark.parametrize("y", MOVED.values(), ids=MOVED.keys())
 def test_a_sum_moves_before_the_contraction(y: Value, agree: Callable[..., None]) -> None:
     graph = Graph([x, rows, line.node.inputs[0]], [y])
-    after = pool_first(graph)
+    after = sum_first(graph)
     order = [n.op.name for n in after.nodes if n.op.name in ("reduce_window", "reduce_sum", "conv", "dot")]
     assert order[-1] in ("conv", "dot")
     assert len(order) == 2
@@ -75,23 +75,13 @@ def test_the_contraction_names_both_places() -> None:
         y = conv()
     with location("pool1"):
         y = pooled(y)
-    after = pool_first(Graph([x], [y]))
+    after = sum_first(Graph([x], [y]))
     assert location_of(next(n for n in after.nodes if n.op.name == "conv")) == ("conv1", "pool1")
 
 
-shared, twice = conv(), ops.relu(x)
+shared = conv()
 KEPT = {
     "takes the maximum": [pooled(conv(), combine="maximum")],
-    "combines by minimum": [pooled(ops.relu(x), combine="minimum")],
-    "need not be that of the largest": [pooled(ops.neg(x), combine="maximum")],
-    "pooling have another reader": [pooled(twice, combine="maximum"), ops.exp(twice)],
-    "depends on several values": [pooled(ops.add(x, ops.relu(conv(filters=6))), combine="maximum")],
-    "varies along the window": [pooled(biased(x, axis=2), combine="maximum")],
-    "is not finite": [pooled(ops.add(x, np.inf), combine="maximum")],
-    "nothing but padding": [pooled(ops.relu(x), combine="maximum", padding=((2, 0), (0, 0)))],
-    "nearly as many pixels": [
-        pooled(ops.relu(x), combine="maximum", window=(3, 3), strides=(1, 1), padding=((1, 1), (1, 1)))
-    ],
     "not a convolution": [pooled(ops.relu(conv()))],
     "not pointwise": [pooled(conv(kernel=3))],
     "is not pointwise": [pooled(conv(strides=(2, 2)))],
@@ -99,43 +89,15 @@ KEPT = {
     "sums along": [ops.reduce_sum(conv(), axes=(1,))],
     "one number for each channel": [pooled(biased(conv(), axis=2))],
     "padding has no bias": [pooled(biased(conv()), padding=((1, 1), (1, 1)))],
-    "as many pixels": [pooled(conv(), window=(3, 3), strides=(1, 1), padding=((1, 1), (1, 1)))],
+    "not be less to compute": [pooled(conv(), window=(3, 3), strides=(1, 1), padding=((1, 1), (1, 1)))],
+    "there would not be": [pooled(conv(filters=1), window=(7, 7), strides=(1, 1))],
+    "of float16 would be rounded": [pooled(ops.cast(conv(), dtype=dtype_of("float16")))],
 }
-
-
-def largest(v: Value, **changes: object) -> Value:
-    return pooled(v, combine="maximum", **changes)
-
-
-def rectified(v: Value) -> Value:
-    result: Value = ops.minimum(ops.relu(biased(v)), 6.0)
-    return result
-
-
-LATER = {
-    "bias and activation": largest(rectified(x)),
-    "overlapping and padded windows": largest(rectified(x), window=(3, 3), padding=((1, 1), (1, 1))),
-    "pooling twice": largest(largest(rectified(x))),
-    "a mean between two activations": largest(ops.tanh(pooled(ops.sigmoid(x)))),
-    "a bias for each row": largest(biased(x, axis=2), axes=(3,), window=(2,), strides=(2,), padding=((0, 0),), dilation=(1,)),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("y", LATER.values(), ids=LATER.keys())
-def test_a_maximum_moves_before_what_never_decreases(y: Value, agree: Callable[..., None]) -> None:
-    graph = Graph([x], [y])
-    after = pool_first(graph)
-    order = [n for n in after.nodes if n.op.kind is Kind.ELEMENTWISE or n.attrs.get("combine") == "maximum"]
-    last = max(k for k, n in enumerate(order) if n.op.name == "reduce_window")
-    assert all(n.op.name in ("reduce_window", "sigmoid") for n in order[:last])
-    numbers = rng.standard_normal(x.tensor.static_shape).astype(np.float32)
-    numbers[0, 0, 3, 3], numbers[1, 2, 0, 5] = np.nan, -np.inf
-    agree(graph, after, [numbers])
 
 
 @pytest.mark.parametrize(("why", "outputs"), KEPT.items(), ids=KEPT.keys())
 def test_guards(why: str, outputs: list[Value]) -> None:
     graph = Graph([x], outputs)
     with trace(explain=True) as t:
-        assert pool_first(graph) is graph
+        assert sum_first(graph) is graph
     assert why in str(t)
