@@ -193,6 +193,7 @@ def test_no_task_is_left_without_windows(size: int, pool: tuple[int, int]) -> No
     p = plan(problem, (4, 4), MACHINES[0], 2)
     slots = arguments(problem, replace(p, variant=replace(p.variant, pool=pool)))
     assert (slots["out_height"], slots["out_width"]) == (size // pool[0], (size + 1) // pool[1])
+    assert [o % window for o, window in zip(problem.output, pool, strict=True)] == [0, 0]
     assert (p.row_tasks - 1) * p.tiles_per_task < slots["tiles"] <= p.row_tasks * p.tiles_per_task
 
 
