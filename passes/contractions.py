@@ -311,7 +311,6 @@ class Contractions:
     ) -> Value:
         """The convolution of blocked images by minimal filtering, as planned; of phases, see `by_phases`."""
         v, lanes = found.variant, found.variant.product.lanes
-        strided = {} if v.stride == (1, 1) else {"strides": v.stride}
         packed = ops.pack_winograd_weights(
             w,
             tile=v.tile,
@@ -320,7 +319,7 @@ class Contractions:
             groups=groups,
             phases=phases,
             deep=deep or w.shape[1],
-            **strided,
+            strides=v.stride,
         )
         result: Value = ops.conv_winograd(
             image,
@@ -330,7 +329,7 @@ class Contractions:
             padding=padding,
             filters=int(w.shape[0]),
             lanes=lanes,
-            **strided,
+            strides=v.stride,
         )
         return result
 

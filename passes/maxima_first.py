@@ -7,6 +7,7 @@ next to the convolution that computes the pixels, whose kernel may do it (`pool_
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -32,12 +33,18 @@ def _never_decreases(op: OpSpec, constants: list[np.ndarray]) -> bool:
     return op.nondecreasing or (op.name == "mul" and all((c > 0).all() for c in constants))
 
 
+def _once(v: Value, axes: Sequence[int]) -> np.ndarray | None:
+    """The numbers of a constant that does not vary along these axes, with one element there; None for any other value."""
+    numbers = constant_array(v)
+    return None if numbers is None else numbers[tuple(slice(1 if a in axes else None) for a in range(v.rank))]
+
+
 def _maximum_behind(node: Node, uses: Uses) -> str | None:
     pooled, a = node.inputs[0], node.attrs
     inner = pooled.node
     if a["combine"] != "maximum":
         return f"the window combines by {a['combine']}"
-    constants = {v: c for v in inner.inputs if (c := constant_array(v)) is not None}
+    constants = {v: c for v in inner.inputs if (c := _once(v, a["axes"])) is not None}
     if not pooled.dtype.is_float or not _never_decreases(inner.op, [*constants.values()]):
         return f"the largest result of {inner.op.name} on {pooled.dtype} need not be that of the largest"
     if uses(pooled) != 1:
@@ -66,12 +73,11 @@ def maximum_before(node: Node) -> Value:
     with location(*located(inner, node)):
         operands = []
         for v in inner.inputs:
-            numbers = constant_array(v)
+            numbers = _once(v, node.attrs["axes"])
             if numbers is None:
                 operands.append(node.op(v, **node.attrs))
             else:
-                once = tuple(slice(1 if a in node.attrs["axes"] else None) for a in range(v.rank))
-                operands.append(ops.broadcast_to(constant(numbers[once]), shape=shape))
+                operands.append(ops.broadcast_to(constant(numbers), shape=shape))
         result: Value = inner.op(*operands, **inner.attrs)
     return result
 

@@ -31,7 +31,6 @@ from graphc.ir.dims import ceil_div
 __all__ = ["Filtering", "Matrix", "filtering", "multiplications", "outputs_possible", "points", "points_needed"]
 
 Matrix = tuple[tuple[Fraction, ...], ...]
-Pair = Sequence[int]
 
 #: the finite points for each number of multiplications; infinity is the last point of all
 POINTS: dict[int, tuple[Fraction, ...]] = {
@@ -74,7 +73,7 @@ def multiplications(outputs: int, taps: int, stride: int = 1) -> int:
     return stride * (outputs - 1) + taps
 
 
-def points(tile: Pair, kernel: Pair, strides: Pair) -> int:
+def points(tile: Sequence[int], kernel: Sequence[int], strides: Sequence[int]) -> int:
     """Multiplications of a filtering down and along: at so many points an image and its weights are needed."""
     return math.prod(multiplications(*axis) for axis in zip(tile, kernel, strides, strict=True))
 

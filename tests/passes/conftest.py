@@ -10,6 +10,7 @@ import pytest
 
 from graphc.ir.graph import Graph
 from graphc.ir.interpret import run
+from graphc.ir.trace import trace
 from graphc.ir.verify import verify
 
 Agree = Callable[..., None]
@@ -28,6 +29,18 @@ def random_inputs(graph: Graph, seed: int = 0) -> list[np.ndarray]:
         else:
             arrays.append(rng.integers(0 if dtype.kind == "uint" else -3, 4, shape).astype(dtype.numpy))
     return arrays
+
+
+@pytest.fixture
+def refuses() -> Callable[[Callable[[Graph], Graph], Graph, str], None]:
+    """`refuses(transform, graph, why)`: the pass leaves the graph as it is and says why."""
+
+    def check(transform: Callable[[Graph], Graph], graph: Graph, why: str) -> None:
+        with trace(explain=True) as t:
+            assert transform(graph) is graph
+        assert why in str(t)
+
+    return check
 
 
 @pytest.fixture
