@@ -139,7 +139,7 @@ def schedule(
     steps = max(p.d, min(p.n, variant.panels_per_chunk * variant.columns))
     packed_size = steps * variant.columns
     scores_size = per_task * tile_size
-    scratch = packed_size + scores_size + per_task * rows * (variant.columns + 1)
+    scratch = packed_size + scores_size + per_task * rows * (variant.columns + lanes + 1)
     return AttentionSchedule(
         variant, per_task, row_tasks, p.batch * p.heads * row_tasks, packed_size, scores_size, scratch
     )

@@ -75,6 +75,8 @@ class Machine:
     l2_bytes: int = 512 << 10
     #: bytes a cycle that one core reads from beyond L2 when it asks ahead: a cautious number for today's machines
     stream_bytes_per_cycle: float = 8.0
+    #: and from a cache that cores share, each of them
+    shared_bytes_per_cycle: float = 16.0
 
     @property
     def narrower(self) -> Machine | None:

@@ -185,10 +185,6 @@ _CELLS: Mapping[str, Callable[[DType, Mapping[str, Any]], Cell]] = {"lstm": _lst
 
 # ------------------------------------------------------------------------------------------------------------- tiles
 
-#: bytes a cycle that a core reads from beyond its L2
-FAR_BYTES = 16
-
-
 def plain_tile(machine: Machine, batch: int, hidden: int, vectors: int, dtype: str) -> ContractionVariant:
     """The micro-kernel for a product whose panels hold `vectors` vectors of columns, the gates of some hidden units."""
     lanes = machine.isa.lanes(np.dtype(dtype).itemsize)
@@ -251,8 +247,8 @@ def halves_pay(
 
     (fewer, more_bytes), (plain, plain_bytes) = cycles(True), cycles(False)
     if plain_bytes > near:
-        return max(fewer, more_bytes / FAR_BYTES) < MUST_SAVE * max(plain, plain_bytes / FAR_BYTES)
-    return fewer + max(0.0, more_bytes - near) / FAR_BYTES < MUST_SAVE * plain
+        return max(fewer, more_bytes / machine.shared_bytes_per_cycle) < MUST_SAVE * max(plain, plain_bytes / machine.shared_bytes_per_cycle)
+    return fewer + max(0.0, more_bytes - near) / machine.shared_bytes_per_cycle < MUST_SAVE * plain
 
 
 # ------------------------------------------------------------------------------------------------------------- tasks
@@ -295,7 +291,7 @@ def deal(
                 ceil_div(min(per_row, batch), rows) * rows * vectors * (hidden + inputs) / machine.isa.fma_per_cycle
             )
             weights += vectors * lanes * (hidden + inputs) * itemsize
-        far = max(0.0, weights * turns - machine.l2_bytes * 3 // 4) / FAR_BYTES
+        far = max(0.0, weights * turns - machine.l2_bytes * 3 // 4) / machine.shared_bytes_per_cycle
         cost = max(arithmetic * turns, far)
         return cost + (TURN * len(cell.sweeps) if tasks.column_tasks > 1 else 0), tasks
 

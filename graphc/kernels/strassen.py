@@ -262,9 +262,9 @@ def _plan(
             tasks = problem.batch * ceil_div(row_groups, each) * ceil_div(panel_groups, wide)
             left = each * tiles * rows * problem.k / lanes * left_cycles
             results = each * wide * tiles**2 * rows * vectors * result_cycles
-            weights = threads * wide * count * part * v.columns * itemsize
-            products = max(each * wide * tile, weights / machine.stream_bytes_per_cycle)
-            again = wide * count * part * v.columns * itemsize / AGAIN_BYTES_PER_CYCLE
+            weights = wide * count * part * v.columns * itemsize
+            products = max(each * wide * tile, weights / machine.shared_bytes_per_cycle)
+            again = weights / AGAIN_BYTES_PER_CYCLE
             cycles = (left + products + results + again + 400) * ceil_div(tasks, threads) + more
             if best is None or cycles < best[0]:
                 best = cycles, each, wide

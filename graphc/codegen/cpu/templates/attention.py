@@ -30,7 +30,7 @@ _SOURCE = '''\
 from graphc.codegen.cpu import vector
 from graphc.codegen.cpu.intrinsics import exp_nonpositive, {dtype}, inf
 from graphc.codegen.cpu.microkernel import contract
-from graphc.codegen.cpu.vector import maximum, offset, reduce_add, reduce_max, select
+from graphc.codegen.cpu.vector import offset, reduce_add, reduce_numbers, select
 
 score = contract({rows}, {vectors}, {lanes}, "rows", {score_steps}, "{dtype}")
 weigh = contract({rows}, {vectors}, {lanes}, "rows", {columns}, "{dtype}")
@@ -47,7 +47,8 @@ def {name}(block, first, last, scratch):
     packed = as_pointer(scratch)
     scores = offset(packed, packed_size)
     sums = offset(scores, scores_size)
-    factors = offset(sums, tiles_per_task * {tile_size})
+    folded = offset(sums, tiles_per_task * {tile_size})  # for each row, a vector
+    factors = offset(folded, tiles_per_task * {rows} * {lanes})
     panels = (n + {columns} - 1) // {columns}
     vectors = (n + {lanes} - 1) // {lanes}
     scores_of_tile = panels * {tile_size}
@@ -89,8 +90,8 @@ def {name}(block, first, last, scratch):
                     d // {score_steps}, {score_steps}, d % {score_steps}, q_row, 1,
                 )
 
-        # Weights: exp(score - the row's largest), in place, and what to multiply with to make their sum 1. A NaN is
-        # never the largest, but makes the sum NaN.
+        # Each row's largest score, which is never a NaN. Lanes are folded in a loop of their own, here and for the sums
+        # below: a row's steps wait for each other, those of other rows need not.
         for row in range(rows):
             line = offset(scores, row // {rows} * scores_of_tile + row % {rows} * {columns})
             mask_line = offset(mask_task, row * mask_row)
@@ -106,14 +107,24 @@ def {name}(block, first, last, scratch):
                 store_some(line, at, value, count)
                 value = load(line, at, {lanes})
                 top0 = select(value > top0, value, top0)
-            largest = reduce_max({top})
+            store(folded, row * {lanes}, {top}, {lanes})
+        for row in range(rows):
+            factors[row] = reduce_numbers(load(folded, row * {lanes}, {lanes}))
+
+        # Weights: exp(score - the row's largest), in place, and what to multiply with to make their sum 1. A NaN makes the
+        # sum NaN.
+        for row in range(rows):
+            line = offset(scores, row // {rows} * scores_of_tile + row % {rows} * {columns})
+            largest = factors[row]
 {start_sum}
             for panel in range(n // {columns}):
 {weight_of_panel}
             for part in range(n // {columns} * {vectors}, vectors):
                 at = part // {vectors} * {tile_size} + part % {vectors} * {lanes}
 {weight_of_part}
-            sum_of_row = reduce_add({sum})
+            store(folded, row * {lanes}, {sum}, {lanes})
+        for row in range(rows):
+            sum_of_row = reduce_add(load(folded, row * {lanes}, {lanes}))
             factors[row] = {one} / sum_of_row
 {clean}
         # The weighted sums of values, a panel of their columns at a time.
@@ -121,7 +132,12 @@ def {name}(block, first, last, scratch):
             for chunk in range(0, panels, {panels_per_chunk}):
                 first_key = chunk * {columns}
                 keys = min({panels_per_chunk} * {columns}, n - first_key)
-                for key in range(keys):
+                whole = keys if e - column >= {columns} else 0
+                for key in range(whole):
+                    for j in range({vectors}):
+                        values = load(v_task, (first_key + key) * v_row + column + j * {lanes}, {lanes})
+                        store(packed, key * {columns} + j * {lanes}, values, {lanes})
+                for key in range(whole, keys):
                     for j in range({vectors}):
                         lanes = max(0, min({lanes}, e - column - j * {lanes}))
                         values = load_some(v_task, (first_key + key) * v_row + column + j * {lanes}, lanes)
@@ -149,6 +165,7 @@ _MASKED = {
 _CLEAN = (
     "if sum_of_row != sum_of_row:",
     "    factors[row] = 0",
+    "    line = offset(scores, row // {rows} * scores_of_tile + row % {rows} * {columns})",
     "    for panel in range(panels):",
     "        for j in range({vectors}):",
     "            store(line, panel * {tile_size} + j * {lanes}, 0, {lanes})",
@@ -198,7 +215,7 @@ def attention_source(kernel: AttentionKernel, name: str = "attention") -> str:
         weight_of_panel=indent(weight_of_panel, 4),
         weight_of_part=indent([line.format(at="at", lanes=v.lanes, k=0) for line in _WEIGHT], 4),
         masked_part=indent(masked(f"part * {v.lanes}", "count"), 4),
-        top=reduce(lambda a, b: f"maximum({a}, {b})", tops),
+        top=reduce(lambda a, b: f"select({a} > {b}, {a}, {b})", tops),
         sum=" + ".join(sums),
         clean=indent([line.format(**sizes) for line in _CLEAN] if v.no_nan else [], 3),
     )
