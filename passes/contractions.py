@@ -3,7 +3,8 @@
 For each one the algorithm is chosen (`graphc.kernels.choice`) and its operation put in place of `conv` or `dot`. Packing
 is an operation like any other: of constants it folds. A convolution can also be
 
-    filtered        minimal filtering (Winograd); a strided one of few channels over the phases of its image
+    filtered        minimal filtering (Winograd); a strided one of few channels, or a dilated one, over the phases of its
+                    image
     few filters     lanes filled with neighbouring pixels, where there are too few filters to fill them
     depthwise       every channel with a filter of its own
 
@@ -89,7 +90,7 @@ class Contractions:
         if row is not None:
             self.forms.plain_forms[node.outputs[0]] = row
         else:
-            form = self.depthwise(node) or self.by_phases(node) or self.convolution(node)
+            form = self.depthwise(node) or self.by_phases(node) or self.over_phases(node) or self.convolution(node)
             self.forms.blocked_forms[node.outputs[0]] = form
         return None
 
@@ -390,6 +391,63 @@ class Contractions:
             image = ops.block(ops.reshape(image, shape=(n, down * along * channels, high, wide)), size=lanes)
         self.cycles += expected.cycles + moved
         return Blocked(self.filtered(image, w, found, ((0, 0), (0, 0)), phases=step, deep=deep), filters)
+
+    def over_phases(self, node: Node) -> Blocked | None:
+        """A dilated convolution as one of neighbouring pixels over each of the image's phases, for minimal filtering; None
+        when that is not estimated to be faster than the convolution as it is.
+
+        Phase (i, j) holds every dilation[0]-th row from row i on, and columns likewise: what a window reads of one phase
+        are neighbours there, so that the phases are images of a batch.
+        """
+        exact, rounded = self.unrounded(node), self.operands(node)[1].dtype.name
+        if exact is None:
+            return None
+        x, w = exact
+        strides, padding, (down, along), groups = _window(node)
+        n, channels, height, width = x.tensor.static_shape
+        filters, _, *kernel = w.tensor.static_shape
+        lanes = self.lanes(x)
+        if (
+            "winograd" not in self.algorithms
+            or groups > 1
+            or strides != (1, 1)
+            or (down, along) == (1, 1)
+            or not is_known(w)
+            or (channels < lanes and x not in self.forms.blocked_forms)
+        ):
+            return None
+        form = self.forms.blocks(x, lanes)
+        if form is None:
+            return None
+        blocks = int(form.value.shape[1])
+        out = node.outputs[0].tensor.static_shape[2:]
+        rows, columns = (ceil_div(o, d) for o, d in zip(out, (down, along), strict=True))  # of a phase's result
+        high, wide = rows + kernel[0] - 1, columns + kernel[1] - 1
+        blocked, plain = (n * down * along, blocks, high, wide, lanes), ((0, 0), (0, 0))
+        whole = _problem((n, blocks, height, width, lanes), w.tensor, strides, padding, (down, along), 1)
+        phased = _problem(blocked, w.tensor, (1, 1), plain, (1, 1), 1)
+        direct = schedule(replace(whole, dtype=rounded), self.vectors)
+        expected = worthwhile(phased, w.tensor.nbytes, direct, self.vectors, threads=1)
+        results = n * down * along * rows * columns * ceil_div(filters, lanes) * lanes
+        moved = CYCLES_PER_BYTE_MOVED * (math.prod(blocked) + results) * x.dtype.itemsize
+        if expected is None or expected.cycles + moved >= direct.cycles:
+            return None
+        found = choose(phased, self.vectors, self.threads, frozenset({"winograd"}), w.tensor.nbytes)
+        if not isinstance(found, WinogradPlan):
+            return None
+        low = (padding[0][0], padding[1][0])
+        ends = (high * down - low[0] - height, wide * along - low[1] - width)
+        image = ops.pad(form.value, np.zeros((), x.dtype.numpy), low=(0, 0, *low, 0), high=(0, 0, *ends, 0))
+        image = ops.reshape(image, shape=(n, blocks, high, down, wide, along, lanes))
+        image = ops.reshape(ops.transpose(image, perm=(0, 3, 5, 1, 2, 4, 6)), shape=blocked)
+        y = self.filtered(image, w, found, plain)
+        wide_blocks = int(y.shape[1])
+        y = ops.reshape(y, shape=(n, down, along, wide_blocks, rows, columns, lanes))
+        y = ops.transpose(y, perm=(0, 3, 4, 1, 5, 2, 6))
+        y = ops.reshape(y, shape=(n, wide_blocks, rows * down, columns * along, lanes))
+        y = ops.slice(y, starts=(0,) * 5, stops=(n, wide_blocks, *out, lanes), steps=(1,) * 5)
+        self.cycles += expected.cycles + moved
+        return Blocked(y, filters)
 
     def few_filters(self, node: Node) -> Value | None:
         """A convolution with so few filters that most lanes would be empty: neighbouring pixels of a row fill them.

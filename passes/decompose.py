@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from functools import reduce
+from typing import Any
 
 import numpy as np
 
@@ -145,23 +146,31 @@ def convolution_in_one_dimension(node: Node) -> Value:
 
 @rule("conv", check=_convolves(range(3, 100)))  # type: ignore[arg-type]
 def convolution_in_slices(node: Node) -> Value:
-    """convolution over a volume = for every depth of its window one over slices, summed"""
+    """convolution over a volume = over slices, the depths of its window side by side as channels
+
+    Of several groups, whose channels are neighbours already: for every depth one over slices, summed.
+    """
     x, w = node.inputs
     a, out = node.attrs, node.outputs[0]
     low, high = a["padding"][0]
     padded = ops.pad(x, np.zeros((), x.dtype.numpy), low=_at(x.rank, 2, low), high=_at(x.rank, 2, high))
-    parts = []
+    images = []
     for k in range(w.shape[2]):
         start, step = k * a["dilation"][0], a["strides"][0]
         stop = start + (out.shape[2] - 1) * step + 1
-        taken = _sliced(padded, 2, start, stop, step)
         # the depth joins the batch
-        images = ops.transpose(taken, perm=(0, 2, 1, *range(3, x.rank)))
-        images = ops.reshape(images, shape=(x.shape[0] * out.shape[2], x.shape[1], *x.shape[3:]))
-        weights = ops.reshape(_sliced(w, 2, k, k + 1), shape=(*w.shape[:2], *w.shape[3:]))
-        rest = {key: a[key][1:] for key in ("strides", "padding", "dilation")}
-        parts.append(ops.conv(images, weights, **rest, groups=a.get("groups", 1)))
-    total = reduce(ops.add, parts)
+        taken = ops.transpose(_sliced(padded, 2, start, stop, step), perm=(0, 2, 1, *range(3, x.rank)))
+        images.append(ops.reshape(taken, shape=(x.shape[0] * out.shape[2], x.shape[1], *x.shape[3:])))
+    depths = ops.transpose(w, perm=(2, 0, 1, *range(3, w.rank)))
+    rest: dict[str, Any] = {key: a[key][1:] for key in ("strides", "padding", "dilation")}
+    if a.get("groups", 1) == 1:
+        every = ops.transpose(depths, perm=(1, 0, *range(2, w.rank)))
+        weights = ops.reshape(every, shape=(w.shape[0], w.shape[2] * w.shape[1], *w.shape[3:]))
+        total = ops.conv(ops.concat(*images, axis=1), weights, **rest, groups=1)
+    else:
+        each = [ops.reshape(_sliced(depths, 0, k, k + 1), shape=depths.shape[1:]) for k in range(w.shape[2])]
+        parts = [ops.conv(image, weights, **rest, groups=a["groups"]) for image, weights in zip(images, each, strict=True)]
+        total = reduce(ops.add, parts)
     total = ops.reshape(total, shape=(x.shape[0], out.shape[2], out.shape[1], *out.shape[3:]))
     return ops.transpose(total, perm=(0, 2, 1, *range(3, x.rank)))
 

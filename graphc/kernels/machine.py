@@ -75,8 +75,9 @@ class Machine:
     l2_bytes: int = 512 << 10
     #: bytes a cycle that one core reads from beyond L2 when it asks ahead: a cautious number for today's machines
     stream_bytes_per_cycle: float = 8.0
-    #: and from a cache that cores share, each of them
+    #: from a cache that cores share, each of them; and from its own L2
     shared_bytes_per_cycle: float = 16.0
+    l2_bytes_per_cycle: float = 28.0
 
     @property
     def narrower(self) -> Machine | None:

@@ -292,7 +292,7 @@ def deal(
             )
             weights += vectors * lanes * (hidden + inputs) * itemsize
         far = max(0.0, weights * turns - machine.l2_bytes * 3 // 4) / machine.shared_bytes_per_cycle
-        cost = max(arithmetic * turns, far)
+        cost = max(arithmetic * turns, weights * turns / machine.l2_bytes_per_cycle, far)
         return cost + (TURN * len(cell.sweeps) if tasks.column_tasks > 1 else 0), tasks
 
     each = range(1, ceil_div(threads, layers) + 1)
