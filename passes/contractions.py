@@ -334,6 +334,11 @@ class Contractions:
         )
         return result
 
+    def filterable(self, node: Node) -> tuple[Value, Value] | None:
+        """The operands of a convolution, not rounded, if minimal filtering may compute it in some form."""
+        found = self.unrounded(node) if "winograd" in self.algorithms and _window(node)[3] == 1 else None
+        return found if found is not None and is_known(found[1]) else None
+
     def by_phases(self, node: Node) -> Blocked | None:
         """A strided convolution as one of stride 1 over the image's phases, for minimal filtering; None when that is not
         estimated to be faster than the convolution as it is.
@@ -341,22 +346,14 @@ class Contractions:
         Phase (i, j) holds every strides[0]-th row from row i on, and columns likewise: all phases together are an image
         of as many times the channels and a smaller window.
         """
-        exact, rounded = self.unrounded(node), self.operands(node)[1].dtype.name
-        if exact is None:
+        exact, rounded = self.filterable(node), self.operands(node)[1].dtype.name
+        (down, along), padding, dilation, _ = _window(node)
+        if exact is None or dilation != (1, 1) or (down, along) == (1, 1):
             return None
         x, w = exact
-        (down, along), padding, dilation, groups = _window(node)
         n, channels, height, width = x.tensor.static_shape
         filters, _, *kernel = w.tensor.static_shape
         lanes = self.lanes(x)
-        if (
-            "winograd" not in self.algorithms
-            or groups > 1
-            or dilation != (1, 1)
-            or (down, along) == (1, 1)
-            or not is_known(w)
-        ):
-            return None
         window = (ceil_div(kernel[0], down), ceil_div(kernel[1], along))
         form = self.forms.blocks(x, lanes) if channels >= lanes or x in self.forms.blocked_forms else None
         blocks = form.value.shape[1] if form is not None else 0
@@ -399,24 +396,15 @@ class Contractions:
         Phase (i, j) holds every dilation[0]-th row from row i on, and columns likewise: what a window reads of one phase
         are neighbours there, so that the phases are images of a batch.
         """
-        exact, rounded = self.unrounded(node), self.operands(node)[1].dtype.name
-        if exact is None:
+        exact, rounded = self.filterable(node), self.operands(node)[1].dtype.name
+        strides, padding, (down, along), _ = _window(node)
+        if exact is None or strides != (1, 1) or (down, along) == (1, 1):
             return None
         x, w = exact
-        strides, padding, (down, along), groups = _window(node)
         n, channels, height, width = x.tensor.static_shape
         filters, _, *kernel = w.tensor.static_shape
         lanes = self.lanes(x)
-        if (
-            "winograd" not in self.algorithms
-            or groups > 1
-            or strides != (1, 1)
-            or (down, along) == (1, 1)
-            or not is_known(w)
-            or (channels < lanes and x not in self.forms.blocked_forms)
-        ):
-            return None
-        form = self.forms.blocks(x, lanes)
+        form = self.forms.blocks(x, lanes) if channels >= lanes or x in self.forms.blocked_forms else None
         if form is None:
             return None
         blocks = int(form.value.shape[1])
@@ -428,8 +416,8 @@ class Contractions:
         phased = _problem(blocked, w.tensor, (1, 1), plain, (1, 1), 1)
         direct = schedule(replace(whole, dtype=rounded), self.vectors)
         expected = worthwhile(phased, w.tensor.nbytes, direct, self.vectors, threads=1)
-        results = n * down * along * rows * columns * ceil_div(filters, lanes) * lanes
-        moved = CYCLES_PER_BYTE_MOVED * (math.prod(blocked) + results) * x.dtype.itemsize
+        made = math.prod((n, down, along, rows, columns, ceil_div(filters, lanes) * lanes))
+        moved = CYCLES_PER_BYTE_MOVED * (math.prod(blocked) + made) * x.dtype.itemsize
         if expected is None or expected.cycles + moved >= direct.cycles:
             return None
         found = choose(phased, self.vectors, self.threads, frozenset({"winograd"}), w.tensor.nbytes)
@@ -441,11 +429,11 @@ class Contractions:
         image = ops.reshape(image, shape=(n, blocks, high, down, wide, along, lanes))
         image = ops.reshape(ops.transpose(image, perm=(0, 3, 5, 1, 2, 4, 6)), shape=blocked)
         y = self.filtered(image, w, found, plain)
-        wide_blocks = int(y.shape[1])
-        y = ops.reshape(y, shape=(n, down, along, wide_blocks, rows, columns, lanes))
+        results = int(y.shape[1])
+        y = ops.reshape(y, shape=(n, down, along, results, rows, columns, lanes))
         y = ops.transpose(y, perm=(0, 3, 4, 1, 5, 2, 6))
-        y = ops.reshape(y, shape=(n, wide_blocks, rows * down, columns * along, lanes))
-        y = ops.slice(y, starts=(0,) * 5, stops=(n, wide_blocks, *out, lanes), steps=(1,) * 5)
+        y = ops.reshape(y, shape=(n, results, rows * down, columns * along, lanes))
+        y = ops.slice(y, starts=(0,) * 5, stops=(n, results, *out, lanes), steps=(1,) * 5)
         self.cycles += expected.cycles + moved
         return Blocked(y, filters)
 
@@ -562,16 +550,32 @@ def _unrounded(v: Value) -> Value | None:
     return source
 
 
+#: what rearranges a constant leaves one
+REARRANGED = ("broadcast_to", "reshape", "slice", "transpose")
+
+
 def is_known(w: Value) -> bool:
     """Whether weights are constant, so that whatever is made of them is made once."""
-    return w.literal is not None or (w.node.op.name == "broadcast_to" and w.node.inputs[0].literal is not None)
+    return _rearrangements(w)[0] is not None
+
+
+def _rearrangements(w: Value) -> tuple[np.ndarray | None, list[Node]]:
+    """The constant that weights are made of, if they are, and what rearranges it, from the last one on."""
+    nodes: list[Node] = []
+    while w.literal is None and w.node.op.name in REARRANGED:
+        nodes.append(w.node)
+        w = w.node.inputs[0]
+    return w.literal, nodes
 
 
 def _array(w: Value) -> np.ndarray:
     """The elements of known weights."""
-    source = w if w.literal is not None else w.node.inputs[0]
-    assert source.literal is not None
-    return np.broadcast_to(source.literal, w.shape)
+    array, nodes = _rearrangements(w)
+    assert array is not None
+    for node in reversed(nodes):
+        assert node.op.reference is not None
+        array = node.op.reference(array, **node.attrs)
+    return array
 
 
 def _divided(w: Value, scales: np.ndarray) -> Value:

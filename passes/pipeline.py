@@ -101,7 +101,7 @@ def _optimisation(options: Options, machine: Machine) -> list[Pass]:
         Pass("siblings", _then_clean(merge_siblings, options), level=2),
         # Operations without kernels become smaller ones before layouts are chosen: convolutions over lines and volumes
         # become convolutions over images, and those take part.
-        Pass("decompose", _decompose(options), requires=("batch-norm",), needed=True),
+        Pass("decompose", decompose, requires=("batch-norm",), needed=True),
         # What is a contraction by now multiplies bfloat16 numbers, where that was asked for.
         Pass("mixed-precision", multiply_bfloat16, requires=("decompose",), asked=mixed),
         # Then activations are blocked and weights packed. At level 0 every contraction converts for itself.
@@ -121,11 +121,6 @@ def _optimisation(options: Options, machine: Machine) -> list[Pass]:
         # Fusion is last: a fused group is a kernel, and no other pass looks inside.
         Pass("fuse", fuse, requires=("layout", "clean-layout"), level=2),
     ]
-
-
-def _decompose(options: Options) -> Callable[[Graph], Graph]:
-    # Constants are rearranged for smaller operations, and an algorithm is chosen for weights that are constants.
-    return decompose if options.level < 1 else _then_clean(decompose, options)
 
 
 def _layout(options: Options, machine: Machine, threads: int) -> Callable[[Graph], Graph]:

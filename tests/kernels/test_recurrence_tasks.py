@@ -30,6 +30,12 @@ def test_hidden_units_are_cut_where_weights_are_most_of_the_work() -> None:
     assert tasks.columns_per_task == 256
 
 
+def test_one_row_takes_what_its_weights_take_from_the_cache() -> None:
+    one, eight = (deal(LSTM, 1, batch, 128, 0, (16,), batch, 4, MACHINE, 2) for batch in (1, 8))
+    assert one.column_tasks == 2, "256 KiB a step, though its arithmetic is little"
+    assert (eight.row_tasks, eight.column_tasks) == (1, 2)
+
+
 def test_a_small_step_is_not_worth_a_phase() -> None:
     assert cut(1, 64, 2).column_tasks == 1
 

@@ -11,8 +11,10 @@ import pytest
 from graphc import ops
 from graphc.ir.graph import Graph, Value, constant, input_value
 from graphc.ir.types import tensor
+from graphc.options import Options
 from graphc.passes.decompose import decompose
 from graphc.passes.fold import fold
+from graphc.passes.pipeline import optimise
 from graphc.passes.simplify import simplify
 
 rng = np.random.default_rng(5)
@@ -72,10 +74,24 @@ def test_integers(dtype: str, groups: int, agree: Callable[..., None]) -> None:
     agree(graph, after)
 
 
-def test_volumes(agree: Callable[..., None]) -> None:
-    x = input_value("x", tensor("float32", 2, 4, 6, 5, 7))
-    w = rng.uniform(-1, 1, (6, 2, 3, 2, 3)).astype(np.float32)
-    graph = conv(x, w, strides=(2, 1, 2), padding=((1, 1), (0, 1), (2, 0)), dilation=(1, 2, 1), groups=2)
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("spatial", [3, 4])
+def test_volumes(groups: int, spatial: int, agree: Callable[..., None]) -> None:
+    x = input_value("x", tensor("float32", 2, 4, *(6, 5, 7, 4)[:spatial]))
+    w = rng.uniform(-1, 1, (6, 4 // groups, *(3, 2, 3, 2)[:spatial])).astype(np.float32)
+    attrs = {
+        "strides": (2, 1, 2, 1), "padding": ((1, 1), (0, 1), (2, 0), (1, 0)), "dilation": (1, 2, 1, 1),
+    }  # fmt: skip
+    graph = conv(x, w, **{name: a[:spatial] for name, a in attrs.items()}, groups=groups)
     after = decompose(graph)
-    assert all(n.inputs[0].rank == 4 for n in after.nodes if n.op.name == "conv")
+    convolutions = [n for n in after.nodes if n.op.name == "conv"]
+    assert all(n.inputs[0].rank == 4 for n in convolutions)
+    assert len(convolutions) == (1 if groups == 1 else (3, 6)[spatial - 3])
     agree(graph, after)
+
+
+def test_weights_of_slices_are_constants_when_the_algorithm_is_chosen() -> None:
+    x = input_value("x", tensor("float32", 1, 32, 4, 28, 28))
+    w = rng.uniform(-1, 1, (64, 32, 3, 3, 3)).astype(np.float32)
+    after = optimise(conv(x, w, padding=((1, 1),) * 3), Options.of(threads=1))
+    assert "conv_winograd" in names(after)

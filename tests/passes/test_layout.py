@@ -85,11 +85,35 @@ def test_minimal_filtering_is_for_constant_weights_and_whole_blocks(
     assert names(conv(x, 64, stride=2), [x]) == {"conv_winograd"}, "of that stride"
     few = image(3, h=40, w=41)
     assert names(conv(few, 32, kernel=7, stride=2), [few]) == {"conv_winograd"}, "by the phases of the image"
-    assert names(conv(x, 32, dilation=2), [x]) == {"conv_blocked"}
+    assert names(conv(x, 32, dilation=2), [x]) == {"conv_winograd"}, "over the phases of the image"
+    assert names(conv(x, 32, dilation=7), [x]) == {"conv_blocked"}, "phases of three pixels"
     assert names(conv(x, 32, kernel=1), [x]) == {"conv_blocked"}
     w = input_value("w", tensor("float32", 32, 64, 3, 3))
     y = ops.conv(x, w, strides=(1, 1), padding=((1, 1), (1, 1)), dilation=(1, 1), groups=1)
     assert names(y, [x, w]) == {"conv_blocked"}
+
+
+@MACHINES
+@pytest.mark.parametrize("shape", [(2, 40, 33, 28), (1, 64, 1, 90), (1, 64, 23, 31)], ids=str)
+@pytest.mark.parametrize("dilation", [(2, 2), (3, 1), (1, 4), (2, 3)], ids=str)
+@pytest.mark.parametrize("padding", [0, 1, 3])
+def test_dilated_windows_filter_every_phase(
+    shape: tuple[int, ...], dilation: tuple[int, int], padding: int, machine: Machine, agree: Callable[..., None]
+) -> None:
+    x = input_value("x", tensor("float32", *shape))
+    kernel = tuple(3 if d > 2 else 1 for d in shape[2:])
+    low_high = tuple((padding * d, padding) if k > 1 else (0, 0) for k, d in zip(kernel, dilation, strict=True))
+    w = weights(48, shape[1], *kernel)
+    y = ops.conv(ops.relu(x), w, strides=(1, 1), padding=low_high, dilation=dilation, groups=1)
+    y = ops.relu(ops.add(y, channels(y)))
+    graph = Graph([x], [conv(y, 32)])
+    after = arranged(graph, machine)
+    filtered = [n for n in after.nodes if n.op.name == "conv_winograd"]
+    phases = [n for n in filtered if n.outputs[0].shape[0] > shape[0]]
+    if all(d == 1 or k == 1 for d, k in zip(dilation, kernel, strict=True)):
+        assert not phases
+    agree(graph, after, rtol=1e-4)
+    assert conversions(after) == (1, 1)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", "int32"])
