@@ -46,6 +46,8 @@ FILLING_MUST_SAVE = 1.4
 OFFSETS = 1 << 31
 #: what changing a layout costs: such copies run at a fraction of the memory's speed
 CYCLES_PER_BYTE_MOVED = 0.4
+#: by how much more where single lines from all over an image go beyond L2
+FAR_IS_SLOWER = 2
 
 
 class Contractions:
@@ -417,7 +419,9 @@ class Contractions:
         direct = schedule(replace(whole, dtype=rounded), self.vectors)
         expected = worthwhile(phased, w.tensor.nbytes, direct, self.vectors, threads=1)
         made = math.prod((n, down, along, rows, columns, ceil_div(filters, lanes) * lanes))
-        moved = CYCLES_PER_BYTE_MOVED * (math.prod(blocked) + made) * x.dtype.itemsize
+        both = math.prod(blocked) * x.dtype.itemsize, made * x.dtype.itemsize
+        far = FAR_IS_SLOWER if max(both) > self.vectors.l2_bytes else 1
+        moved = CYCLES_PER_BYTE_MOVED * far * sum(both)
         if expected is None or expected.cycles + moved >= direct.cycles:
             return None
         found = choose(phased, self.vectors, self.threads, frozenset({"winograd"}), w.tensor.nbytes)

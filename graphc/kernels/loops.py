@@ -396,8 +396,8 @@ def vector_loop(nest: LoopNest) -> tuple[int, int]:
         return none
     everything = expressions(nest)
     stores = [s for stage in nest.stages for s in stage.stores]
-    if any(unit_step(s.offset, loop) != 1 or s.value.dtype.name == "int64" for s in stores) or guarded_selects(
-        everything
+    if any(unit_step(s.offset, loop) != 1 or s.value.dtype.name == "int64" for s in stores) or any(
+        loop in counters_in(e.args[0]) for e in guarded_selects(everything)
     ):
         return none
     for e in walk(everything):

@@ -44,6 +44,10 @@ class Vector(types.Type):  # type: ignore[misc]
     def can_convert_from(self, typingctx: Any, other: types.Type) -> Any:
         return Conversion.safe if isinstance(other, (types.Number, types.Boolean)) else None
 
+    def unify(self, typingctx: Any, other: types.Type) -> Any:
+        """What a name is that holds a vector in one branch and a number in the other."""
+        return self if isinstance(other, (types.Number, types.Boolean)) else None
+
     def of(self, dtype: types.Type) -> Vector:
         """The vector type of as many lanes of another element type."""
         return Vector(dtype, self.lanes)
