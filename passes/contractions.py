@@ -6,6 +6,7 @@ is an operation like any other: of constants it folds. A convolution can also be
     filtered        minimal filtering (Winograd); a strided one of few channels, or a dilated one, over the phases of its
                     image
     few filters     lanes filled with neighbouring pixels, where there are too few filters to fill them
+    narrow groups   several groups as one, with zeros between them, where there are too few channels in one
     depthwise       every channel with a filter of its own
 
 Contractions whose operands are bfloat16 numbers in float32 (see `mixed_precision`) become kernels that read bfloat16.
@@ -92,7 +93,8 @@ class Contractions:
         if row is not None:
             self.forms.plain_forms[node.outputs[0]] = row
         else:
-            form = self.depthwise(node) or self.by_phases(node) or self.over_phases(node) or self.convolution(node)
+            wide = self.wider_groups(node)
+            form = self.depthwise(wide) or self.by_phases(wide) or self.over_phases(wide) or self.convolution(wide)
             self.forms.blocked_forms[node.outputs[0]] = form
         return None
 
@@ -486,6 +488,35 @@ class Contractions:
         pixels = ops.slice(pixels, starts=(0,) * 4, stops=(n, high, wide, filters), steps=(1,) * 4)
         result: Value = ops.transpose(pixels, perm=(0, 3, 1, 2))
         return result
+
+    def wider_groups(self, node: Node) -> Node:
+        """A convolution whose groups are too narrow for a block, with several of them as one, and zeros for weights between
+        them; any other as it is.
+
+        The kernel multiplies with as many zeros as for lanes that would be empty; but blocks are whole, which is what
+        minimal filtering and the layers around want.
+        """
+        x, w = node.inputs
+        strides, padding, dilation, groups = _window(node)
+        filters, each, *kernel = w.tensor.static_shape
+        made, lanes = filters // groups, self.lanes(x)
+        many = lanes // made
+        if (
+            "winograd" not in self.algorithms
+            or self.operands(node) != (x, w)
+            or not is_known(w)
+            or not (1 < each < lanes and each % made == lanes % made == 0 == groups % max(many, 1))
+        ):
+            return node
+        spread = np.zeros((filters, many, each, *kernel), w.dtype.numpy)
+        rows = np.arange(filters)
+        spread[rows, rows // made % many] = _array(w)
+        weights = constant(spread.reshape(filters, many * each, *kernel))
+        self.forms.plain_forms[weights] = weights
+        wide: Value = ops.conv(
+            x, weights, strides=strides, padding=padding, dilation=dilation, groups=groups // many
+        )
+        return wide.node
 
     def depthwise(self, node: Node) -> Blocked | None:
         """A convolution of every channel with a filter of its own; None when it is another one."""

@@ -94,6 +94,26 @@ def test_minimal_filtering_is_for_constant_weights_and_whole_blocks(
 
 
 @MACHINES
+@pytest.mark.parametrize(("each", "made", "groups"), [(4, 4, 8), (4, 2, 8), (2, 2, 24), (3, 3, 8), (4, 4, 3)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_narrow_groups_become_wider_ones(
+    each: int, made: int, groups: int, stride: int, machine: Machine, agree: Callable[..., None]
+) -> None:
+    x = image(each * groups, h=13, w=12)
+    graph = Graph([x], [conv(ops.relu(conv(x, made * groups, groups=groups, stride=stride)), 16, kernel=1)])
+    after = arranged(graph, machine)
+    agree(graph, after, rtol=1e-4)
+    agree(graph, arranged(graph, machine, frozenset()))
+    lanes = machine.isa.lanes(4)
+    if made < lanes and lanes % made == 0 and groups % (lanes // made) == 0:
+        assert conversions(after) == (1, 1), "whole blocks"
+        packed = [n.inputs[1] for n in after.nodes if n.op.name in ("conv_blocked", "conv_winograd")]
+        assert groups * made // lanes in {w.shape[0] for w in packed}
+    else:
+        assert groups in {n.inputs[1].shape[0] for n in after.nodes if n.op.name.startswith("conv_")}
+
+
+@MACHINES
 @pytest.mark.parametrize("shape", [(2, 40, 33, 28), (1, 64, 1, 90), (1, 64, 23, 31)], ids=str)
 @pytest.mark.parametrize("dilation", [(2, 2), (3, 1), (1, 4), (2, 3)], ids=str)
 @pytest.mark.parametrize("padding", [0, 1, 3])
