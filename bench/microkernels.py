@@ -1,6 +1,6 @@
 """How near the micro-kernels come to the processor's peak: one thread, one layer at a time, beside onnxruntime.
 
-    python bench/microkernels.py [--isa avx2] [--dtype bfloat16] [--rounds 30] [--no-peer] [FILTER]
+    python -m bench.microkernels [--isa avx2] [--dtype bfloat16] [--rounds 30] [--no-peer] [FILTER]
 
 The peak is a loop of independent FMAs on registers, measured again beside every case, because clocks change and other
 work shares the machine. All times are minimums over interleaved rounds. With `--dtype bfloat16` contractions multiply
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,15 +35,18 @@ _WHERE = ("batch", "group", "vector", "row")
 BIAS_RELU = Epilogue(
     (Argument("y", "float32"), Argument("bias", "float32"), *(Argument(f"y_{part}", "int") for part in _WHERE)),
     (
-        "acc = maximum(acc + load(bias, c * {lanes}, lanes), 0)",
-        "store(y, b * y_batch + g * y_group + q * y_vector + m * y_row, acc, lanes)",
+        (
+            "acc = maximum(acc + load(bias, c * {lanes}, lanes), 0)",
+            "store(y, b * y_batch + g * y_group + q * y_vector + m * y_row, acc, lanes)",
+        ),
     ),
     ("from graphc.codegen.cpu.vector import maximum",),
 )
 
 
 def epilogue(lanes: int) -> Epilogue:
-    return replace(BIAS_RELU, lines=tuple(line.replace("{lanes}", str(lanes)) for line in BIAS_RELU.lines))
+    (lines,) = BIAS_RELU.choices
+    return replace(BIAS_RELU, choices=(tuple(line.replace("{lanes}", str(lanes)) for line in lines),))
 
 
 def native(name: str, source: str) -> Callable[[int, int, int, int], None]:
@@ -229,14 +232,14 @@ def seconds(f: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("filter", nargs="?", default="")
     parser.add_argument("--isa", choices=[*ISAS])
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--no-peer", action="store_true")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     machine = replace(host_machine(), isa=ISAS[options.isa]) if options.isa else host_machine()
     peak = peak_loop(machine.isa.lanes(4))
     print(

@@ -513,9 +513,7 @@ class Contractions:
         spread[rows, rows // made % many] = _array(w)
         weights = constant(spread.reshape(filters, many * each, *kernel))
         self.forms.plain_forms[weights] = weights
-        wide: Value = ops.conv(
-            x, weights, strides=strides, padding=padding, dilation=dilation, groups=groups // many
-        )
+        wide: Value = ops.conv(x, weights, strides=strides, padding=padding, dilation=dilation, groups=groups // many)
         return wide.node
 
     def depthwise(self, node: Node) -> Blocked | None:

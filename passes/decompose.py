@@ -169,7 +169,9 @@ def convolution_in_slices(node: Node) -> Value:
         total = ops.conv(ops.concat(*images, axis=1), weights, **rest, groups=1)
     else:
         each = [ops.reshape(_sliced(depths, 0, k, k + 1), shape=depths.shape[1:]) for k in range(w.shape[2])]
-        parts = [ops.conv(image, weights, **rest, groups=a["groups"]) for image, weights in zip(images, each, strict=True)]
+        parts = [
+            ops.conv(image, weights, **rest, groups=a["groups"]) for image, weights in zip(images, each, strict=True)
+        ]
         total = reduce(ops.add, parts)
     total = ops.reshape(total, shape=(x.shape[0], out.shape[2], out.shape[1], *out.shape[3:]))
     return ops.transpose(total, perm=(0, 2, 1, *range(3, x.rank)))

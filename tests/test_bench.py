@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from bench import gemm, memory, minilm, recurrent, startup
+from bench import gemm, memory, microkernels, minilm, recurrent, startup
 from bench.record import RESULTS, parse, write
 from bench.suite import Make, Result, draw, markdown, parser, run_suite, summary
 from graphc.cli.agree import compare
@@ -191,3 +191,12 @@ def test_what_is_not_there_is_said(
         assert f"run python -m bench.fetch {tmp_path}" in capsys.readouterr().err
     assert startup.main(["--models", "resnet49"]) == 2
     assert "no model resnet49; there are alexnet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("case", ["gemm 49x512", "conv 512->512 7", "conv 512->2048 7", "depthwise 960 7"])
+def test_micro_kernels_are_set_against_the_peak(case: str, capsys: pytest.CaptureFixture[str]) -> None:
+    microkernels.main([case, "--rounds", "2", "--no-peer"])
+    _, head, line = capsys.readouterr().out.splitlines()
+    assert head.split()[:4] == ["case", "tile", "us", "GFLOP/s"]
+    assert line.startswith(case)
+    assert 0 < float(line.split()[-1].rstrip("%")) <= 150

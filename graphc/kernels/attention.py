@@ -40,7 +40,7 @@ NUMBERS = (
     "packed_size", "scores_size",                  # elements of scratch for packed panels, and for scores
 )  # fmt: skip
 #: a task's scores and its part of q take this much of L2
-L2_SHARE = 0.5
+L2_SHARE = 0.75
 #: rows that a task should at least do for each time that it packs keys and values
 WORTH_PACKING = 48
 

@@ -185,6 +185,7 @@ _CELLS: Mapping[str, Callable[[DType, Mapping[str, Any]], Cell]] = {"lstm": _lst
 
 # ------------------------------------------------------------------------------------------------------------- tiles
 
+
 def plain_tile(machine: Machine, batch: int, hidden: int, vectors: int, dtype: str) -> ContractionVariant:
     """The micro-kernel for a product whose panels hold `vectors` vectors of columns, the gates of some hidden units."""
     lanes = machine.isa.lanes(np.dtype(dtype).itemsize)
@@ -247,7 +248,9 @@ def halves_pay(
 
     (fewer, more_bytes), (plain, plain_bytes) = cycles(True), cycles(False)
     if plain_bytes > near:
-        return max(fewer, more_bytes / machine.shared_bytes_per_cycle) < MUST_SAVE * max(plain, plain_bytes / machine.shared_bytes_per_cycle)
+        return max(fewer, more_bytes / machine.shared_bytes_per_cycle) < MUST_SAVE * max(
+            plain, plain_bytes / machine.shared_bytes_per_cycle
+        )
     return fewer + max(0.0, more_bytes - near) / machine.shared_bytes_per_cycle < MUST_SAVE * plain
 
 
