@@ -500,14 +500,17 @@ class Contractions:
         strides, padding, dilation, groups = _window(node)
         filters, each, *kernel = w.tensor.static_shape
         made, lanes = filters // groups, self.lanes(x)
-        many = lanes // made
         if (
             "winograd" not in self.algorithms
             or self.operands(node) != (x, w)
             or not is_known(w)
-            or not (1 < each < lanes and each % made == lanes % made == 0 == groups % max(many, 1))
+            or not 1 < each < lanes
+            or each % made
+            or lanes % made
+            or groups % (lanes // made)
         ):
             return node
+        many = lanes // made
         spread = np.zeros((filters, many, each, *kernel), w.dtype.numpy)
         rows = np.arange(filters)
         spread[rows, rows // made % many] = _array(w)

@@ -30,7 +30,7 @@ from graphc.codegen.cpu.simd import I32, Shape
 
 __all__ = [
     "Vector", "absolute", "argument_pointer", "filler", "fma", "loader", "maximum", "offset", "pointer", "pointer_type",
-    "prefetch", "reduce_add", "reduce_max", "reduce_numbers", "select", "storer", "transposer",
+    "prefetch", "reduce_add", "reduce_largest", "reduce_max", "select", "storer", "transposer",
 ]  # fmt: skip
 
 
@@ -307,10 +307,10 @@ def _reduction(name: str, fold: Callable[[ir.IRBuilder, Shape, bool, list[ir.Val
 
 reduce_add = _reduction("reduce_add", lambda b, s, f, a: b.fadd(*a) if f else b.add(*a), "Sum of the lanes.")
 reduce_max = _reduction("reduce_max", _extremum(">"), "Largest lane; NaN if one is.")
-reduce_numbers = _reduction(
-    "reduce_numbers",
+reduce_largest = _reduction(
+    "reduce_largest",
     lambda b, s, f, a: b.select(b.fcmp_ordered(">", *a) if f else b.icmp_signed(">", *a), *a),
-    "Largest lane of those that are numbers (no NaN); what it is where none is, does not matter.",
+    "Largest lane of a vector without NaN, in half of the instructions.",
 )
 
 

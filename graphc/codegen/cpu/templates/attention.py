@@ -30,7 +30,7 @@ _SOURCE = '''\
 from graphc.codegen.cpu import vector
 from graphc.codegen.cpu.intrinsics import exp_nonpositive, {dtype}, inf
 from graphc.codegen.cpu.microkernel import contract
-from graphc.codegen.cpu.vector import offset, reduce_add, reduce_numbers, select
+from graphc.codegen.cpu.vector import offset, reduce_add, reduce_largest, select
 
 score = contract({rows}, {vectors}, {lanes}, "rows", {score_steps}, "{dtype}")
 weigh = contract({rows}, {vectors}, {lanes}, "rows", {columns}, "{dtype}")
@@ -109,7 +109,7 @@ def {name}(block, first, last, scratch):
                 top0 = select(value > top0, value, top0)
             store(folded, row * {lanes}, {top}, {lanes})
         for row in range(rows):
-            factors[row] = reduce_numbers(load(folded, row * {lanes}, {lanes}))
+            factors[row] = reduce_largest(load(folded, row * {lanes}, {lanes}))
 
         # Weights: exp(score - the row's largest), in place, and what to multiply with to make their sum 1. A NaN makes the
         # sum NaN.
