@@ -256,6 +256,24 @@ def test_shapes_share_kernels() -> None:
 _AVX2 = Target("haswell", "+avx2,+fma", "x86_64-unknown-linux-gnu")
 
 
+def phases(x: Value) -> Value:
+    """Every third of the columns [rows, columns, 16], three zeros before them and enough behind: [3, rows, ..., 16]."""
+    rows, columns, lanes = x.shape
+    every = -(-(columns + 3) // 3)
+    padded = ops.pad(x, constant(np.float32(0)), low=(0, 2, 0), high=(0, 3 * every - columns - 2, 0))
+    return ops.transpose(ops.reshape(padded, shape=(rows, every, 3, lanes)), perm=(2, 0, 1, 3))
+
+
+@pytest.mark.parametrize("columns", [7, 11])
+def test_a_guard_that_is_the_same_for_all_lanes_leaves_a_vector(columns: int) -> None:
+    x = numbers(2, columns, 16)
+    node = fusion_of(phases, value(2, columns, 16))
+    text = text_of(node, x)
+    assert "else:" in text
+    assert "store(out0, " in text
+    check(node, x)
+
+
 @pytest.mark.parametrize(
     ("build", "instructions"),
     [

@@ -21,7 +21,7 @@ from graphc.codegen.cpu.intrinsics import (
     bits_float32, bits_int32, ceil, float32 as as_float32, float64 as as_float64, floor, int32 as as_int32, isinf, isnan,
     minimum, rint, sqrt, trunc, uint8 as as_uint8,
 )
-from graphc.codegen.cpu.vector import absolute, fma, maximum, reduce_add, reduce_max, select
+from graphc.codegen.cpu.vector import absolute, fma, maximum, reduce_add, reduce_largest, reduce_max, select
 
 load, store = vector.loader({lanes}, True), vector.storer({lanes}, True)
 pointer = vector.argument_pointer("{dtype}")
@@ -113,9 +113,10 @@ def test_integers_and_conversions(expression: str, reference: Callable[..., np.n
 def test_reductions_over_the_lanes() -> None:
     x, y = np.random.default_rng(3).standard_normal((2, N)).astype("f")
     lanes = host_machine().isa.lanes(4)
-    got = run("a * 0 + reduce_add(a) + 10 * reduce_max(b)", "vectors", "float32", x, y)
     part, other = x[:lanes].astype(np.float64), y[:lanes].astype(np.float64)
-    np.testing.assert_allclose(got[:lanes], part.sum() + 10 * other.max(), rtol=1e-5)
+    for largest in ("reduce_max", "reduce_largest"):
+        got = run(f"a * 0 + reduce_add(a) + 10 * {largest}(b)", "vectors", "float32", x, y)
+        np.testing.assert_allclose(got[:lanes], part.sum() + 10 * other.max(), rtol=1e-5)
 
 
 def test_code_is_vector_code() -> None:

@@ -201,6 +201,14 @@ def test_plans_cover_everything_once(
     assert problem.k <= p.channels < problem.k + 32
 
 
+@pytest.mark.parametrize("k", [384, 1536])
+def test_threads_do_not_share_what_a_shared_cache_gives_each(k: int) -> None:
+    """Few rows fit L2 beside 1536 steps, so that weights are read again and again."""
+    machine = Machine(replace(ISAS["avx512"], fma_per_cycle=1), l2_bytes=1 << 20)
+    one, two = (plan(StrassenProblem(1024, 384, k), machine, threads, 2).cycles for threads in (1, 2))
+    assert two < 0.55 * one
+
+
 def test_it_is_chosen_for_large_products_alone() -> None:
     machine = Machine(replace(ISAS["avx512"], fma_per_cycle=1))
 
