@@ -21,7 +21,7 @@ __all__ = ["algebra_rules", "gather_constants"]
 
 
 def _mapped(v: Value, data: np.ndarray) -> Value:
-    """A constant seen through broadcasts, reshapes and transposes, with other data under them."""
+    """A constant seen through broadcasts, reshapes, slices and transposes, with other data under them."""
     views: list[Node] = []
     while v.node.op.name != "constant":
         views.append(v.node)

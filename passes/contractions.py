@@ -36,6 +36,7 @@ from graphc.kernels.winograd import WinogradPlan, worthwhile
 from graphc.ops.layout import summed_in, together
 from graphc.ops.spec import Kind
 from graphc.passes.blocked import Blocked, Forms, arranged
+from graphc.passes.match import constant_array, constant_source
 from graphc.passes.mixed_precision import rounded_from
 
 __all__ = ["CYCLES_PER_BYTE_MOVED", "Contractions", "is_known"]
@@ -343,6 +344,23 @@ class Contractions:
         found = self.unrounded(node) if "winograd" in self.algorithms and _window(node)[3] == 1 else None
         return found if found is not None and is_known(found[1]) else None
 
+    def filtering_of_phases(
+        self, node: Node, whole: ConvProblem, phased: ConvProblem, moved: float
+    ) -> WinogradPlan | None:
+        """The plan of minimal filtering for `phased`, which stands for the convolution `whole`; None when it is not estimated
+        to take less than that in any form. `moved` are the cycles of bringing pixels to their phases (and back)."""
+        filtering, nbytes = frozenset({"winograd"}), node.inputs[1].tensor.nbytes
+        direct = schedule(replace(whole, dtype=self.operands(node)[1].dtype.name), self.vectors)
+        expected = worthwhile(phased, nbytes, direct, self.vectors, threads=1)
+        as_it_is = min(direct.cycles, estimated(whole, self.vectors, filtering, nbytes).cycles)
+        if expected is None or expected.cycles + moved >= as_it_is:
+            return None
+        found = choose(phased, self.vectors, self.threads, filtering, nbytes)
+        if not isinstance(found, WinogradPlan):
+            return None
+        self.cycles += expected.cycles + moved
+        return found
+
     def by_phases(self, node: Node) -> Blocked | None:
         """A strided convolution as one of stride 1 over the image's phases, for minimal filtering; None when that is not
         estimated to be faster than the convolution as it is.
@@ -370,14 +388,9 @@ class Contractions:
         whole = _problem((n, ceil_div(channels, size), height, width, size), w.tensor, step, padding, dilation, 1)
         taps = w.tensor.with_shape((filters, down * along * deep, *window))
         phased = _problem(blocked, taps, (1, 1), ((0, 0), (0, 0)), (1, 1), 1)
-        direct = schedule(replace(whole, dtype=rounded), self.vectors)
-        expected = worthwhile(phased, w.tensor.nbytes, direct, self.vectors, threads=1)
         moved = CYCLES_PER_BYTE_MOVED * math.prod(blocked) * x.dtype.itemsize
-        strided = estimated(whole, self.vectors, frozenset({"winograd"}), w.tensor.nbytes)
-        if expected is None or expected.cycles + moved >= min(direct.cycles, strided.cycles):
-            return None
-        found = choose(phased, self.vectors, self.threads, frozenset({"winograd"}), w.tensor.nbytes)
-        if not isinstance(found, WinogradPlan):
+        found = self.filtering_of_phases(node, whole, phased, moved)
+        if found is None:
             return None
         low, zero = (padding[0][0], padding[1][0]), np.zeros((), x.dtype.numpy)
         ends = (high * down - low[0] - height, wide * along - low[1] - width)
@@ -390,7 +403,6 @@ class Contractions:
             image = ops.reshape(image, shape=(n, channels, high, down, wide, along))
             image = ops.transpose(image, perm=(0, 3, 5, 1, 2, 4))
             image = ops.block(ops.reshape(image, shape=(n, down * along * channels, high, wide)), size=lanes)
-        self.cycles += expected.cycles + moved
         return Blocked(self.filtered(image, w, found, ((0, 0), (0, 0)), phases=step, deep=deep), filters)
 
     def over_phases(self, node: Node) -> Blocked | None:
@@ -400,7 +412,7 @@ class Contractions:
         Phase (i, j) holds every dilation[0]-th row from row i on, and columns likewise: what a window reads of one phase
         are neighbours there, so that the phases are images of a batch.
         """
-        exact, rounded = self.filterable(node), self.operands(node)[1].dtype.name
+        exact = self.filterable(node)
         strides, padding, (down, along), _ = _window(node)
         if exact is None or strides != (1, 1) or (down, along) == (1, 1):
             return None
@@ -418,16 +430,11 @@ class Contractions:
         blocked, plain = (n * down * along, blocks, high, wide, lanes), ((0, 0), (0, 0))
         whole = _problem((n, blocks, height, width, lanes), w.tensor, strides, padding, (down, along), 1)
         phased = _problem(blocked, w.tensor, (1, 1), plain, (1, 1), 1)
-        direct = schedule(replace(whole, dtype=rounded), self.vectors)
-        expected = worthwhile(phased, w.tensor.nbytes, direct, self.vectors, threads=1)
         made = math.prod((n, down, along, rows, columns, ceil_div(filters, lanes) * lanes))
         both = math.prod(blocked) * x.dtype.itemsize, made * x.dtype.itemsize
         far = FAR_IS_SLOWER if max(both) > self.vectors.l2_bytes else 1
-        moved = CYCLES_PER_BYTE_MOVED * far * sum(both)
-        if expected is None or expected.cycles + moved >= direct.cycles:
-            return None
-        found = choose(phased, self.vectors, self.threads, frozenset({"winograd"}), w.tensor.nbytes)
-        if not isinstance(found, WinogradPlan):
+        found = self.filtering_of_phases(node, whole, phased, CYCLES_PER_BYTE_MOVED * far * sum(both))
+        if found is None:
             return None
         low = (padding[0][0], padding[1][0])
         ends = (high * down - low[0] - height, wide * along - low[1] - width)
@@ -440,7 +447,6 @@ class Contractions:
         y = ops.transpose(y, perm=(0, 3, 4, 1, 5, 2, 6))
         y = ops.reshape(y, shape=(n, results, rows * down, columns * along, lanes))
         y = ops.slice(y, starts=(0,) * 5, stops=(n, results, *out, lanes), steps=(1,) * 5)
-        self.cycles += expected.cycles + moved
         return Blocked(y, filters)
 
     def few_filters(self, node: Node) -> Value | None:
@@ -586,31 +592,15 @@ def _unrounded(v: Value) -> Value | None:
     return source
 
 
-#: what rearranges a constant leaves one
-REARRANGED = ("broadcast_to", "reshape", "slice", "transpose")
-
-
 def is_known(w: Value) -> bool:
     """Whether weights are constant, so that whatever is made of them is made once."""
-    return _rearrangements(w)[0] is not None
-
-
-def _rearrangements(w: Value) -> tuple[np.ndarray | None, list[Node]]:
-    """The constant that weights are made of, if they are, and what rearranges it, from the last one on."""
-    nodes: list[Node] = []
-    while w.literal is None and w.node.op.name in REARRANGED:
-        nodes.append(w.node)
-        w = w.node.inputs[0]
-    return w.literal, nodes
+    return constant_source(w) is not None
 
 
 def _array(w: Value) -> np.ndarray:
     """The elements of known weights."""
-    array, nodes = _rearrangements(w)
+    array = constant_array(w)
     assert array is not None
-    for node in reversed(nodes):
-        assert node.op.reference is not None
-        array = node.op.reference(array, **node.attrs)
     return array
 
 

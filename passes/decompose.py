@@ -161,17 +161,16 @@ def convolution_in_slices(node: Node) -> Value:
         # the depth joins the batch
         taken = ops.transpose(_sliced(padded, 2, start, stop, step), perm=(0, 2, 1, *range(3, x.rank)))
         images.append(ops.reshape(taken, shape=(x.shape[0] * out.shape[2], x.shape[1], *x.shape[3:])))
-    depths = ops.transpose(w, perm=(2, 0, 1, *range(3, w.rank)))
     rest: dict[str, Any] = {key: a[key][1:] for key in ("strides", "padding", "dilation")}
     if a.get("groups", 1) == 1:
-        every = ops.transpose(depths, perm=(1, 0, *range(2, w.rank)))
-        weights = ops.reshape(every, shape=(w.shape[0], w.shape[2] * w.shape[1], *w.shape[3:]))
+        weights = ops.transpose(w, perm=(0, 2, 1, *range(3, w.rank)))
+        weights = ops.reshape(weights, shape=(w.shape[0], w.shape[2] * w.shape[1], *w.shape[3:]))
         total = ops.conv(ops.concat(*images, axis=1), weights, **rest, groups=1)
     else:
-        each = [ops.reshape(_sliced(depths, 0, k, k + 1), shape=depths.shape[1:]) for k in range(w.shape[2])]
-        parts = [
-            ops.conv(image, weights, **rest, groups=a["groups"]) for image, weights in zip(images, each, strict=True)
-        ]
+        parts = []
+        for k, image in enumerate(images):
+            weights = ops.reshape(_sliced(w, 2, k, k + 1), shape=(*w.shape[:2], *w.shape[3:]))
+            parts.append(ops.conv(image, weights, **rest, groups=a["groups"]))
         total = reduce(ops.add, parts)
     total = ops.reshape(total, shape=(x.shape[0], out.shape[2], out.shape[1], *out.shape[3:]))
     return ops.transpose(total, perm=(0, 2, 1, *range(3, x.rank)))

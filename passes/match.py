@@ -43,11 +43,15 @@ def needs(test: Callable[[Node], bool], why: str) -> Callable[[Node, Uses], str 
     return lambda node, uses: None if test(node) else why
 
 
+#: what leaves a constant one: its numbers elsewhere, repeated, or some of them
+REARRANGING = ("broadcast_to", "reshape", "slice", "transpose")
+
+
 def constant_source(v: Value) -> Value | None:
-    """The constant that `v` is, under any broadcasts, reshapes and transposes; else None."""
+    """The constant that `v` is, under any broadcasts, reshapes, slices and transposes; else None."""
     if v.node.level >= 0:  # it depends on an input, as most values do
         return None
-    while v.node.op.name in ("broadcast_to", "reshape", "transpose"):
+    while v.node.op.name in REARRANGING:
         v = v.node.inputs[0]
     return v if v.node.op.name == "constant" else None
 
@@ -159,11 +163,11 @@ def vector_along(v: Value, axis: int) -> Value:
 
 
 def constant_array(v: Value) -> np.ndarray | None:
-    """The elements of a constant seen through broadcasts, reshapes and transposes, as a NumPy view where possible."""
+    """The elements of a constant seen through broadcasts, reshapes, slices and transposes, as a NumPy view where possible."""
     if v.node.level >= 0:
         return None
     chain: list[Node] = []
-    while v.node.op.name in ("broadcast_to", "reshape", "transpose"):
+    while v.node.op.name in REARRANGING:
         chain.append(v.node)
         v = v.node.inputs[0]
     array = v.literal

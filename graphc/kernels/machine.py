@@ -75,8 +75,9 @@ class Machine:
     l2_bytes: int = 512 << 10
     #: bytes a cycle that one core reads from beyond L2 when it asks ahead: a cautious number for today's machines
     stream_bytes_per_cycle: float = 8.0
-    #: from a cache that cores share, each of them; and from its own L2
+    #: bytes a cycle that each core reads from a cache that all share
     shared_bytes_per_cycle: float = 16.0
+    #: bytes a cycle that a core reads from its own L2
     l2_bytes_per_cycle: float = 28.0
 
     @property

@@ -257,7 +257,7 @@ _AVX2 = Target("haswell", "+avx2,+fma", "x86_64-unknown-linux-gnu")
 
 
 def phases(x: Value) -> Value:
-    """Every third of the columns [rows, columns, 16], three zeros before them and enough behind: [3, rows, ..., 16]."""
+    """Every third of the columns [rows, columns, 16], two zeros before them and enough behind: [3, rows, ..., 16]."""
     rows, columns, lanes = x.shape
     every = -(-(columns + 3) // 3)
     padded = ops.pad(x, constant(np.float32(0)), low=(0, 2, 0), high=(0, 3 * every - columns - 2, 0))

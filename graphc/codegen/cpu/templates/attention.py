@@ -132,12 +132,7 @@ def {name}(block, first, last, scratch):
             for chunk in range(0, panels, {panels_per_chunk}):
                 first_key = chunk * {columns}
                 keys = min({panels_per_chunk} * {columns}, n - first_key)
-                whole = keys if e - column >= {columns} else 0
-                for key in range(whole):
-                    for j in range({vectors}):
-                        values = load(v_task, (first_key + key) * v_row + column + j * {lanes}, {lanes})
-                        store(packed, key * {columns} + j * {lanes}, values, {lanes})
-                for key in range(whole, keys):
+                for key in range(keys):
                     for j in range({vectors}):
                         lanes = max(0, min({lanes}, e - column - j * {lanes}))
                         values = load_some(v_task, (first_key + key) * v_row + column + j * {lanes}, lanes)
